@@ -1,0 +1,34 @@
+"""Sample: one photo with its boxes, as every reader hands it on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One photo and what is labelled on it. All boxes are xyxy in the photo's own pixels.
+
+    Attributes:
+        path: file of the photo.
+        boxes: (n, 4) float32, one row an object.
+        labels: (n,) int32, index into the set's `classes`.
+        ignore: (m, 4) float32, regions where nothing is to be learned or scored.
+        parts: (n, P, 4) float32, further boxes of the same objects, such as a person's head; rows
+            follow `boxes`, columns the set's `parts`.
+        part_weights: (n, P) float32, 1 where the part is labelled and 0 where it is not.
+        width, height: the photo's size in pixels, 0 where the annotation does not say.
+        image_id: the set's own id of the photo, unique within the set.
+    """
+
+    path: str
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    parts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 4), np.float32))
+    part_weights: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    width: int = 0
+    height: int = 0
+    image_id: int | str = 0
