@@ -1,0 +1,10 @@
+"""Photos with boxes: readers, sets, drawn scenes and the loader that feeds `fit`.
+
+`load` reads a folder or an annotation file into a `Dataset`, a sequence of `Sample`.
+"""
+
+from kerasdet.data.dataset import Dataset
+from kerasdet.data.readers import load
+from kerasdet.data.sample import Sample
+
+__all__ = ["Dataset", "Sample", "load"]

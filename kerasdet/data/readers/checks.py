@@ -1,0 +1,207 @@
+"""From what an annotation file says to samples that can be relied on."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+
+from kerasdet.data.dataset import Dataset, unknown_name
+from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Source
+from kerasdet.data.sample import Sample
+
+
+def to_dataset(
+    annotations: Annotations,
+    source: Source,
+    classes: tuple[str, ...],
+    on_bad_box: str,
+    name: str,
+) -> Dataset:
+    """Checks the records and makes a `Dataset` of them; see `load` for what it raises."""
+    records, file = annotations.records, source.files[0]
+    if not records:
+        raise ValueError(f"{file}: the set is empty, it lists no photos")
+    if not classes:
+        raise ValueError(
+            f"{file}: no class is named in {len(records)} photos; label some objects or say "
+            "what they would be with classes=[...]"
+        )
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"{file}: a class occurs twice in {classes}; each must have its own name")
+    finder = PhotoFinder(source)
+    paths = [finder.find(record) for record in records]
+    sizes = np.array(
+        [
+            (r.width, r.height) if r.width > 0 and r.height > 0 else photo_size(path)
+            for r, path in zip(records, paths, strict=True)
+        ],
+        np.int64,
+    )
+    owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
+    boxes = _array([record.boxes for record in records], records)
+    _refuse_relative(boxes, records, owner)
+    labels = _labels(records, classes)
+    clipped = _clip(boxes, sizes[owner])
+    keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
+    parts, weights = _parts(annotations, sizes[owner])
+    ignore = _array([record.ignore for record in records], records)
+    ignore_owner = np.repeat(np.arange(len(records)), [len(record.ignore) for record in records])
+    ignore = _clip(ignore, sizes[ignore_owner])
+    ignore_keep = _has_area(ignore)
+
+    def rows(array: np.ndarray, kept: np.ndarray, owners: np.ndarray) -> list[np.ndarray]:
+        return np.split(array[kept], np.searchsorted(owners[kept], np.arange(1, len(records))))
+
+    columns = zip(
+        records,
+        paths,
+        sizes.tolist(),
+        rows(clipped, keep, owner),
+        rows(labels, keep, owner),
+        rows(ignore, ignore_keep, ignore_owner),
+        rows(parts, keep, owner),
+        rows(weights, keep, owner),
+        strict=True,
+    )
+    samples = [
+        Sample(
+            path=path,
+            boxes=b.astype(np.float32),
+            labels=n,
+            ignore=i.astype(np.float32),
+            parts=p,
+            part_weights=w,
+            width=size[0],
+            height=size[1],
+            image_id=record.image_id,
+        )
+        for record, path, size, b, n, i, p, w in columns
+    ]
+    return Dataset(samples, classes, annotations.parts, name, source.root)
+
+
+def photo_size(path: str) -> tuple[int, int]:
+    """Width and height of a photo as it is shown, from its header alone.
+
+    Raises:
+        ValueError: the file is not a photo that Pillow knows.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # Cameras store an upright photo lying down and say so in EXIF tag 274.
+            turned = image.getexif().get(274, 1) >= 5
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(
+            f"{path}: cannot read the photo's size ({error}); is the file complete?"
+        ) from error
+    return (height, width) if turned else (width, height)
+
+
+def _array(rows: list[list], records: list[Record]) -> np.ndarray:
+    """All rows' boxes as one (n, 4) float64 array."""
+    try:
+        return np.array([box for row in rows for box in row], np.float64).reshape(-1, 4)
+    except (TypeError, ValueError):
+        for row, record in zip(rows, records, strict=True):
+            for box in row:
+                try:
+                    np.array(box, np.float64)
+                except (TypeError, ValueError):
+                    raise ValueError(
+                        f"{record.file}: image {record.photo!r} has box {box!r}; a box is four "
+                        "numbers"
+                    ) from None
+        raise
+
+
+def _has_area(boxes: np.ndarray) -> np.ndarray:
+    """Whether each box is wider and higher than 0; False for NaN."""
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
+
+def _clip(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n, 4) xyxy boxes cut at the edges of photos of (n, 2) width and height; NaN stays."""
+    return np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1))
+
+
+def _refuse_relative(boxes: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
+    """All these formats are in pixels: a set of boxes within 0..1 was written by mistake."""
+    if len(boxes) and np.all(boxes >= 0) and np.all(boxes <= 1):
+        record = records[owner[0]]
+        raise ValueError(
+            f"{record.file}: all {len(boxes)} boxes lie within 0..1, such as "
+            f"{boxes[0].tolist()} of image {record.photo!r}: they look relative; multiply x by the "
+            "photo's width and y by its height, this format is in pixels"
+        )
+
+
+def _labels(records: list[Record], classes: tuple[str, ...]) -> np.ndarray:
+    index = {name: position for position, name in enumerate(classes)}
+    try:
+        return np.array([index[name] for r in records for name in r.names], np.int32)
+    except KeyError as error:
+        unknown = error.args[0]
+        record = next(record for record in records if unknown in record.names)
+        where = f"{record.file}: image {record.photo!r}"
+        raise ValueError(
+            unknown_name("class", unknown, classes, where)
+            + "; name it in classes=[...], or load without and use .select(...)"
+        ) from None
+
+
+def _check(
+    boxes: np.ndarray,
+    clipped: np.ndarray,
+    sizes: np.ndarray,
+    records: list[Record],
+    owner: np.ndarray,
+    on_bad_box: str,
+) -> np.ndarray:
+    """(n,) bool, which boxes to keep. Raises at the first bad one if that is asked for."""
+    finite = np.isfinite(boxes).all(axis=1)
+    good = finite & _has_area(boxes) & _has_area(clipped)
+    bad = np.flatnonzero(~good)
+    if not len(bad):
+        return good
+    first = int(bad[0])
+    record = records[owner[first]]
+    if not finite[first]:
+        reason = "not finite numbers"
+    elif not _has_area(boxes[first : first + 1])[0]:
+        width, height = boxes[first, 2:] - boxes[first, :2]
+        reason = f"no area: width {width:g}, height {height:g}"
+    else:
+        width, height = sizes[owner[first]]
+        reason = f"outside of the photo, which is {width} x {height}"
+    position = first - int(np.searchsorted(owner, owner[first]))
+    text = (
+        f"{os.path.basename(record.file)}: image {record.photo!r} box {position} is "
+        f"{boxes[first].tolist()} as xyxy ({reason})"
+    )
+    if on_bad_box == "error":
+        raise ValueError(f'{text}; fix it or load with on_bad_box="drop"')
+    count = f"{len(bad)} bad {'box' if len(bad) == 1 else 'boxes'} of {len(boxes)}"
+    warnings.warn(f"dropped {count}; the first: {text}", stacklevel=4)
+    return good
+
+
+def _parts(annotations: Annotations, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Part boxes (n, P, 4) and weights (n, P), both float32; weight 0 where nothing is visible."""
+    count = len(annotations.parts)
+    if not count:
+        return np.zeros((len(sizes), 0, 4), np.float32), np.zeros((len(sizes), 0), np.float32)
+    nothing = [np.nan] * 4
+    rows = [
+        [box or nothing for box in row] for record in annotations.records for row in record.parts
+    ]
+    boxes = np.array(rows, np.float64).reshape(-1, count, 4)
+    for column in range(count):
+        boxes[:, column] = _clip(boxes[:, column], sizes)
+    weights = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+    boxes[~weights] = 0
+    return boxes.astype(np.float32), weights.astype(np.float32)

@@ -1,0 +1,99 @@
+"""COCO json: `images`, `annotations` with xywh boxes, `categories`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kerasdet.data.readers.source import Annotations, Record, Source, find_files
+
+
+def find(folder: Path) -> list[Source]:
+    """Sources for the COCO files in `folder`; other json files are passed over."""
+    sources = find_files(folder, ".json")
+    # COCO's own folder also holds captions and keypoints of the same photos.
+    instances = [s for s in sources if s.files[0].name.startswith("instances_")]
+    found = []
+    for source in instances or sources:
+        source.document = _parse(source.files[0])
+        if _is_coco(source.document):
+            found.append(source)
+    return found
+
+
+def read(source: Source) -> Annotations:
+    """The photos of one file; `iscrowd` (and `ignore`) annotations become ignore regions.
+
+    Raises:
+        ValueError: not COCO, a repeated image id, or an annotation of an unknown image or
+            category, or without a box.
+    """
+    file = source.files[0]
+    document = source.document if source.document is not None else _parse(file)
+    if not _is_coco(document):
+        raise ValueError(f"{file}: not COCO json; it needs 'images' and 'annotations'")
+    categories = {c["id"]: str(c["name"]) for c in document.get("categories", ())}
+    records: dict[int | str, Record] = {}
+    for image in document["images"]:
+        if image["id"] in records:
+            raise ValueError(f"{file}: image id {image['id']!r} occurs twice; ids must be unique")
+        records[image["id"]] = Record(
+            photo=image["file_name"],
+            file=str(file),
+            image_id=image["id"],
+            width=int(image.get("width") or 0),
+            height=int(image.get("height") or 0),
+        )
+    for annotation in document["annotations"]:
+        record = records.get(annotation.get("image_id"))
+        where = f"{file}: annotation {annotation.get('id')!r}"
+        if record is None:
+            raise ValueError(
+                f"{where} belongs to image id {annotation.get('image_id')!r}, which is not among "
+                "'images'; remove the annotation or add the image"
+            )
+        try:
+            x, y, width, height = annotation["bbox"]
+            box = [x, y, x + width, y + height]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{where} has bbox {annotation.get('bbox')!r}; write [x, y, width, height]"
+            ) from None
+        if annotation.get("iscrowd") or annotation.get("ignore"):
+            record.ignore.append(box)
+            continue
+        name = categories.get(annotation.get("category_id"))
+        if name is None:
+            raise ValueError(
+                f"{where} has category_id {annotation.get('category_id')!r}, which is not among "
+                f"'categories' {categories}"
+            )
+        record.boxes.append(box)
+        record.names.append(name)
+    return Annotations(
+        list(records.values()), {name: number for number, name in sorted(categories.items())}
+    )
+
+
+def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
+    """The union over the splits, in the order of the category ids."""
+    order = {}
+    for split in classes:
+        for name, number in split.items():
+            order[name] = min(number, order.get(name, number))
+    return tuple(sorted(order, key=lambda name: (order[name], name)))
+
+
+def _parse(file: Path) -> object:
+    try:
+        return json.loads(file.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not valid json ({error}); is the file complete?") from error
+
+
+def _is_coco(document: object) -> bool:
+    return (
+        isinstance(document, dict)
+        and isinstance(document.get("images"), list)
+        and isinstance(document.get("annotations"), list)
+    )

@@ -1,0 +1,96 @@
+"""CSV: a line a box, `image,xmin,ymin,xmax,ymax,label`, with or without that header."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from kerasdet.data.readers.source import Annotations, Record, Source, find_files
+
+COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "label")
+_ALIASES = {
+    "filename": "image",
+    "file_name": "image",
+    "file": "image",
+    "path": "image",
+    "image_id": "image",
+    "x1": "xmin",
+    "y1": "ymin",
+    "x2": "xmax",
+    "y2": "ymax",
+    "class": "label",
+    "class_name": "label",
+    "name": "label",
+}
+
+
+def find(folder: Path) -> list[Source]:
+    """Sources for the CSV files in `folder` that have the columns; others are passed over."""
+    return [source for source in find_files(folder, ".csv") if _columns(source.files[0])]
+
+
+def read(source: Source) -> Annotations:
+    """The photos of one file; a row with an empty box is a photo without objects.
+
+    Raises:
+        ValueError: missing columns, or a row that is not numbers and a label.
+    """
+    file = source.files[0]
+    columns = _columns(file)
+    if columns is None:
+        raise ValueError(f"{file}: the columns {','.join(COLUMNS)} are needed")
+    positions, header = columns
+    records: dict[str, Record] = {}
+    names = set()
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        for number, row in enumerate(csv.reader(lines), 1):
+            if (header and number == 1) or not any(cell.strip() for cell in row):
+                continue
+            cells = [row[p].strip() if p < len(row) else "" for p in positions]
+            photo, *corners, name = cells
+            if not photo:
+                raise ValueError(f"{file}, line {number}: no photo is named in {row}")
+            record = records.get(photo)
+            if record is None:
+                record = records[photo] = Record(photo=photo, file=str(file), image_id=photo)
+            if not any(corners):
+                continue
+            try:
+                box = [float(corner) for corner in corners]
+            except ValueError:
+                box = None
+            if box is None or not name:
+                raise ValueError(
+                    f"{file}, line {number}: {row} is not a box with a label; write four numbers "
+                    "and a name, or leave the box empty for a photo without objects"
+                )
+            record.boxes.append(box)
+            record.names.append(name)
+            names.add(name)
+    return Annotations(list(records.values()), dict.fromkeys(names))
+
+
+def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
+    """The union over the splits, by name."""
+    return tuple(sorted(set().union(*classes)))
+
+
+def _columns(file: Path) -> tuple[list[int], bool] | None:
+    """Where each of `COLUMNS` is and whether there is a header; None if it is another table."""
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+        first = next(csv.reader(lines), [])
+    cells = [cell.strip().lower() for cell in first]
+    names = [_ALIASES.get(cell, cell) for cell in cells]
+    if all(column in names for column in COLUMNS):
+        return [names.index(column) for column in COLUMNS], True
+    if len(cells) == len(COLUMNS) and all(_number_or_empty(cell) for cell in cells[1:5]):
+        return list(range(len(COLUMNS))), False
+    return None
+
+
+def _number_or_empty(text: str) -> bool:
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""Where annotations and their photos lie, and what a reader hands on before it is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "trainval",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "minival": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
+_PHOTO_FOLDERS = ("images", "Images", "JPEGImages", "photos", "img")
+
+
+@dataclasses.dataclass
+class Source:
+    """The annotation files of one split.
+
+    Attributes:
+        split: name of the split.
+        root: folder that photos must lie in.
+        files: annotation files.
+        folders: where photos are looked for, in this order.
+        document: the parsed file, where recognising it already meant parsing it.
+    """
+
+    split: str
+    root: Path
+    files: list[Path]
+    folders: list[Path]
+    document: object = None
+
+
+@dataclasses.dataclass
+class Record:
+    """One photo as its annotation says, unchecked. Boxes are xyxy lists in pixels.
+
+    Attributes:
+        photo: name as written; `spare` is a second name to try, such as the xml file's own.
+        file: annotation file, for messages.
+        parts: one row an object, one box (or None) a part.
+    """
+
+    photo: str
+    file: str
+    image_id: int | str
+    boxes: list = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)
+    ignore: list = dataclasses.field(default_factory=list)
+    parts: list = dataclasses.field(default_factory=list)
+    width: int = 0
+    height: int = 0
+    spare: str | None = None
+
+
+@dataclasses.dataclass
+class Annotations:
+    """What a reader read: photos, the classes named (name -> sort key) and the parts' names."""
+
+    records: list[Record]
+    classes: dict[str, object]
+    parts: tuple[str, ...] = ()
+
+
+def canonical_split(name: str) -> str:
+    """The split that a file or folder name speaks of: "train" for "instances_train2017"."""
+    for token in re.split(r"[^a-z]+", name.lower()):
+        if token in SPLITS:
+            return SPLITS[token]
+    return name
+
+
+def root_of(folder: Path) -> Path:
+    """The set's folder, given the one that holds the annotation files."""
+    return folder.parent if folder.name.lower() == "annotations" else folder
+
+
+def photo_folders(root: Path, beside: Path, name: str) -> list[Path]:
+    """Folders under `root` where the photos of the annotations called `name` may be."""
+    # "instances_train2017" has its photos in "train2017" or "train".
+    inner = {name, name.split("_")[-1], canonical_split(name)}
+    folders = [beside, root]
+    folders += [base / n for n in sorted(inner) for base in (root, root / "images")]
+    folders += [base / n for n in _PHOTO_FOLDERS for base in (root, beside)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def split_folders(root: Path) -> list[Path]:
+    """Sub-folders of `root` that are named as splits."""
+    entries = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    return [entry for entry in entries if canonical_split(entry.name) in SPLITS.values()]
+
+
+def find_files(folder: Path, suffix: str) -> list[Source]:
+    """One source for each file with `suffix` in `folder`, `annotations/` and the splits' folders.
+
+    In a split's folder the folder names the split, elsewhere the file does.
+    """
+    sources = []
+    for place in dict.fromkeys([folder, *_annotation_folders(folder)]):
+        root = root_of(place) if place == folder else folder
+        for file in sorted(place.glob(f"*{suffix}")):
+            folders = photo_folders(root, place, file.stem)
+            sources.append(Source(canonical_split(file.stem), root, [file], folders))
+    for place in split_folders(folder):
+        for file in sorted(place.glob(f"*{suffix}")):
+            folders = photo_folders(folder, place, place.name)
+            sources.append(Source(canonical_split(place.name), folder, [file], folders))
+    return sources
+
+
+def _annotation_folders(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.name.lower() == "annotations"]
+
+
+class PhotoFinder:
+    """Finds annotated photos in a source's folders, reading each folder's list only once."""
+
+    def __init__(self, source: Source):
+        self.root = os.path.abspath(source.root)
+        self.folders = [os.path.abspath(folder) for folder in source.folders]
+        self._listed: dict[str, frozenset[str]] = {}
+
+    def find(self, record: Record) -> str:
+        """The photo's file.
+
+        Raises:
+            ValueError: the name leads out of the set's folder.
+            FileNotFoundError: no such photo in any of the folders.
+        """
+        # Lexical on purpose: a linked images/ folder is the user's own choice, while a path that
+        # an annotation file brings along must stay in the folder that holds the set.
+        if not self._inside(os.path.join(self.folders[0], record.photo)):
+            raise ValueError(
+                f"{record.file}: photo {record.photo!r} lies outside of {self.root}; write paths "
+                "relative to the photos' folder"
+            )
+        for name in filter(None, (record.photo, record.spare)):
+            for folder in self.folders:
+                path = os.path.normpath(os.path.join(folder, name))
+                for suffix in ("", *PHOTO_SUFFIXES):
+                    if self._inside(path) and self._exists(path + suffix):
+                        return path + suffix
+        folders = ", ".join(self.folders)
+        raise FileNotFoundError(
+            f"{record.file}: photo {record.photo!r} is not there; looked in {folders}. "
+            "Copy it there or take it out of the annotations"
+        )
+
+    def _inside(self, path: str) -> bool:
+        return os.path.normpath(path).startswith(os.path.join(self.root, ""))
+
+    def _exists(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = frozenset(os.listdir(folder))
+            except OSError:
+                self._listed[folder] = frozenset()
+        return name in self._listed[folder]

@@ -1,0 +1,120 @@
+"""PASCAL VOC: one xml a photo, beside it or in `Annotations/` with the photos in `JPEGImages/`."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from kerasdet.data.readers.source import (
+    Annotations,
+    Record,
+    Source,
+    canonical_split,
+    photo_folders,
+    root_of,
+    split_folders,
+)
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def find(folder: Path) -> list[Source]:
+    """Sources for `folder`: from the lists of `ImageSets/Main`, the split folders, or all xml."""
+    sources = []
+    for place in split_folders(folder):
+        files = _xml_files(place) or _xml_files(place / "Annotations")
+        if files:
+            folders = photo_folders(place, files[0].parent, place.name)
+            folders += [f for f in photo_folders(folder, folder, place.name) if f not in folders]
+            sources.append(Source(canonical_split(place.name), folder, files, folders))
+    for place in (folder, folder / "Annotations", folder / "annotations"):
+        files = _xml_files(place)
+        if not files:
+            continue
+        root = root_of(place)
+        folders = photo_folders(root, place, root.name)
+        lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+        # "cat_train.txt" lists the photos for one class's classifier, "train.txt" all of them.
+        lists = [file for file in lists if "_" not in file.stem]
+        for file in lists:
+            listed = [place / f"{line.split()[0]}.xml" for line in _lines(file)]
+            sources.append(Source(canonical_split(file.stem), root, listed, folders))
+        if not lists:
+            sources.append(Source("all", root, files, folders))
+        break
+    return sources
+
+
+def read(source: Source) -> Annotations:
+    """The photos of the xml files; objects marked `difficult` become ignore regions.
+
+    A photo without an xml is not part of the set; one whose xml holds no object is a photo
+    without objects. Coordinates are taken as they are written.
+
+    Raises:
+        FileNotFoundError: a list names an xml that is not there.
+        ValueError: not VOC xml, or an object without name or box.
+    """
+    records, names = [], set()
+    for file in source.files:
+        try:
+            root = ElementTree.parse(file).getroot()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{file}: this annotation is listed in ImageSets/Main but is not there"
+            ) from None
+        except ElementTree.ParseError as error:
+            raise ValueError(f"{file}: not valid xml ({error}); is the file complete?") from error
+        if root.tag != "annotation":
+            raise ValueError(f"{file}: not PASCAL VOC, it is <{root.tag}> and not <annotation>")
+        record = Record(
+            photo=(root.findtext("filename") or file.stem).strip(),
+            spare=file.stem,
+            file=str(file),
+            image_id=file.stem,
+            width=_size(root, "width"),
+            height=_size(root, "height"),
+        )
+        for position, thing in enumerate(root.iterfind("object")):
+            name = (thing.findtext("name") or "").strip()
+            texts = [thing.findtext(f"bndbox/{corner}") for corner in _CORNERS]
+            try:
+                box = [float(text) for text in texts]
+            except (TypeError, ValueError):
+                box = None
+            if not name or box is None:
+                raise ValueError(
+                    f"{file}: object {position} has name {name!r} and bndbox {texts}; it needs "
+                    f"a <name> and a <bndbox> with {', '.join(_CORNERS)}"
+                )
+            if (thing.findtext("difficult") or "0").strip() == "1":
+                record.ignore.append(box)
+            else:
+                record.boxes.append(box)
+                record.names.append(name)
+            names.add(name)
+        records.append(record)
+    return Annotations(records, dict.fromkeys(names))
+
+
+def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
+    """The union over the splits, by name."""
+    return tuple(sorted(set().union(*classes)))
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    """The folder's xml files, if the first is an annotation."""
+    files = sorted(folder.glob("*.xml"))
+    return files if files and b"<annotation" in files[0].read_bytes()[:1000] else []
+
+
+def _lines(file: Path) -> list[str]:
+    return [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _size(root: ElementTree.Element, side: str) -> int:
+    """Width or height as written, 0 where it is missing (some tools leave it out)."""
+    try:
+        return int(float(root.findtext(f"size/{side}") or 0))
+    except ValueError:
+        return 0
