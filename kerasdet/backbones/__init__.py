@@ -1,0 +1,80 @@
+"""Backbones: ImageNet networks as `keras.Model`s with the feature levels P2 to P5."""
+
+import difflib
+import re
+
+_FAMILIES = {  # name -> (module, builder, takes a width)
+    "mobilenet_v2": ("mobilenet", "mobilenet_v2", True),
+}
+
+
+def names() -> list[str]:
+    """Names that `build` takes; a MobileNet's may carry a width: `mobilenet_v2_0.35`."""
+    return list(_FAMILIES)
+
+
+def build(
+    name: str,
+    weights=None,
+    image_size: int | None = None,
+    freeze_bn: bool = True,
+    output_stride: int = 32,
+    freeze_until: str | None = None,
+):
+    """Build a backbone.
+
+    name: one of `names()`, for MobileNets with an optional width: `mobilenet_v2_0.35`.
+    weights: None (random), "imagenet" (downloaded by Keras) or the path of a `.weights.h5` file
+        of the `keras.applications` network with `include_top=False`.
+    image_size: side of the square input in pixels, a multiple of 32; None leaves it open.
+    freeze_bn: batch normalisation keeps its statistics, scale and offset in training.
+    output_stride: 32, or 16 for a last stage that keeps its resolution: its stride is taken out
+        and the convolutions behind it are dilated; weights are the same.
+    freeze_until: "P2".."P5" or a layer name: everything that feeds it is not trained.
+
+    Returns a flat functional `keras.Model`: input `(batch, image_size, image_size, 3)` float32
+    RGB in 0..255 (normalised inside), output {"P2", "P3", "P4", "P5"} at image_size / 4, 8, 16
+    and 32 (or 16).
+
+    Raises ValueError for an unknown name, size, stride or layer and for weights of another
+    network, FileNotFoundError for a missing file, OSError when the download fails.
+    """
+    builder, options = _find(name)
+    if image_size is not None and (image_size < 32 or image_size % 32):
+        raise ValueError(
+            f"image_size={image_size}: give a multiple of 32 (so that every level is exactly "
+            "image_size / stride), or None"
+        )
+    if output_stride not in (16, 32):
+        raise ValueError(f"output_stride={output_stride}: give 32, or 16 for a dilated last stage")
+
+    from kerasdet.backbones import common
+
+    plan = builder(weights=weights, dilate=output_stride == 16, name=name, **options)
+    model = common.assemble(plan, image_size, name)
+    if freeze_bn:
+        common.freeze_batch_norm(model)
+    if freeze_until is not None:
+        common.freeze_up_to(model, freeze_until)
+    return model
+
+
+def _find(name: str):
+    """The builder for `name` and its options; the width is the name's numeric suffix."""
+    match = re.fullmatch(r"(.+?)(?:_(\d*\.?\d+))?", name)
+    stem, width = match.groups() if match else (name, None)
+    if name in _FAMILIES:
+        stem, width = name, None
+    entry = _FAMILIES.get(stem)
+    if entry is None:
+        close = difflib.get_close_matches(stem, _FAMILIES, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"backbone {name!r} is unknown; {hint}Names are {', '.join(_FAMILIES)}")
+    module, function, takes_width = entry
+    if width is not None and not takes_width:
+        raise ValueError(f"backbone {name!r}: {stem} has one width only; use {stem!r}")
+
+    from importlib import import_module
+
+    builder = getattr(import_module(f"kerasdet.backbones.{module}"), function)
+    return builder, {"alpha": float(width or 1)} if takes_width else {}
