@@ -243,7 +243,7 @@ class Dataset(collections.abc.Sequence):
         seed: int = 0,
         threads: int | None = None,
         workers: int = 0,
-        max_boxes: int = 100,
+        max_boxes: int | None = None,
         epoch: int = 0,
     ):
         """Batches for `model.fit`, as `kerasdet.data.loader.batches` makes them."""
