@@ -1,0 +1,122 @@
+"""The `.tflite` flatbuffer as a tree of Python objects: what the export reads and changes in it."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+
+
+def read(data: bytes):
+    """Returns the model tree (`ModelT` of the LiteRT schema) of a `.tflite` file's bytes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+
+
+def write(model) -> bytes:
+    """Returns the `.tflite` bytes of a model tree; anything appended to the old file is gone."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def op_name(model, op) -> str:
+    """Returns the name of an operator, such as 'CONV_2D', or a custom operator's own name."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = model.operatorCodes[op.opcodeIndex]
+    # Files from before schema 3a hold the code in the older, one-byte field.
+    value = max(code.builtinCode, code.deprecatedBuiltinCode)
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    if names[value] == "CUSTOM":
+        return code.customCode.decode()
+    return names[value]
+
+
+def op_histogram(data: bytes) -> dict[str, int]:
+    """Counts the operators of a file by name, most frequent first."""
+    model = read(data)
+    counts = collections.Counter(op_name(model, op) for g in model.subgraphs for op in g.operators)
+    return dict(counts.most_common())
+
+
+def order_and_name_outputs(model, produced: list[str], names: list[str]) -> None:
+    """Puts the outputs in the contract's order and names them.
+
+    Args:
+        model: model tree, changed in place.
+        produced: the output tensors' names in the file now, in the contract's order.
+        names: what they are to be called; also the keys of the signature that is written.
+
+    Raises:
+        ValueError: an output of `produced` is not among the file's outputs.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    index = {graph.tensors[i].name.decode(): int(i) for i in graph.outputs}
+    missing = [p for p in produced if p not in index]
+    if missing:
+        raise ValueError(
+            f"the converter merged or dropped the outputs {missing} (it left {sorted(index)}); "
+            "two outputs may be one and the same tensor, give them different values"
+        )
+    graph.outputs = np.array([index[p] for p in produced], np.int32)
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    signature.inputs = [_entry(schema, "images", graph.inputs[0])]
+    graph.tensors[graph.inputs[0]].name = b"images"
+    signature.outputs = []
+    for name, tensor in zip(names, graph.outputs, strict=True):
+        graph.tensors[tensor].name = name.encode()
+        signature.outputs.append(_entry(schema, name, tensor))
+    model.signatureDefs = [signature]
+
+
+def _entry(schema, name, tensor):
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.encode(), int(tensor)
+    return entry
+
+
+def body_operators(model) -> list:
+    """Returns the operators of the convolutional body: every convolution and all that feeds one.
+
+    What no convolution depends on is decoding: it works on coordinates and indices, which eight
+    bits cannot hold, and stays in float.
+    """
+    graph = model.subgraphs[0]
+    convolutions = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
+    needed, body = set(), []
+    for op in reversed(graph.operators):  # operators are stored in execution order
+        wanted = any(int(i) in needed for i in op.outputs)
+        if wanted or op_name(model, op) in convolutions:
+            needed.update(int(i) for i in op.inputs)
+            body.append(op)
+    return body[::-1]
+
+
+def set_metadata(model, name: str, data: bytes) -> None:
+    """Puts `data` into the file under `name`, in place of what was there under that name."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = name.encode(), len(model.buffers) - 1
+    model.metadata = [m for m in model.metadata or [] if m.name != entry.name] + [entry]
+
+
+def get_metadata(data: bytes, name: str) -> bytes | None:
+    """Returns what a file holds under `name`, or None."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAsModel(data, 0)
+    for i in range(model.MetadataLength()):
+        if model.Metadata(i).Name() == name.encode():
+            return model.Buffers(model.Metadata(i).Buffer()).DataAsNumpy().tobytes()
+    return None

@@ -1,0 +1,214 @@
+"""What a `.tflite` says of itself: MediaPipe's metadata, `labels.txt` and `kerasdet.json`.
+
+The metadata tables are those of the public TFLite metadata schema, version 1.5
+(`metadata_schema.fbs`, file identifier M001); they are written field by field, so that an export
+needs no MediaPipe. The two files are appended to the model as an uncompressed zip, where MediaPipe
+looks for labels; a LiteRT interpreter ignores what follows the flatbuffer.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from kerasdet.deploy import flatbuffer
+
+KEY = "TFLITE_METADATA"
+# MediaPipe's ObjectDetector recognises the four outputs by these names, in the file's order.
+DETECTION_NAMES = ("location", "category", "score", "number of detections")
+_LABELS, _ABOUT = "labels.txt", "kerasdet.json"
+
+
+def write(data: bytes, about: dict) -> bytes:
+    """Returns the model's bytes with metadata, labels and `kerasdet.json` added.
+
+    Args:
+        data: a `.tflite` file's bytes.
+        about: what `kerasdet.json` will hold; `classes`, `image_size`, `outputs`, `output_names`
+            and `name` are also used for the metadata.
+    """
+    model = flatbuffer.read(data)
+    flatbuffer.set_metadata(model, KEY, _model_metadata(about))
+    labels = "".join(f"{name}\n" for name in about["classes"])
+    tail = io.BytesIO(flatbuffer.write(model))
+    with zipfile.ZipFile(tail, "a", zipfile.ZIP_STORED) as archive:
+        # A fixed date: the same model gives the same bytes.
+        for name, text in ((_LABELS, labels), (_ABOUT, json.dumps(about, indent=1))):
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return tail.getvalue()
+
+
+def read_metadata(path) -> dict:
+    """Returns what a `.tflite` file says of itself.
+
+    Args:
+        path: a `.tflite` file, ours or another's.
+
+    Returns:
+        The content of `kerasdet.json` where the file has one. Otherwise the keys `classes` (a
+        tuple, empty where the file has no labels) and `normalization` ((mean, std) or None).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; not a `.tflite` file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    data = path.read_bytes()
+    if data[4:8] != b"TFL3":
+        raise ValueError(f"{path}: not a .tflite file (it does not start as one)")
+    files = {}
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            files = {n: archive.read(n).decode("utf-8") for n in archive.namelist()}
+    if _ABOUT in files:
+        about = json.loads(files[_ABOUT])
+        about["classes"], about["parts"] = tuple(about["classes"]), tuple(about["parts"])
+        return about
+    texts = [t for n, t in sorted(files.items()) if n.endswith(".txt") and "label" in n.lower()]
+    classes = tuple(texts[0].splitlines()) if texts else ()
+    return {"classes": classes, "normalization": _read_normalization(data)}
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+class _Table(dict):
+    """A flatbuffer table to be written: field number -> value.
+
+    A value is a str, a _Table, a list of those, an _Int8 (bytes and enums), an int (uint32), or a
+    list of ints (uint32) or floats (float32).
+    """
+
+
+class _Int8(int):
+    pass
+
+
+def _model_metadata(about: dict) -> bytes:
+    labels = _Table({0: _LABELS, 2: _Int8(2)})  # type 2: names of a tensor's values
+    size = about["image_size"]
+    image = _Table(
+        {
+            0: "image",
+            1: "RGB photo, values 0-255; the network normalises it itself",
+            # content type 2: an image; colour space 1: RGB
+            3: _Table({0: _Int8(2), 1: _Table({0: _Int8(1), 1: _Table({0: size, 1: size})})}),
+            # process unit 1: normalisation
+            4: [_Table({0: _Int8(1), 1: _Table({0: [0.0], 1: [1.0]})})],
+        }
+    )
+    graph = _Table({2: [image]})
+    if about["outputs"] == "detections":
+        graph[3] = [_detection_output(name, labels) for name in DETECTION_NAMES]
+        graph[8] = [_Table({0: "detection_result", 1: list(DETECTION_NAMES)})]
+    else:
+        graph[3] = [_Table({0: name}) for name in about["output_names"]]
+        graph[4] = [labels]
+    model = _Table(
+        {
+            0: about["name"],
+            1: f"object detector, outputs: {about['outputs']}; written by kerasdet",
+            3: [graph],
+            7: "1.5.0",  # the oldest metadata parser that knows all fields used here
+        }
+    )
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(_put(builder, model), b"M001")
+    return bytes(builder.Output())
+
+
+def _detection_output(name: str, labels: _Table) -> _Table:
+    output = _Table({0: name})
+    if name == "location":
+        # Columns are ymin, xmin, ymax, xmax; `index` says where left, top, right, bottom are.
+        # Box type 1: boundaries; coordinate type 0 (left out, the default): ratios.
+        output[3] = _Table({0: _Int8(3), 1: _Table({0: [1, 0, 3, 2], 1: _Int8(1)})})
+    else:
+        output[3] = _Table({0: _Int8(1), 1: _Table()})  # content type 1: a feature
+    if name == "category":
+        output[6] = [labels]
+    return output
+
+
+def _put(builder, table: _Table) -> int:
+    """Writes a table, its children first, and returns its offset."""
+    done = {}
+    for slot, value in table.items():
+        if isinstance(value, str):
+            done[slot] = builder.CreateString(value)
+        elif isinstance(value, _Table):
+            done[slot] = _put(builder, value)
+        elif isinstance(value, list):
+            done[slot] = _put_list(builder, value)
+    builder.StartObject(max(table, default=-1) + 1)
+    for slot, value in table.items():
+        if slot in done:
+            builder.PrependUOffsetTRelativeSlot(slot, done[slot], 0)
+        elif isinstance(value, _Int8):
+            builder.PrependInt8Slot(slot, int(value), 0)
+        else:
+            builder.PrependUint32Slot(slot, value, 0)
+    return builder.EndObject()
+
+
+def _put_list(builder, values: list) -> int:
+    if isinstance(values[0], int):
+        put, values = builder.PrependUint32, values
+    elif isinstance(values[0], float):
+        put, values = builder.PrependFloat32, values
+    elif isinstance(values[0], str):
+        put, values = builder.PrependUOffsetTRelative, [builder.CreateString(v) for v in values]
+    else:
+        put, values = builder.PrependUOffsetTRelative, [_put(builder, v) for v in values]
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        put(value)
+    return builder.EndVector()
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def _read_normalization(data: bytes) -> tuple[list[float], list[float]] | None:
+    """Returns (mean, std) of the first input, where a file's metadata gives them."""
+    import flatbuffers
+    from flatbuffers import number_types as kinds
+    from flatbuffers.table import Table
+
+    content = flatbuffer.get_metadata(data, KEY)
+    if content is None:
+        return None
+
+    def field(table, slot):
+        return table.Offset(4 + 2 * slot)  # a vtable starts with two 2-byte sizes
+
+    def child(table, slot):
+        offset = field(table, slot)
+        return offset and Table(table.Bytes, table.Indirect(offset + table.Pos))
+
+    def children(table, slot):
+        offset = field(table, slot)
+        start = offset and table.Vector(offset)
+        for i in range(table.VectorLen(offset) if offset else 0):
+            yield Table(table.Bytes, table.Indirect(start + 4 * i))
+
+    def floats(table, slot):
+        offset = field(table, slot)
+        start = offset and table.Vector(offset)
+        count = table.VectorLen(offset) if offset else 0
+        return [table.Get(kinds.Float32Flags, start + 4 * i) for i in range(count)]
+
+    root = Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
+    for graph in children(root, 3):
+        for tensor in children(graph, 2):
+            for unit in children(tensor, 4):
+                kind = field(unit, 0)
+                if kind and unit.Get(kinds.Int8Flags, kind + unit.Pos) == 1:
+                    options = child(unit, 1)
+                    return floats(options, 0), floats(options, 1)
+    return None
