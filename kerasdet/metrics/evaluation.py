@@ -1,0 +1,62 @@
+"""evaluate: every metric of a detector on a data set, in one go."""
+
+from __future__ import annotations
+
+from kerasdet.metrics.coco import coco_metrics, part_metrics
+from kerasdet.metrics.matching import class_map, pair
+from kerasdet.metrics.miss_rate import HEIGHTS, log_average_miss_rate
+
+PEDESTRIANS = ("person", "pedestrian")
+
+
+def evaluate(detector, dataset, batch_size=16, progress=False):
+    """Runs a detector over a data set and scores what it finds.
+
+    Photos are read and detected `batch_size` at a time and not kept, so memory does not grow with
+    their number.
+
+    Args:
+        detector: has `.classes` and `.detect(paths, score, keep_photo)` -> list of `Detections`;
+            a `Detector`, or a `.tflite` file's `LiteRTDetector`.
+        dataset: sequence of `Sample` with `.classes` and `.parts`.
+        batch_size: photos handed to `detect` at a time.
+        progress: show a progress bar.
+
+    Returns:
+        dict of float. From `coco_metrics`: "AP", "AP50", "AP75", "AP_small", "AP_medium",
+        "AP_large", "AR" and its kin, "AP/<class>", "AP50/<class>". For a class called person or
+        pedestrian, from `log_average_miss_rate` (lower is better): "MR" over all heights,
+        "MR_near" (80 px and more), "MR_medium" (30 to 80 px), "MR_far" (under 30 px), heights in
+        the photo's pixels. For each part that both sides have: "<part>_AP", "<part>_AP50".
+        nan where the set has nothing of the kind.
+
+    Raises:
+        ValueError: empty set, or a class in it that the detector does not know.
+    """
+    class_map(detector.classes, dataset.classes)  # a misfit is told before the work, not after
+    found = pair(dataset, _detect(detector, dataset, batch_size, progress))
+    metrics = coco_metrics(dataset, found)
+    for name in PEDESTRIANS:
+        if name in dataset.classes:
+            label = list(dataset.classes).index(name)
+            metrics["MR"] = log_average_miss_rate(dataset, found, label=label)["MR"]
+            for scale, height in HEIGHTS.items():
+                miss_rate = log_average_miss_rate(dataset, found, height=height, label=label)
+                metrics[f"MR_{scale}"] = miss_rate["MR"]
+            break
+    for part in dataset.parts:
+        if all(part in detected.parts for detected in found):
+            metrics.update(part_metrics(dataset, found, part))
+    return metrics
+
+
+def _detect(detector, dataset, batch_size, progress):
+    starts = range(0, len(dataset), batch_size)
+    if progress:
+        from rich.progress import track
+
+        starts = track(starts, description="Evaluating")
+    for start in starts:
+        stop = min(start + batch_size, len(dataset))
+        paths = [dataset[i].path for i in range(start, stop)]
+        yield from detector.detect(paths, score=0.0, keep_photo=False)
