@@ -46,3 +46,8 @@ def test_only_crowds_are_taken_more_than_once(crowd, last):
 def test_no_detections_or_no_objects():
     assert match(np.zeros((0, 2)), NONE, NONE, [0.5]).shape == (1, 0)
     np.testing.assert_array_equal(match(np.zeros((2, 0)), NONE[:0], NONE[:0], [0.5]), [[-1, -1]])
+
+
+def test_of_equal_overlaps_the_later_object_is_taken_as_in_pycocotools():
+    overlap = np.array([[0.8, 0.8], [0.0, 0.8]])
+    np.testing.assert_array_equal(match(overlap, NONE, NONE, [0.5]), [[1, -1]])
