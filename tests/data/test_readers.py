@@ -267,6 +267,23 @@ def test_paths_that_lead_out_of_the_folder_are_refused(tmp_path, name):
         kerasdet.data.load(folder)
 
 
+def test_no_candidate_folder_leads_out_either(tmp_path):
+    # Harmless as written beside annotations/, but one up from the set's own folder.
+    photo(tmp_path / "secret.jpg")
+    folder = tmp_path / "set" / "annotations"
+    coco(folder, [], images=[{"id": 1, "file_name": "../secret.jpg", "width": 9, "height": 9}])
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        kerasdet.data.load(tmp_path / "set")
+
+
+def test_a_linked_folder_of_photos(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    folder = coco(tmp_path / "set", [])
+    (folder / "images").rename(elsewhere)
+    (folder / "images").symlink_to(elsewhere)
+    assert len(kerasdet.data.load(folder)) == 2
+
+
 def test_an_unreadable_photo_whose_size_is_needed(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a photo")
     (tmp_path / "boxes.csv").write_text("a.jpg,1,2,30,40,dog\n")
@@ -362,12 +379,27 @@ def test_on_bad_box_is_one_of_two(tmp_path):
         ([annotation([1, 2, 3, 4], image_id=9)], "belongs to image id 9"),
         ([annotation([1, 2, 3, 4], category_id=9)], "category_id 9, which is not among"),
         ([annotation([1, 2, 3])], r"bbox \[1, 2, 3\]; write \[x, y, width, height\]"),
+        ([annotation([1, 2, "x", 4])], "bbox .*'x'"),
+        ([annotation([1, 2, None, 4])], "bbox .*None"),
         ([{"id": 4, "image_id": 1, "category_id": 3}], "annotation 4 has bbox None"),
     ],
 )
 def test_broken_coco_annotations(tmp_path, annotations, message):
     with pytest.raises(ValueError, match=message):
         kerasdet.data.load(coco(tmp_path, annotations))
+
+
+def test_coco_numbers_written_as_text(tmp_path):
+    (first, _) = kerasdet.data.load(coco(tmp_path, [annotation(["10", "20", "30", "40"])]))
+    np.testing.assert_array_equal(first.boxes, [[10, 20, 40, 60]])
+
+
+@pytest.mark.parametrize(
+    "images", [[{"id": 1}], ["a.jpg"], [{"id": 1, "file_name": "a.jpg", "width": "w"}]]
+)
+def test_incomplete_coco_images(tmp_path, images):
+    with pytest.raises(ValueError, match="instances_train.json: an entry of 'images'"):
+        kerasdet.data.load(coco(tmp_path, [], images=images))
 
 
 def test_coco_image_ids_must_be_unique(tmp_path):

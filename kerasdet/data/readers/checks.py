@@ -40,13 +40,13 @@ def to_dataset(
         np.int64,
     )
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
-    boxes = _array([record.boxes for record in records], records)
+    boxes = _array([record.boxes for record in records])
     _refuse_relative(boxes, records, owner)
     labels = _labels(records, classes)
     clipped = _clip(boxes, sizes[owner])
     keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
     parts, weights = _parts(annotations, sizes[owner])
-    ignore = _array([record.ignore for record in records], records)
+    ignore = _array([record.ignore for record in records])
     ignore_owner = np.repeat(np.arange(len(records)), [len(record.ignore) for record in records])
     ignore = _clip(ignore, sizes[ignore_owner])
     ignore_keep = _has_area(ignore)
@@ -102,21 +102,9 @@ def photo_size(path: str) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _array(rows: list[list], records: list[Record]) -> np.ndarray:
+def _array(rows: list[list]) -> np.ndarray:
     """All rows' boxes as one (n, 4) float64 array."""
-    try:
-        return np.array([box for row in rows for box in row], np.float64).reshape(-1, 4)
-    except (TypeError, ValueError):
-        for row, record in zip(rows, records, strict=True):
-            for box in row:
-                try:
-                    np.array(box, np.float64)
-                except (TypeError, ValueError):
-                    raise ValueError(
-                        f"{record.file}: image {record.photo!r} has box {box!r}; a box is four "
-                        "numbers"
-                    ) from None
-        raise
+    return np.array([box for row in rows for box in row], np.float64).reshape(-1, 4)
 
 
 def _has_area(boxes: np.ndarray) -> np.ndarray:

@@ -32,18 +32,28 @@ def read(source: Source) -> Annotations:
     document = source.document if source.document is not None else _parse(file)
     if not _is_coco(document):
         raise ValueError(f"{file}: not COCO json; it needs 'images' and 'annotations'")
-    categories = {c["id"]: str(c["name"]) for c in document.get("categories", ())}
+    try:
+        categories = {c["id"]: str(c["name"]) for c in document.get("categories", ())}
+        photos = [
+            Record(
+                photo=str(image["file_name"]),
+                file=str(file),
+                image_id=image["id"],
+                width=int(image.get("width") or 0),
+                height=int(image.get("height") or 0),
+            )
+            for image in document["images"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{file}: an entry of 'images' or 'categories' is incomplete ({type(error).__name__}: "
+            f"{error}); images need id and file_name, categories id and name"
+        ) from error
     records: dict[int | str, Record] = {}
-    for image in document["images"]:
-        if image["id"] in records:
-            raise ValueError(f"{file}: image id {image['id']!r} occurs twice; ids must be unique")
-        records[image["id"]] = Record(
-            photo=image["file_name"],
-            file=str(file),
-            image_id=image["id"],
-            width=int(image.get("width") or 0),
-            height=int(image.get("height") or 0),
-        )
+    for record in photos:
+        if record.image_id in records:
+            raise ValueError(f"{file}: image id {record.image_id!r} occurs twice; make it unique")
+        records[record.image_id] = record
     for annotation in document["annotations"]:
         record = records.get(annotation.get("image_id"))
         where = f"{file}: annotation {annotation.get('id')!r}"
@@ -53,7 +63,7 @@ def read(source: Source) -> Annotations:
                 "'images'; remove the annotation or add the image"
             )
         try:
-            x, y, width, height = annotation["bbox"]
+            x, y, width, height = map(float, annotation["bbox"])
             box = [x, y, x + width, y + height]
         except (KeyError, TypeError, ValueError):
             raise ValueError(

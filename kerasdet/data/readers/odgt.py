@@ -44,7 +44,7 @@ def read(source: Source) -> Annotations:
                 record.boxes.append(box)
                 record.names.append(thing["tag"])
                 record.parts.append([head])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{file}, line {number}: not an ODGT photo ({type(error).__name__}: {error}); "
                 'write {"ID": ..., "gtboxes": [{"tag": "person", "fbox": [x, y, w, h]}]}'
@@ -63,5 +63,5 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
 
 
 def _xyxy(box: list) -> list:
-    x, y, width, height = box
+    x, y, width, height = map(float, box)
     return [x, y, x + width, y + height]
