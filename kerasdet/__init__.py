@@ -1,0 +1,31 @@
+"""kerasdet: object detectors in Keras 3 that end on a phone."""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used: `import kerasdet` needs neither Keras nor TensorFlow.
+_LAZY = {
+    "Detector": "kerasdet.detector",
+    "Detections": "kerasdet.detections",
+    "load": "kerasdet.zoo",
+}
+_MODULES = (
+    "backbones", "boxes", "card", "data", "deploy", "detections", "detector", "layers", "losses",
+    "metrics", "models", "photo", "training", "zoo",
+)
+__all__ = ["Detections", "Detector", "load", *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"kerasdet.{name}")
+    raise AttributeError(f"module 'kerasdet' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

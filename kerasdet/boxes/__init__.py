@@ -1,0 +1,1 @@
+"""Box maths: pure functions on arrays of boxes and maps."""

@@ -1,0 +1,56 @@
+"""Overlap of boxes. All boxes are xyxy in one and the same unit."""
+
+from __future__ import annotations
+
+from keras import ops
+
+EPSILON = 1e-7
+
+
+def area(boxes):
+    """Areas (...) of boxes (..., 4); boxes turned inside out have area 0."""
+    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _intersection(a, b):
+    low = ops.maximum(a[..., :2], b[..., :2])
+    high = ops.minimum(a[..., 2:], b[..., 2:])
+    sides = ops.maximum(high - low, 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def pairwise_iou(a, b):
+    """Intersection over union of every box with every other.
+
+    Args:
+        a: (..., n, 4) float32.
+        b: (..., m, 4) float32.
+
+    Returns:
+        (..., n, m) float32 in [0, 1]; 0 where both boxes are empty.
+
+    Example: [0, 0, 2, 2] and [1, 1, 3, 3] share 1 of 7, so 0.142857.
+    """
+    a, b = ops.expand_dims(a, -2), ops.expand_dims(b, -3)
+    shared = _intersection(a, b)
+    return shared / ops.maximum(area(a) + area(b) - shared, EPSILON)
+
+
+def giou(a, b):
+    """Generalised IoU of boxes row by row (Rezatofighi et al., CVPR 2019, algorithm 1).
+
+    Args:
+        a, b: (..., 4) float32.
+
+    Returns:
+        (...) float32 in (-1, 1]: IoU less the part of the enclosing box that neither covers.
+
+    Example: [0, 0, 1, 1] and [2, 0, 3, 1] do not touch, a third of their hull is empty: -1/3.
+    """
+    shared = _intersection(a, b)
+    union = area(a) + area(b) - shared
+    hull_low = ops.minimum(a[..., :2], b[..., :2])
+    hull_high = ops.maximum(a[..., 2:], b[..., 2:])
+    hull = area(ops.concatenate([hull_low, hull_high], -1))
+    return shared / ops.maximum(union, EPSILON) - (hull - union) / ops.maximum(hull, EPSILON)

@@ -1,0 +1,41 @@
+"""Non-maximum suppression with fixed shapes, in operations that every backend and LiteRT have."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from kerasdet.boxes.iou import pairwise_iou
+
+
+def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = 16):
+    """Which boxes greedy non-maximum suppression keeps.
+
+    A box is dropped if a box that is kept, stands before it and has its class overlaps it by more
+    than the threshold. That rule is applied to all boxes at once, again and again: after k rounds every
+    box is right whose fate hangs on a chain of fewer than k others. Such chains are short, since each link
+    has to overlap the next but not the one after it, so a fixed number of rounds, without a loop in the
+    graph, gives what the sequential algorithm gives.
+
+    Args:
+        boxes: (batch, n, 4) float32 xyxy, ordered by falling score.
+        scores: (batch, n) float32; rows with score 0 neither are kept nor drop others.
+        labels: (batch, n) int32; boxes of different classes do not drop each other.
+        iou_threshold: boxes that overlap a kept one by more than this are dropped.
+        rounds: longest chain that is resolved exactly.
+
+    Returns:
+        (batch, n) float32, 1 where kept and 0 where dropped.
+    """
+    count = boxes.shape[1]
+    overlap = pairwise_iou(boxes, boxes) > iou_threshold
+    same = labels[..., :, None] == labels[..., None, :]
+    order = ops.arange(count)
+    before = order[None, :] < order[:, None]
+    # drops[b, i, j] = 1: box j, if it is kept, drops box i.
+    drops = ops.cast(ops.logical_and(ops.logical_and(overlap, same), before), "float32")
+    alive = ops.cast(scores > 0, "float32")
+    keep = alive
+    for _ in range(rounds):
+        dropped = ops.max(drops * keep[..., None, :], axis=-1)
+        keep = alive * (1.0 - dropped)
+    return keep

@@ -1,0 +1,185 @@
+"""Batches for `fit`: a Grain dataset that decodes, warps and pads, reshuffled every epoch."""
+
+from __future__ import annotations
+
+import warnings
+
+import grain
+import numpy as np
+
+from kerasdet import photo
+from kerasdet.data.augment import Augment, place
+
+MAX_BOXES = 100
+
+
+def batches(
+    dataset, batch_size, model, *, training=False, seed=0, threads=None, workers=0, max_boxes=None,
+    epoch=0, augment=None,
+) -> Batches:
+    """A Grain dataset of batches for `model.fit` and `model.evaluate`.
+
+    Args:
+        dataset: sequence of `Sample`, with `classes` and `parts`.
+        batch_size: photos a batch.
+        model: the detector to feed (its `image_size`, `resize`, `classes` and `parts` are read).
+        training: True shuffles, augments and drops a last incomplete batch.
+        seed: the same seed gives the same batches, whatever the number of threads or workers.
+        threads: threads that decode and warp; None takes 2. OpenCV works outside Python's lock.
+        workers: processes that each run `threads` threads; 0 stays in this process.
+        max_boxes: objects a photo is padded to; None takes what the set needs, at most 100. Photos
+            with more warn with their count, and lose their smallest objects.
+        epoch: the first epoch's number; a resumed run continues with the order it would have had.
+        augment: `Augment`; None takes the default for training and no change otherwise.
+
+    Returns:
+        Batches of `(images, targets)`: images (B, S, S, 3) uint8 RGB; targets a dict of
+        boxes (B, N, 4) float32 xyxy pixels of the square, labels (B, N) int32 with -1 in padding
+        rows, weights (B, N) float32, ignore (B, M, 4) float32 with zeros in padding rows and, where
+        the model has parts, parts (B, N, P, 4) and part_weights (B, N, P) float32.
+
+    Raises:
+        ValueError: the set is empty, or its classes are not the model's.
+    """
+    if len(dataset) == 0:
+        raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    if tuple(dataset.classes) != tuple(model.classes):
+        raise ValueError(
+            f"the set's classes {tuple(dataset.classes)} are not the model's {tuple(model.classes)}; "
+            "load the model with classes=data.classes, or take data.select(...)"
+        )
+    counts = np.array([len(sample.boxes) for sample in dataset])
+    regions = np.array([len(sample.boxes) + len(sample.ignore) for sample in dataset])
+    if max_boxes is None:
+        max_boxes = min(MAX_BOXES, _round_up(counts.max()))
+    if (counts > max_boxes).any():
+        warnings.warn(
+            f"{(counts > max_boxes).sum()} photos have more than max_boxes={max_boxes} objects "
+            f"(up to {counts.max()}); their smallest objects are left out",
+            stacklevel=3,
+        )
+    prepare = Prepare(
+        size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
+        max_ignore=int(min(MAX_BOXES, _round_up(regions.max()))),
+        part_columns=tuple(
+            dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
+        ),
+        augment=augment or (Augment() if training else Augment.none()),
+    )
+    return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
+                   workers, epoch)
+
+
+def _round_up(count: int) -> int:
+    return max(8, int(-(-count // 8) * 8))
+
+
+class Prepare(grain.transforms.RandomMap):
+    """Sample -> (image, targets) with static shapes. Arguments as in `batches`."""
+
+    def __init__(self, size, resize, max_boxes, max_ignore, part_columns, augment):
+        self.size, self.resize = size, resize
+        self.max_boxes, self.max_ignore = max_boxes, max_ignore
+        self.part_columns, self.augment = part_columns, augment
+
+    def random_map(self, sample, rng: np.random.Generator):
+        image = photo.read(sample.path)
+        base = photo.square_matrix(image.shape[0], image.shape[1], self.size, self.resize)
+        changed = self.augment != Augment.none()
+        matrix = self.augment.matrix(sample, base, self.size, rng) if changed else base
+        square = photo.warp(image, matrix, self.size)
+        if changed:
+            square = self.augment.light(square, rng)
+        boxes, labels, ignore, parts, part_weights = place(sample, matrix, self.size, self.augment)
+        if len(boxes) > self.max_boxes:
+            sides = boxes[:, 2:] - boxes[:, :2]
+            largest = np.argsort(-sides.prod(-1), kind="stable")[: self.max_boxes]
+            boxes, labels = boxes[largest], labels[largest]
+            parts, part_weights = parts[largest], part_weights[largest]
+        targets = {
+            "boxes": _pad(boxes, self.max_boxes),
+            "labels": _pad(labels.astype(np.int32), self.max_boxes, -1),
+            "weights": _pad(np.ones(len(boxes), np.float32), self.max_boxes),
+            "ignore": _pad(ignore[: self.max_ignore], self.max_ignore),
+        }
+        if self.part_columns:
+            # A part that the set does not label gets weight 0 in every row.
+            n, columns = len(boxes), self.part_columns
+            some = np.stack([parts[:, c] if c >= 0 else np.zeros((n, 4), np.float32) for c in columns], 1)
+            weight = np.stack(
+                [part_weights[:, c] if c >= 0 else np.zeros(n, np.float32) for c in columns], 1
+            )
+            targets["parts"] = _pad(some, self.max_boxes)
+            targets["part_weights"] = _pad(weight, self.max_boxes)
+        return square, targets
+
+
+def _pad(rows: np.ndarray, count: int, value=0) -> np.ndarray:
+    padded = np.full((count, *rows.shape[1:]), value, rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
+
+
+class Batches(grain.IterDataset):
+    """Each `iter` of it is one epoch; an epoch that was run to its end is followed by the next one.
+
+    `fit` looks at the first batches before it starts: only an iterator that is exhausted counts as an
+    epoch, so that does not skip photos.
+    """
+
+    def __init__(self, dataset, batch_size, prepare, training, seed, threads, workers, epoch):
+        super().__init__()
+        self.dataset, self.batch_size, self.prepare = dataset, batch_size, prepare
+        self.training, self.seed, self.epoch = training, seed, epoch
+        self.threads, self.workers = threads, workers
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full + bool(rest and not self._drop_remainder)
+
+    @property
+    def _drop_remainder(self) -> bool:
+        return self.training and len(self.dataset) > self.batch_size
+
+    def epoch_dataset(self, epoch: int) -> grain.IterDataset:
+        """The batches of one epoch, by number."""
+        photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
+        if self.training:
+            photos = photos.shuffle()
+        photos = photos.random_map(self.prepare)
+        photos = photos.to_iter_dataset(
+            grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=4 * self.batch_size)
+        )
+        photos = photos.batch(self.batch_size, drop_remainder=self._drop_remainder)
+        if self.workers:
+            photos = photos.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
+        return photos
+
+    def __iter__(self):
+        return _Epoch(self)
+
+
+class _Epoch(grain.DatasetIterator):
+    def __init__(self, batches: Batches):
+        self._batches, self._number = batches, batches.epoch
+        super().__init__(iter(batches.epoch_dataset(batches.epoch)))
+
+    def __next__(self):
+        try:
+            return next(self._parent)
+        except StopIteration:
+            self._batches.epoch = self._number + 1
+            raise
+
+    def get_state(self):
+        return {"epoch": self._number, "parent": self._parent.get_state()}
+
+    def set_state(self, state):
+        if state["epoch"] != self._number:
+            raise ValueError(
+                f"the state is of epoch {state['epoch']}, this iterator of epoch {self._number}; "
+                "make the batches with epoch= of the state"
+            )
+        self._parent.set_state(state["parent"])

@@ -1,0 +1,246 @@
+"""Detector: the one base class. A functional keras.Model that knows photos, boxes and classes."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasdet import photo as photos_
+from kerasdet.boxes.peaks import take
+from kerasdet.boxes.suppression import greedy_keep
+from kerasdet.detections import Detections
+
+DEPTHS = ("raw", "boxes", "detections")
+
+
+class Detector(keras.Model):
+    """A detector: photo in, boxes out; trained with `fit`, written to devices with `export`.
+
+    A subclass builds a functional graph from uint8 or float RGB values 0..255 (batch, S, S, 3) to a
+    dict of raw heads and says what to do with them:
+
+    - `heads(raw)`: the dict of head tensors as they are exported (probabilities, not logits);
+    - `decode(heads)`: candidates, a dict of `boxes` (batch, K, 4) xyxy pixels of the square, `scores`
+      (batch, K) falling, `labels` (batch, K) int32 and, with parts, `parts` (batch, K, P, 4);
+    - `loss_parts(targets, raw)`: dict of named float32 scalars, whose sum is the loss.
+
+    Args:
+        inputs, outputs: of the functional graph.
+        classes: names of the classes.
+        image_size: side S of the network's square in pixels.
+        parts: names of further boxes an object has.
+        resize: how a photo becomes the square, "stretch" or "letterbox".
+        max_detections: rows of the `detections` output.
+        nms_iou: overlap above which the lower of two boxes of a class is dropped; None keeps all.
+    """
+
+    def __init__(
+        self, inputs, outputs, *, classes, image_size, parts=(), resize="stretch", max_detections=100,
+        nms_iou=0.5, name=None,
+    ):
+        super().__init__(inputs, outputs, name=name)
+        if resize not in photos_.RESIZES:
+            raise ValueError(f"resize is {resize!r}; give one of {', '.join(photos_.RESIZES)}")
+        self._settings = {
+            "classes": tuple(classes), "image_size": int(image_size), "parts": tuple(parts),
+            "resize": resize, "max_detections": int(max_detections), "nms_iou": nms_iou,
+        }
+        self._loss_means: dict[str, keras.metrics.Mean] = {}
+        self._inference: dict = {}
+
+    classes = property(lambda self: self._settings["classes"], doc="Names of the classes.")
+    parts = property(lambda self: self._settings["parts"], doc="Names of the parts of an object.")
+    image_size = property(lambda self: self._settings["image_size"], doc="Side of the square, pixels.")
+    resize = property(lambda self: self._settings["resize"], doc="How a photo becomes the square.")
+    max_detections = property(lambda self: self._settings["max_detections"])
+    nms_iou = property(lambda self: self._settings["nms_iou"])
+
+    # === What a subclass says ===
+
+    def heads(self, raw: dict) -> dict:
+        raise NotImplementedError
+
+    def decode(self, heads: dict) -> dict:
+        raise NotImplementedError
+
+    def loss_parts(self, targets: dict, raw: dict) -> dict:
+        raise NotImplementedError
+
+    # === Training ===
+
+    def compile(self, optimizer="adamw", *, jit_compile="auto", **kwargs):
+        """As `keras.Model.compile`; the losses are the detector's own and need not be named.
+
+        On TensorFlow without a GPU, "auto" means no XLA, which trains several times slower there.
+        """
+        if "loss" in kwargs and kwargs["loss"] is not None:
+            raise ValueError("a detector brings its own losses; compile it without loss=")
+        if jit_compile == "auto" and _plain_tensorflow():
+            jit_compile = False
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Sum of the detector's named losses; each part's mean is shown in the progress bar."""
+        targets = {key: ops.convert_to_tensor(value) for key, value in y.items()}
+        raw = {key: ops.cast(value, "float32") for key, value in y_pred.items()}
+        parts = self.loss_parts(targets, raw)
+        total = sum(parts.values())
+        for name, value in parts.items():
+            self._loss_means[name].update_state(value)
+        for extra in self.losses:
+            total += ops.cast(extra, "float32")
+        return total
+
+    def track_losses(self, *names: str):
+        """Makes the running means of the named loss parts; a subclass calls it once it is built."""
+        self._loss_means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self._loss_means.values()]
+
+    # === Inference ===
+
+    def forward(self, images, outputs="detections") -> dict:
+        """The whole graph up to one of three depths, in `keras.ops`.
+
+        Args:
+            images: (batch, S, S, 3) uint8 or float, RGB values 0..255.
+            outputs: "raw" (the heads), "boxes" (decoded candidates) or "detections" (suppressed).
+
+        Returns:
+            dict of tensors, in this order:
+            raw: the detector's heads;
+            boxes: boxes_rel_yxyx (batch, K, 4) in [0, 1], classes (batch, K) float32, scores
+            (batch, K) and, with parts, parts_rel_yxyx (batch, K, P, 4);
+            detections: boxes_rel_yxyx (batch, N, 4), classes (batch, N) float32, scores (batch, N),
+            count (batch,) float32; rows past count are zeros.
+        """
+        if outputs not in DEPTHS:
+            raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
+        heads = self.heads(self(images, training=False))
+        if outputs == "raw":
+            return heads
+        found = self.decode(heads)
+        if outputs == "detections":
+            found = self._suppress(found)
+        result = {
+            "boxes_rel_yxyx": self._relative(found["boxes"]),
+            "classes": ops.cast(found["labels"], "float32"),
+            "scores": found["scores"],
+        }
+        if outputs == "detections":
+            result["count"] = ops.sum(ops.cast(found["scores"] > 0, "float32"), axis=-1)
+        elif self.parts:
+            result["parts_rel_yxyx"] = self._relative(found["parts"])
+        return result
+
+    def _relative(self, boxes):
+        x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+        return ops.clip(ops.stack([y1, x1, y2, x2], -1) / self.image_size, 0.0, 1.0)
+
+    def _suppress(self, found: dict) -> dict:
+        """Drops what non-maximum suppression drops; the kept rows come first, zeros fill the rest."""
+        scores = found["scores"]
+        if self.nms_iou is not None:
+            scores = scores * greedy_keep(found["boxes"], scores, found["labels"], self.nms_iou)
+        scores, rows = ops.top_k(scores, min(self.max_detections, scores.shape[1]))
+        alive = ops.cast(scores > 0, "float32")
+        kept = {"scores": scores}
+        kept["boxes"] = ops.take_along_axis(found["boxes"], rows[..., None], axis=1) * alive[..., None]
+        labels = ops.take_along_axis(found["labels"], rows, axis=1)
+        kept["labels"] = labels * ops.cast(alive, labels.dtype)
+        if "parts" in found:
+            flat = ops.reshape(found["parts"], (-1, 1, found["parts"].shape[1], len(self.parts) * 4))
+            taken = ops.reshape(take(flat, rows), (-1, rows.shape[1], len(self.parts), 4))
+            kept["parts"] = taken * alive[..., None, None]
+        return kept
+
+    def _infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Suppressed candidates of a batch in pixels of the square, as arrays."""
+        if not self._inference:
+            raw = dict(self.output) if isinstance(self.output, dict) else self.output
+            graph = keras.Model(self.inputs, self._suppress(self.decode(self.heads(raw))))
+            graph.compile(jit_compile=False if _plain_tensorflow() else "auto")
+            self._inference["graph"] = graph
+        return self._inference["graph"].predict_on_batch(images)
+
+    def detect(self, photos, score: float = 0.3, batch_size: int = 16, keep_photo: bool = True):
+        """Finds objects on photos.
+
+        Args:
+            photos: path, array (H, W, 3) uint8 RGB, or a list of either.
+            score: what scores lower is left out.
+            batch_size: photos that go through the network together.
+            keep_photo: False lets go of the pixels, so that a long list stays small; what was found
+                can then be drawn only if the photo came as a path.
+
+        Returns:
+            `Detections` of the photo, or a list of them for a list.
+
+        Raises:
+            FileNotFoundError, ValueError: a photo cannot be read (see `kerasdet.photo.read`).
+        """
+        single = isinstance(photos, (str, os.PathLike)) or getattr(photos, "ndim", None) == 3
+        todo = [photos] if single else list(photos)
+        found = []
+        for start in range(0, len(todo), batch_size):
+            found += self._detect_batch(todo[start : start + batch_size], score, batch_size, keep_photo)
+        return found[0] if single else found
+
+    def _detect_batch(self, todo, score, batch_size, keep_photo) -> list[Detections]:
+        pictures = [photos_.read(photo) for photo in todo]
+        squares, matrices = zip(
+            *(photos_.to_square(p, self.image_size, self.resize) for p in pictures), strict=True
+        )
+        images = np.stack(squares)
+        # One shape for one photo and one for batches: each new shape would be traced anew.
+        padding = 0 if len(images) == 1 else batch_size - len(images)
+        images = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
+        result = {key: np.asarray(value) for key, value in self._infer(images).items()}
+        return [
+            self._detections(i, result, photo, picture, matrix, score, keep_photo)
+            for i, (photo, picture, matrix) in enumerate(zip(todo, pictures, matrices, strict=True))
+        ]
+
+    def _detections(self, i, result, photo, picture, matrix, score, keep_photo) -> Detections:
+        scores = result["scores"][i]
+        keep = (scores > 0) & (scores >= score)
+        size = picture.shape[:2]
+        parts = {
+            name: photos_.boxes_to_photo(result["parts"][i][keep][:, column], matrix, size)
+            for column, name in enumerate(self.parts)
+        }
+        return Detections(
+            boxes=photos_.boxes_to_photo(result["boxes"][i][keep], matrix, size),
+            scores=scores[keep], labels=result["labels"][i][keep].astype(np.int32),
+            classes=self.classes, parts=parts, photo=picture if keep_photo else None,
+            path=os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None,
+        )
+
+    def evaluate_detections(self, dataset, batch_size: int = 16) -> dict[str, float]:
+        """COCO's average precisions (and MR^-2 where there are people) on a labelled set.
+
+        See `kerasdet.metrics.evaluate` for the keys.
+        """
+        from kerasdet import metrics
+
+        return metrics.evaluate(self, dataset, batch_size=batch_size)
+
+    def export(self, path, **options):
+        """Writes the detector for a device: `.tflite`, or a SavedModel folder. See `deploy.export`."""
+        from kerasdet import deploy
+
+        return deploy.export(self, path, **options)
+
+
+def _plain_tensorflow() -> bool:
+    """TensorFlow without a GPU: there XLA trains several times slower than plain graphs."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")

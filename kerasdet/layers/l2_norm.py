@@ -1,0 +1,36 @@
+"""L2 normalisation over channels with a learned scale."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kerasdet")
+class L2Norm(keras.layers.Layer):
+    """Divides every cell's feature vector by its length and multiplies by a learned scale a channel.
+
+    It brings feature maps of different stages, whose lengths differ by an order of magnitude, to one
+    scale before they are joined.
+
+    Args:
+        scale: what the learned scale starts from.
+
+    Input and output: (batch, height, width, channels).
+
+    Source: ParseNet (Liu et al. 2015), section 3.3; SSD for conv4_3 (scale 20); CSP (scale 10).
+    """
+
+    def __init__(self, scale: float = 10.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(
+            name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.scale)
+        )
+
+    def call(self, inputs):
+        squares = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
+        return inputs * ops.rsqrt(ops.maximum(squares, 1e-12)) * self.gamma
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}

@@ -1,0 +1,85 @@
+"""Necks: several stages of a backbone become one map that the heads share."""
+
+from __future__ import annotations
+
+from keras import layers
+
+from kerasdet.layers.l2_norm import L2Norm
+
+
+def deconv_neck(features: dict, stride: int, channels: int):
+    """CSP's neck: P3, P4, P5 to one stride by deconvolution, L2-normalised, joined, one 3x3.
+
+    Args:
+        features: P3 at stride 8, P4 and P5 (dilated) at stride 16, each (batch, h, w, c).
+        stride: of the result, 4 or 8.
+        channels: of each deconvolution and of the result; the paper's 256.
+
+    Returns:
+        (batch, S / stride, S / stride, channels).
+
+    Source: CSP (Liu et al. 2019), section 3.2 and figure 2.
+    """
+    maps = []
+    for level, level_stride in (("P3", 8), ("P4", 16), ("P5", 16)):
+        factor = level_stride // stride
+        if factor > 1:
+            x = layers.Conv2DTranspose(
+                channels, 4, strides=factor, padding="same", name=f"neck_{level}_deconv"
+            )(features[level])
+        else:
+            x = layers.Conv2D(channels, 1, name=f"neck_{level}_lateral")(features[level])
+        maps.append(L2Norm(10.0, name=f"neck_{level}_l2")(x))
+    x = layers.Concatenate(name="neck_join")(maps)
+    x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name="neck_conv")(x)
+    return layers.ReLU(name="neck_relu")(layers.BatchNormalization(name="neck_bn")(x))
+
+
+def light_neck(features: dict, stride: int, channels: int):
+    """A neck for phones: thin laterals, bilinear upsampling and depthwise convolutions.
+
+    P3, P4 and P5 meet at stride 8, where two 5x5 depthwise blocks look far around; at stride 4 the
+    result is joined with P2 and smoothed once more. Batch norm does what L2 normalisation does in the
+    paper's neck, to bring the stages to one scale: unlike it, it costs nothing once it is folded, and
+    survives int8.
+
+    Args:
+        features: P2 at stride 4 to P5 at stride 32, each (batch, h, w, c).
+        stride: of the result, 4 or 8.
+        channels: of the result.
+
+    Returns:
+        (batch, S / stride, S / stride, channels).
+    """
+    lateral = {
+        level: _lateral(features[level], 64, f"neck_{level}") for level in ("P3", "P4", "P5")
+    }
+    p5 = _upsample(lateral["P5"], 4, "neck_P5_up")
+    p4 = _upsample(lateral["P4"], 2, "neck_P4_up")
+    x = layers.Concatenate(name="neck_join")([lateral["P3"], p4, p5])
+    x = _separable(x, channels, 5, "neck_block1")
+    x = _separable(x, channels, 5, "neck_block2")
+    if stride == 8:
+        return x
+    x = _upsample(x, 2, "neck_up")
+    x = layers.Concatenate(name="neck_join2")([_lateral(features["P2"], 32, "neck_P2"), x])
+    return _separable(x, channels, 3, "neck_block3")
+
+
+def _lateral(x, channels, name):
+    x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_lateral")(x)
+    x = layers.BatchNormalization(name=f"{name}_lateral_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_lateral_relu")(x)
+
+
+def _separable(x, channels, kernel, name):
+    x = layers.DepthwiseConv2D(kernel, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    x = layers.BatchNormalization(name=f"{name}_depthwise_bn")(x)
+    x = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(x)
+    x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_pointwise")(x)
+    x = layers.BatchNormalization(name=f"{name}_pointwise_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_pointwise_relu")(x)
+
+
+def _upsample(x, factor, name):
+    return layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)

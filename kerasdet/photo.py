@@ -1,0 +1,162 @@
+"""How a photo becomes the network's square, and how boxes find the way back.
+
+Training, `detect`, `evaluate` and the clients of exported files all go through here. The resize is
+plain bilinear sampling without antialiasing and without a half-pixel shift: pixel x of the network's
+square shows the photo at x * W / size. MediaPipe Tasks samples in the same way, so a photo of twelve
+megapixels gives the same boxes in Python and on the phone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+RESIZES = ("stretch", "letterbox")
+# The colour beyond the photo's border (letterbox, zooming out): ImageNet's mean, RGB.
+BORDER = (124, 116, 104)
+# A header may promise any size; a photo beyond this is refused before it is decoded.
+MAX_PIXELS = 200_000_000
+
+
+def read(photo) -> np.ndarray:
+    """Reads one photo.
+
+    Args:
+        photo: path of an image file, or an array (H, W, 3) uint8 RGB, which is returned as it is.
+
+    Returns:
+        (H, W, 3) uint8, RGB, turned upright as its EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no readable image, or is truncated, or the array is not (H, W, 3) uint8.
+    """
+    if isinstance(photo, (str, os.PathLike)):
+        return _read_file(os.fspath(photo))
+    array = np.asarray(photo)
+    if array.dtype != np.uint8:
+        raise ValueError(
+            f"the photo is an array of {array.dtype}; give uint8 RGB values from 0 to 255, "
+            "for example (photo * 255).astype('uint8')"
+        )
+    if array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"the photo is an array of shape {array.shape}; give (height, width, 3) RGB, one photo "
+            "an array (put several in a list)"
+        )
+    return array
+
+
+def _read_file(path: str) -> np.ndarray:
+    import cv2
+    from PIL import Image, UnidentifiedImageError
+
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: no such photo")
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: is a folder; give the path of a photo")
+    try:
+        # Reads the header alone; the bomb check comes before a byte is decoded.
+        with Image.open(path) as header:
+            width, height = header.size
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{path}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels; make it smaller"
+        )
+    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
+    if image is None or _is_truncated(path):
+        raise ValueError(f"{path}: the image is truncated or damaged; replace or remove it")
+    return image
+
+
+def _is_truncated(path: str) -> bool:
+    # OpenCV fills what is missing of a cut JPEG with grey and says nothing; a whole one ends in EOI.
+    with open(path, "rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return False
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 4096))
+        return b"\xff\xd9" not in file.read()
+
+
+def square_matrix(height: int, width: int, size: int, resize: str = "stretch") -> np.ndarray:
+    """The affine map from a photo's pixels to the network's square.
+
+    Args:
+        height, width: the photo's size in pixels.
+        size: side of the network's square in pixels.
+        resize: "stretch" fills the square (what MediaPipe does); "letterbox" keeps the aspect ratio,
+            the photo in the middle.
+
+    Returns:
+        (2, 3) float64, taking (x, y, 1) of the photo to (x, y) of the square.
+    """
+    if resize == "stretch":
+        return np.array([[size / width, 0, 0], [0, size / height, 0]], np.float64)
+    if resize == "letterbox":
+        scale = size / max(height, width)
+        return np.array(
+            [[scale, 0, (size - width * scale) / 2], [0, scale, (size - height * scale) / 2]], np.float64
+        )
+    raise ValueError(f"resize is {resize!r}; give one of {', '.join(RESIZES)}")
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Samples `image` into the (size, size) square that `matrix` (2, 3) maps it to. uint8 in and out."""
+    import cv2
+
+    # Boxes speak of pixel edges, sampling of pixel indices: mirrored, edge x lies at size - x but
+    # pixel x at size - 1 - x.
+    mirrored = np.array([[0, 0, matrix[0, 0] < 0], [0, 0, matrix[1, 1] < 0]], np.float64)
+    return cv2.warpAffine(
+        image, matrix - mirrored, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+        borderValue=BORDER,
+    )
+
+
+def to_square(image: np.ndarray, size: int, resize: str = "stretch") -> tuple[np.ndarray, np.ndarray]:
+    """The network's square of a photo.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the square in pixels.
+        resize: see `square_matrix`.
+
+    Returns:
+        The square (size, size, 3) uint8, and the matrix (2, 3) from photo to square.
+    """
+    matrix = square_matrix(image.shape[0], image.shape[1], size, resize)
+    return warp(image, matrix, size), matrix
+
+
+def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) xyxy through an affine map without rotation; a flip keeps x1 <= x2."""
+    scale, shift = np.diag(matrix[:, :2]), matrix[:, 2]
+    corners = np.reshape(boxes, (*np.shape(boxes)[:-1], 2, 2)) * scale + shift
+    low, high = np.min(corners, -2), np.max(corners, -2)
+    return np.concatenate([low, high], -1).astype(np.float32)
+
+
+def boxes_to_photo(boxes: np.ndarray, matrix: np.ndarray, photo_size: Iterable[int]) -> np.ndarray:
+    """Boxes of the network's square in the photo's own pixels, clipped to the photo.
+
+    Args:
+        boxes: (..., 4) xyxy pixels of the square.
+        matrix: (2, 3), what `to_square` returned.
+        photo_size: (H, W) of the photo.
+
+    Returns:
+        (..., 4) float32 xyxy pixels of the photo.
+    """
+    height, width = photo_size
+    scale, shift = np.diag(matrix[:, :2]), matrix[:, 2]
+    corners = np.reshape(boxes, (*np.shape(boxes)[:-1], 2, 2))
+    corners = (corners - shift) / scale
+    corners = np.clip(corners, 0, [width, height])
+    return np.reshape(corners, np.shape(boxes)).astype(np.float32)

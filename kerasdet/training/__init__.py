@@ -1,0 +1,12 @@
+"""What happens around `fit`: weight averages, checkpoints, run folders."""
+
+import importlib
+
+_LAZY = {"EMA": "ema", "Checkpoint": "checkpoint", "train": "run"}
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"kerasdet.training.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'kerasdet.training' has no attribute {name!r}")

@@ -1,0 +1,73 @@
+"""Checkpoints from which a run that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+
+from kerasdet.training.ema import EMA
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes weights, optimizer and weight averages to one file at the end of every epoch.
+
+    Args:
+        path: the .npz file; it is replaced in one step, so a kill while writing loses nothing.
+        ema: the run's `EMA` callback, which has to stand before this one, or None.
+    """
+
+    def __init__(self, path: str | os.PathLike, ema: EMA | None = None):
+        super().__init__()
+        self.path, self.ema = os.fspath(path), ema
+
+    def on_epoch_end(self, epoch, logs=None):
+        arrays = {"epoch": np.array(epoch + 1)}
+        own = dict(
+            zip((id(v) for v in self.model.trainable_variables), self.ema.own_weights(), strict=True)
+        ) if self.ema else {}
+        for i, variable in enumerate(self.model.weights):
+            value = own.get(id(variable))
+            arrays[f"weight_{i}"] = keras.ops.convert_to_numpy(variable) if value is None else value
+        for i, variable in enumerate(self.model.optimizer.variables):
+            arrays[f"optimizer_{i}"] = keras.ops.convert_to_numpy(variable)
+        if self.ema:
+            arrays["ema_steps"] = np.array(self.ema.steps)
+            for i, average in enumerate(self.ema.averages):
+                arrays[f"ema_{i}"] = keras.ops.convert_to_numpy(average)
+        partial = f"{self.path}.partial"
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, self.path)
+
+    def restore(self, model) -> int:
+        """Puts a compiled model, its optimizer and the averages where the file says.
+
+        Returns:
+            Number of epochs that are done; 0 where there is no file.
+
+        Raises:
+            ValueError: the file is of another model.
+        """
+        if not os.path.exists(self.path):
+            return 0
+        model.optimizer.build(model.trainable_variables)
+        with np.load(self.path, allow_pickle=False) as arrays:
+            groups = (("weight", model.weights), ("optimizer", model.optimizer.variables))
+            for name, variables in groups:
+                saved = [arrays[f"{name}_{i}"] for i in range(sum(k.startswith(f"{name}_") for k in arrays))]
+                if [a.shape for a in saved] != [tuple(v.shape) for v in variables]:
+                    raise ValueError(
+                        f"{self.path}: is the checkpoint of another model or optimizer; start in a new "
+                        "folder, or with the model that the run began with"
+                    )
+                for variable, value in zip(variables, saved, strict=True):
+                    variable.assign(value)
+            if self.ema and "ema_steps" in arrays:
+                self.ema.steps = int(arrays["ema_steps"])
+                self.ema.averages = [
+                    keras.ops.convert_to_tensor(arrays[f"ema_{i}"])
+                    for i in range(len(model.trainable_variables))
+                ]
+            return int(arrays["epoch"])

@@ -1,0 +1,76 @@
+"""The exponential moving average of a model's weights, which is what is evaluated and kept."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+
+class EMA(keras.callbacks.Callback):
+    """Keeps an average of the trainable weights; evaluates and leaves the model with it.
+
+    After every step, average = m * average + (1 - m) * weight, with m = min(momentum, (1 + t) / (10 + t))
+    at step t, so that a short run is not held back by the weights it started from. Whenever the model
+    is evaluated (validation inside `fit`, callbacks at the end of an epoch, after training) it holds the
+    averages; while it trains, its own weights. Put it before callbacks that evaluate.
+
+    Args:
+        momentum: upper bound of m; CSP takes 0.999 ("mean teacher").
+
+    Source: CSP (Liu et al. 2019), section 4.2; Tarvainen and Valpola 2017.
+    """
+
+    def __init__(self, momentum: float = 0.999):
+        super().__init__()
+        if not 0 < momentum < 1:
+            raise ValueError(f"momentum is {momentum}; give a number between 0 and 1, such as 0.999")
+        self.momentum = momentum
+        self.steps = 0
+        self.averages: list[np.ndarray] | None = None
+        self._own: list[np.ndarray] | None = None
+
+    def on_train_begin(self, logs=None):
+        if self.averages is None:
+            self.averages = [
+                keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(v))
+                for v in self.model.trainable_variables
+            ]
+
+    def on_train_batch_end(self, batch, logs=None):
+        m = min(self.momentum, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        self.averages = [
+            average + (1 - m) * (variable.value - average)
+            for average, variable in zip(self.averages, self.model.trainable_variables, strict=True)
+        ]
+
+    def own_weights(self) -> list[np.ndarray]:
+        """The weights that training goes on with, whichever the model holds at the moment."""
+        if self._own is not None:
+            return self._own
+        return [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
+
+    def _swap_in(self):
+        if self._own is None and self.averages is not None:
+            self._own = self.own_weights()
+            for variable, average in zip(self.model.trainable_variables, self.averages, strict=True):
+                variable.assign(average)
+
+    def _swap_out(self):
+        if self._own is not None:
+            for variable, own in zip(self.model.trainable_variables, self._own, strict=True):
+                variable.assign(own)
+            self._own = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._swap_out()
+
+    def on_test_begin(self, logs=None):
+        self._swap_in()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._swap_in()
+
+    def on_train_end(self, logs=None):
+        self._swap_in()
+        self._own = None
