@@ -11,7 +11,13 @@ def read(data: bytes):
     """Returns the model tree (`ModelT` of the LiteRT schema) of a `.tflite` file's bytes."""
     from ai_edge_litert import schema_py_generated as schema
 
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    for buffer in model.buffers:
+        # The quantiser puts weights behind the flatbuffer and leaves (offset, size): taken in again.
+        if buffer.offset > 1:
+            content = data[buffer.offset : buffer.offset + buffer.size]
+            buffer.data, buffer.offset, buffer.size = np.frombuffer(content, np.uint8), 0, 0
+    return model
 
 
 def write(model) -> bytes:
@@ -41,6 +47,22 @@ def op_histogram(data: bytes) -> dict[str, int]:
     model = read(data)
     counts = collections.Counter(op_name(model, op) for g in model.subgraphs for op in g.operators)
     return dict(counts.most_common())
+
+
+def int8_steps(data: bytes) -> dict[str, float]:
+    """Quantisation steps of the tensors in which eight bits end: name -> step in float units."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = read(data)
+    graph, steps = model.subgraphs[0], {}
+    for op in graph.operators:
+        tensor = graph.tensors[op.inputs[0]]
+        if op_name(model, op) == "DEQUANTIZE" and tensor.type == schema.TensorType.INT8:
+            scale = tensor.quantization.scale
+            # Weights have a step for each channel; what comes out of the body has one.
+            if scale is not None and len(scale) == 1:
+                steps[tensor.name.decode().split(";")[0]] = float(scale[0])
+    return steps
 
 
 def order_and_name_outputs(model, produced: list[str], names: list[str]) -> None:
@@ -83,20 +105,30 @@ def _entry(schema, name, tensor):
 
 
 def body_operators(model) -> list:
-    """Returns the operators of the convolutional body: every convolution and all that feeds one.
+    """Returns the operators of the convolutional body, in order.
 
-    What no convolution depends on is decoding: it works on coordinates and indices, which eight
-    bits cannot hold, and stays in float.
+    These are the convolutions and whatever stands between two of them. What comes before the first
+    is the photo's normalisation, what comes behind the last is decoding.
     """
     graph = model.subgraphs[0]
     convolutions = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
-    needed, body = set(), []
-    for op in reversed(graph.operators):  # operators are stored in execution order
-        wanted = any(int(i) in needed for i in op.outputs)
-        if wanted or op_name(model, op) in convolutions:
-            needed.update(int(i) for i in op.inputs)
-            body.append(op)
-    return body[::-1]
+    is_convolution = [op_name(model, op) in convolutions for op in graph.operators]
+    feeds, stems = set(), set()  # tensors that lead to a convolution; that come from one
+    before, after = [], []
+    # Operators are stored in execution order.
+    for op, hit in zip(reversed(graph.operators), reversed(is_convolution), strict=True):
+        hit = hit or any(int(i) in feeds for i in op.outputs)
+        before.append(hit)
+        if hit:
+            feeds.update(int(i) for i in op.inputs)
+    for op, hit in zip(graph.operators, is_convolution, strict=True):
+        hit = hit or any(int(i) in stems for i in op.inputs)
+        after.append(hit)
+        if hit:
+            stems.update(int(i) for i in op.outputs)
+    return [
+        op for op, b, a in zip(graph.operators, reversed(before), after, strict=True) if b and a
+    ]
 
 
 def set_metadata(model, name: str, data: bytes) -> None:

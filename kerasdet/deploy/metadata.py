@@ -21,23 +21,38 @@ DETECTION_NAMES = ("location", "category", "score", "number of detections")
 _LABELS, _ABOUT = "labels.txt", "kerasdet.json"
 
 
-def write(data: bytes, about: dict) -> bytes:
-    """Returns the model's bytes with metadata, labels and `kerasdet.json` added.
+def attach(data: bytes, about: dict) -> bytes:
+    """Returns the model's bytes with MediaPipe's metadata in them.
 
     Args:
-        data: a `.tflite` file's bytes.
-        about: what `kerasdet.json` will hold; `classes`, `image_size`, `outputs`, `output_names`
-            and `name` are also used for the metadata.
+        data: a `.tflite` file's bytes; what was appended to it is dropped.
+        about: `name`, `image_size`, `outputs` and `output_names` are used.
     """
     model = flatbuffer.read(data)
     flatbuffer.set_metadata(model, KEY, _model_metadata(about))
-    labels = "".join(f"{name}\n" for name in about["classes"])
-    tail = io.BytesIO(flatbuffer.write(model))
+    return flatbuffer.write(model)
+
+
+def append_files(data: bytes, about: dict) -> bytes:
+    """Returns the model's bytes with `labels.txt` and `kerasdet.json` behind them."""
+    tail = io.BytesIO()
+    tail.write(data)
     with zipfile.ZipFile(tail, "a", zipfile.ZIP_STORED) as archive:
-        # A fixed date: the same model gives the same bytes.
-        for name, text in ((_LABELS, labels), (_ABOUT, json.dumps(about, indent=1))):
+        for name, text in _files(about).items():
+            # A fixed date: the same model gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name), text)
     return tail.getvalue()
+
+
+def write_beside(folder: Path, about: dict) -> None:
+    """Writes the two files into a SavedModel's folder."""
+    for name, text in _files(about).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _files(about: dict) -> dict[str, str]:
+    labels = "".join(f"{name}\n" for name in about["classes"])
+    return {_LABELS: labels, _ABOUT: json.dumps(about, indent=1)}
 
 
 def read_metadata(path) -> dict:

@@ -1,0 +1,270 @@
+"""export: a detector into a file for a device, checked against the detector before it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from kerasdet.deploy import convert, flatbuffer, metadata, parity, quantise, saved_model
+from kerasdet.deploy.litert import Runner
+from kerasdet.deploy.report import ExportReport, ParityError
+
+PRECISIONS = ("float32", "float16", "int8")
+OUTPUTS = ("detections", "boxes", "raw")
+INPUT_DTYPES = ("uint8", "float32")
+# Ranges of activations settle after some hundred photos, AP on a hundred tells a broken file.
+CALIBRATION_PHOTOS, FEW_PHOTOS, CHECK_PHOTOS = 200, 100, 100
+THREADS = 2
+_OTHER_FORMATS = (".keras", ".h5", ".onnx", ".pb", ".mlmodel", ".pt", ".lite")
+
+
+def export(
+    detector,
+    path,
+    *,
+    precision: str = "float32",
+    outputs: str = "detections",
+    calibration=None,
+    input_dtype: str = "uint8",
+    check_photos=None,
+    overwrite: bool = False,
+    on_parity: str = "error",
+) -> ExportReport:
+    """Writes a detector for a device.
+
+    The file takes one RGB photo (1, S, S, 3) with values 0..255, normalises it itself, and uses
+    LiteRT's builtin operators only. Before it is written, the same photos go through Keras and
+    through the file, and what they find is compared.
+
+    Args:
+        detector: a `Detector`.
+        path: a name that ends in `.tflite` gives a LiteRT file, any other a SavedModel folder.
+        precision: "float32"; "float16", half the size; "int8", a third of the size and the fastest
+            on CPUs, needs `calibration`. A SavedModel is float32.
+        outputs: where the graph ends. "detections": boxes (1, N, 4) as ymin, xmin, ymax, xmax
+            from 0 to 1, classes, scores and count, which MediaPipe's ObjectDetector runs as it is.
+            "boxes": decoded candidates (with parts) before non-maximum suppression. "raw": the
+            heads, for delegates that run convolutions only.
+        calibration: photos as the device will see them, which give int8 its ranges: a `Dataset` or
+            a list of paths or arrays; 100 or more. Labels, where there are any, are used for AP.
+        input_dtype: "uint8", or "float32" (values still 0..255) for delegates without CAST.
+        check_photos: photos to compare on, a `Dataset` or a list; None takes `calibration`, or
+            drawn scenes if there is none.
+        overwrite: replace what is at `path`.
+        on_parity: "error" writes nothing when file and Keras disagree; "warn" warns and writes.
+
+    Returns:
+        `ExportReport`; print it.
+
+    Raises:
+        FileExistsError: `path` exists.
+        OSError: `path` cannot be written.
+        ValueError: an unknown option, int8 without calibration photos, no or unreadable photos.
+        RuntimeError: Keras does not run on TensorFlow.
+        ConversionError: an operator has no LiteRT builtin.
+        ParityError: file and Keras disagree.
+    """
+    path = Path(path)
+    is_file = path.suffix == ".tflite"
+    _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
+    _check_backend()
+    _check_path(path, is_file, overwrite)
+    check = _check_set(detector, calibration, check_photos)
+    options = {"precision": precision, "outputs": outputs, "input_dtype": input_dtype}
+    if not is_file:
+        return _export_folder(detector, path, check, options, on_parity)
+
+    data, names = convert.convert(detector, outputs, input_dtype, half=precision == "float16")
+    if precision == "int8":
+        data = quantise.quantise(data, _calibration_squares(detector, calibration))
+    about = describe(detector, names, options, path.stem)
+    data = metadata.attach(data, about)
+    runner = Runner(data, THREADS)
+    found = [dict(zip(names, runner(square), strict=True)) for square in check.squares]
+    report = ExportReport(
+        path=str(path),
+        **options,
+        output_shapes=dict(zip(names, runner.output_shapes, strict=True)),
+        size=0,
+        parity=_judge(detector, found, check, outputs, precision, path, on_parity),
+        latency_ms=latency(runner, check.squares[0]),
+        threads=THREADS,
+        operators=flatbuffer.op_histogram(data),
+        scales=flatbuffer.int8_steps(data),
+    )
+    data = metadata.append_files(data, about | {"report": _numbers(report)})
+    _write(path, data)
+    return dataclasses.replace(report, size=len(data))
+
+
+def describe(detector, names: list[str], options: dict, title: str) -> dict:
+    """What a file says of itself: the content of its `kerasdet.json`."""
+    return {
+        "format": 1,
+        "name": getattr(detector, "name", None) or title,
+        **options,
+        "output_names": list(names),
+        "classes": list(detector.classes),
+        "parts": list(detector.parts),
+        "image_size": detector.image_size,
+        "resize": detector.resize,
+        "nms_iou": detector.nms_iou,
+    }
+
+
+def latency(runner: Runner, square: np.ndarray, seconds: float = 1.0) -> float:
+    """Median milliseconds of one inference, over about a second and at least ten of them."""
+    for _ in range(3):
+        runner(square)
+    times = []
+    while len(times) < 10 or (sum(times) < seconds and len(times) < 200):
+        start = time.perf_counter()
+        runner(square)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1000
+
+
+# --- Before anything is converted ----------------------------------------------------------------
+
+
+def _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity):
+    for name, value, known in (
+        ("precision", precision, PRECISIONS),
+        ("outputs", outputs, OUTPUTS),
+        ("input_dtype", input_dtype, INPUT_DTYPES),
+        ("on_parity", on_parity, ("error", "warn")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; give one of {', '.join(known)}")
+    if path.suffix in _OTHER_FORMATS:
+        raise ValueError(
+            f"{path}: {path.suffix} is not written by export; end the name in .tflite for LiteRT, "
+            "or give a folder name for a SavedModel (a .keras file is written by detector.save)"
+        )
+    if precision == "int8" and calibration is None:
+        raise ValueError(
+            "int8 needs photos to find the ranges of values; give calibration=, a Dataset or a "
+            "list of photos like those the device will see (100 or more)"
+        )
+    if not is_file and precision != "float32":
+        raise ValueError(f"{path}: a SavedModel is float32; end the name in .tflite for {precision}")
+
+
+def _check_backend():
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            f"Keras runs on {backend}, and export needs TensorFlow: save the detector with "
+            "detector.save('mine.keras'), start Python with KERAS_BACKEND=tensorflow, and export "
+            "kerasdet.load('mine.keras')"
+        )
+
+
+def _check_path(path: Path, is_file: bool, overwrite: bool):
+    if path.exists():
+        if not overwrite:
+            raise FileExistsError(f"{path} exists; give overwrite=True to replace it")
+        if is_file and path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; give another name")
+        if not is_file and not (path / "saved_model.pb").is_file() and any(path.iterdir()):
+            raise FileExistsError(
+                f"{path} holds other things than a SavedModel and is not replaced; give a new name"
+            )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"cannot write to the folder {path.parent} ({error.strerror}); give a path "
+            "that can be written",
+        ) from error
+
+
+def _check_set(detector, calibration, check_photos) -> parity.CheckSet:
+    if check_photos is not None:
+        photos, source = check_photos, "check_photos"
+    elif calibration is not None:
+        photos, source = calibration, "calibration"
+    else:
+        photos, source = parity.synthetic_photos(), "synthetic"
+    return parity.load_squares(detector, photos, CHECK_PHOTOS, source)
+
+
+def _calibration_squares(detector, calibration) -> list[np.ndarray]:
+    if len(calibration) < FEW_PHOTOS:
+        warnings.warn(
+            f"int8 is calibrated on {len(calibration)} photos; with fewer than {FEW_PHOTOS} the "
+            "ranges may miss what the device will see",
+            stacklevel=4,
+        )
+    return parity.load_squares(detector, calibration, CALIBRATION_PHOTOS, "calibration").squares
+
+
+# --- After ---------------------------------------------------------------------------------------
+
+
+def _judge(detector, found, check, outputs, precision, path, on_parity):
+    keras = parity.run_keras(detector, check, outputs)
+    result = parity.compare(keras, found, check, detector, precision)
+    wrong = parity.failures(result, precision)
+    if not result.raw_error and not result.boxes:
+        warnings.warn(
+            f"nothing scored {parity.SURE} on the {result.photos} photos of the comparison, which "
+            "therefore says nothing; give check_photos= with objects, or train the detector",
+            stacklevel=4,
+        )
+    if wrong:
+        text = (
+            f"{path}: the {precision} file and Keras disagree on {result.photos} photos "
+            f"({result.source}): {'; '.join(wrong)}"
+        )
+        if on_parity == "error":
+            raise ParityError(f"{text}. Nothing was written; on_parity='warn' writes it all the same")
+        warnings.warn(text, stacklevel=4)
+    return result
+
+
+def _numbers(report: ExportReport) -> dict:
+    kept = dataclasses.asdict(report)
+    return {name: kept[name] for name in ("parity", "latency_ms", "threads", "scales")}
+
+
+def _write(path: Path, data: bytes):
+    # Written beside and then moved, so that a full disk leaves no half file under the name.
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _export_folder(detector, path, check, options, on_parity) -> ExportReport:
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        folder = Path(work) / "saved_model"
+        names = saved_model.save(detector, folder, options["outputs"], options["input_dtype"])
+        found, shapes = saved_model.run(folder, check.squares, names)
+        result = _judge(detector, found, check, options["outputs"], "float32", path, on_parity)
+        report = ExportReport(
+            path=str(path), **options, output_shapes=shapes, size=0, parity=result
+        )
+        about = describe(detector, names, options, path.name) | {"report": _numbers(report)}
+        metadata.write_beside(folder, about)
+        if path.exists():
+            shutil.rmtree(path)
+        shutil.move(folder, path)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return dataclasses.replace(report, size=size)

@@ -1,0 +1,249 @@
+"""Does the exported file do what the detector does? The same photos through both."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kerasdet import photo as photos_
+from kerasdet.deploy.litert import iou_matrix, to_detections
+from kerasdet.deploy.report import Parity
+
+MATCH_IOU = 0.8
+SURE = 0.3  # what scores this is compared at every precision
+BEST = 5  # so many of each photo are compared in float, whatever they score
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """Limits a precision has to keep; see `Parity` for what they limit."""
+
+    score: float
+    mean_score: float
+    box: float
+    matched: float
+    ap_loss: float
+    raw: float
+
+
+# float16 rounds weights to 11 bits: scores move in the third digit, boxes by a fraction of a pixel,
+# and a peak may move to the next cell. In int8 single scores move further; their mean must not.
+GATES = {
+    "float32": Gate(0.001, 0.001, 0.5, 0.99, 0.02, 0.001),
+    "float16": Gate(0.05, 0.01, 4.0, 0.95, 0.02, 0.05),
+    "int8": Gate(math.inf, 0.1, math.inf, 0.95, 0.02, 0.5),
+}
+
+
+@dataclasses.dataclass
+class CheckSet:
+    """Photos to compare on, as the network sees them.
+
+    Attributes:
+        squares: list of (S, S, 3) uint8.
+        matrices, sizes: of each photo, (2, 3) and (H, W).
+        dataset: the labelled photos, row for row, or None.
+        source: where they are from, see `Parity`.
+    """
+
+    squares: list[np.ndarray]
+    matrices: list[np.ndarray]
+    sizes: list[tuple[int, int]]
+    dataset: object | None
+    source: str
+
+
+def load_squares(detector, photos, limit: int, source: str) -> CheckSet:
+    """Reads up to `limit` photos, spread evenly over those given.
+
+    Args:
+        detector: has `image_size` and `resize`.
+        photos: a `Dataset`, or a list of paths or arrays.
+        limit: how many at most.
+        source: see `Parity`.
+
+    Raises:
+        ValueError: no photos, or one that is not readable.
+    """
+    if isinstance(photos, (str, bytes)) or not hasattr(photos, "__len__"):
+        raise ValueError(f"{source} is {photos!r}; give a Dataset or a list of photos")
+    if len(photos) == 0:
+        raise ValueError(f"{source} is empty; give some photos of what the detector is to see")
+    rows = np.unique(np.linspace(0, len(photos) - 1, min(limit, len(photos))).round().astype(int))
+    chosen = [photos[int(row)] for row in rows]
+    labelled = hasattr(photos, "subset") and any(len(sample.boxes) for sample in chosen)
+    result = CheckSet([], [], [], photos.subset(map(int, rows)) if labelled else None, source)
+    for item in chosen:
+        picture = photos_.read(getattr(item, "path", item))
+        square, matrix = photos_.to_square(picture, detector.image_size, detector.resize)
+        result.squares.append(square)
+        result.matrices.append(matrix)
+        result.sizes.append(picture.shape[:2])
+    return result
+
+
+def synthetic_photos(count: int = 12, seed: int = 0) -> list[np.ndarray]:
+    """Drawn scenes for a check without photos: smooth backgrounds, noise, upright figures.
+
+    Returns:
+        list of (240, 320, 3) uint8.
+    """
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    scenes = []
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (rng.integers(2, 9), rng.integers(2, 9), 3), np.uint8)
+        scene = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
+        for _ in range(rng.integers(1, 6)):
+            height = int(rng.integers(40, 200))
+            x, y = int(rng.integers(0, 320)), int(rng.integers(0, 240))
+            skin, coat = (tuple(int(v) for v in rng.integers(0, 256, 3)) for _ in range(2))
+            cv2.ellipse(scene, (x, y), (height // 6, height // 3), 0, 0, 360, coat, -1)
+            cv2.circle(scene, (x, y - height // 3 - height // 12), height // 10, skin, -1)
+        noise = rng.normal(0, rng.uniform(0, 12), scene.shape)
+        scenes.append(np.clip(scene + noise, 0, 255).astype(np.uint8))
+    return scenes
+
+
+def run_keras(detector, check: CheckSet, outputs: str, batch_size: int = 8) -> list[dict]:
+    """`detector.forward` on every photo: a dict of arrays without batch axis for each."""
+    found = []
+    for start in range(0, len(check.squares), batch_size):
+        images = np.stack(check.squares[start : start + batch_size])
+        result = detector.forward(images, outputs)
+        result = {name: np.asarray(value, np.float32) for name, value in result.items()}
+        found += [{n: v[i] for n, v in result.items()} for i in range(len(images))]
+    return found
+
+
+def compare(keras: list[dict], exported: list[dict], check: CheckSet, detector, precision) -> Parity:
+    """Compares the outputs of both, photo by photo, and AP where the photos have labels.
+
+    Args:
+        keras, exported: one dict of outputs a photo, see `run_keras`.
+        check: the photos.
+        detector: has `image_size`, `classes`, `parts` and `nms_iou`.
+        precision: "float32", "float16" or "int8".
+    """
+    common = {"photos": len(keras), "source": check.source}
+    if "scores" not in keras[0]:
+        errors = {
+            name: _raw_error([k[name] for k in keras], [e[name] for e in exported], precision)
+            for name in keras[0]
+        }
+        return Parity(**common, raw_error=errors)
+    best = 0 if precision == "int8" else BEST
+    boxes, pairs = 0, []
+    for ours, theirs in zip(keras, exported, strict=True):
+        sure, found = _match(ours, theirs, best, detector.image_size)
+        boxes, pairs = boxes + sure, pairs + found
+    result = Parity(**common, boxes=boxes, matched=len(pairs) / boxes if boxes else 1.0)
+    if pairs:
+        score, box = np.transpose(pairs)
+        result = dataclasses.replace(
+            result,
+            score_difference=float(score.max()),
+            mean_score_difference=float(score.mean()),
+            box_difference=float(box.max()),
+        )
+    if check.dataset is not None:
+        ap = [_average_precision(found, check, detector) for found in (exported, keras)]
+        if not any(map(math.isnan, ap)):
+            result = dataclasses.replace(result, ap=ap[0], keras_ap=ap[1])
+    return result
+
+
+def _match(ours: dict, theirs: dict, best: int, size: int) -> tuple[int, list[tuple]]:
+    """Boxes that count on one photo, and (score, box) differences of those that match.
+
+    Boxes that only the file is sure of count as well: it must not find what is not there.
+    """
+    a, b = _live(ours, size), _live(theirs, size)
+    overlap = iou_matrix(a["boxes"], b["boxes"])
+    overlap *= a["classes"][:, None] == b["classes"][None]
+    match = np.full(len(a["boxes"]), -1)
+    for row in np.argsort(-a["scores"], kind="stable"):
+        column = int(np.argmax(overlap[row])) if overlap.size else -1
+        if column >= 0 and overlap[row, column] >= MATCH_IOU:
+            match[row] = column
+            overlap[:, column] = 0
+    counted = _counted(a["scores"], best)
+    matched_to = set(match[match >= 0].tolist())
+    extra = [i for i in np.flatnonzero(_counted(b["scores"], best)) if i not in matched_to]
+    rows = [i for i in np.flatnonzero(counted) if match[i] >= 0]
+    pairs = []
+    for row in rows:
+        column = match[row]
+        score = abs(float(a["scores"][row] - b["scores"][column]))
+        box = float(np.abs(a["boxes"][row] - b["boxes"][column]).max())
+        if "parts" in a and "parts" in b:
+            part = np.abs(a["parts"][row] - b["parts"][column]).max(initial=0.0)
+            box = max(box, float(part))
+        pairs.append((score, box))
+    return int(counted.sum()) + len(extra), pairs
+
+
+def _live(found: dict, size: int) -> dict:
+    rows = found["scores"] > 0
+    live = {
+        "boxes": found["boxes_rel_yxyx"][rows] * size,
+        "scores": found["scores"][rows],
+        "classes": np.round(found["classes"][rows]),
+    }
+    if "parts_rel_yxyx" in found:
+        live["parts"] = found["parts_rel_yxyx"][rows] * size
+    return live
+
+
+def _counted(scores: np.ndarray, best: int) -> np.ndarray:
+    counted = scores >= SURE
+    counted[np.argsort(-scores, kind="stable")[:best]] = True
+    return counted
+
+
+def _raw_error(ours: list, theirs: list, precision: str) -> float:
+    a, b = np.stack(ours), np.stack(theirs)
+    if a.shape != b.shape:
+        return math.inf
+    if precision == "int8":
+        return float(np.sqrt(np.mean((a - b) ** 2)) / max(float(a.std()), 1e-6))
+    return float(np.abs(a - b).max() / max(1.0, float(np.abs(a).max())))
+
+
+def _average_precision(found: list[dict], check: CheckSet, detector) -> float:
+    from kerasdet import metrics
+
+    detections = [
+        to_detections(outputs, detector, matrix, size, 0.0, detector.nms_iou)
+        for outputs, matrix, size in zip(found, check.matrices, check.sizes, strict=True)
+    ]
+    return float(metrics.coco_metrics(check.dataset, detections, per_class=False)["AP"])
+
+
+def failures(parity: Parity, precision: str) -> list[str]:
+    """What of a comparison is beyond its precision's limits, in words; empty if nothing is."""
+    gate, wrong = GATES[precision], []
+
+    def demand(value, limit, text):
+        if not value <= limit:
+            wrong.append(text.format(value, limit))
+
+    for name, error in parity.raw_error.items():
+        demand(error, gate.raw, f"{name} is off by {{:.3g}} (limit {{:g}})")
+    if parity.matched < gate.matched:
+        wrong.append(
+            f"only {parity.matched:.1%} of {parity.boxes} boxes are found by both at IoU "
+            f"{MATCH_IOU} (limit {gate.matched:.0%})"
+        )
+    demand(parity.score_difference, gate.score, "a score differs by {:.3g} (limit {:g})")
+    demand(
+        parity.mean_score_difference, gate.mean_score, "scores differ by {:.3g} on average "
+        "(limit {:g})",
+    )
+    demand(parity.box_difference, gate.box, "a box differs by {:.3g} px (limit {:g})")
+    if parity.ap is not None:
+        demand(parity.keras_ap - parity.ap, gate.ap_loss, "AP falls by {:.3f} (limit {:g})")
+    return wrong

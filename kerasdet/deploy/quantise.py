@@ -1,0 +1,75 @@
+"""int8: eight-bit weights and activations in the convolutional body, float around it.
+
+The body is what lies between convolutions (`flatbuffer.body_operators`). The photo's normalisation before
+it is left in float: folding it into the input's scale was tried and saved no time. Decoding behind it
+works on coordinates and indices, which eight bits cannot hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+
+from kerasdet.deploy import flatbuffer
+
+_MARK = b"kerasdet_int8_body/"
+
+
+def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
+    """Returns the int8 version of a float32 file, without its metadata.
+
+    Args:
+        data: bytes of a `.tflite` in float32, its input called `images`, with a signature.
+        squares: calibration photos as the network sees them, (S, S, 3) uint8 each.
+
+    Raises:
+        ImportError: ai-edge-quantizer is missing.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    quantizer, qtyping = _import_quantizer()
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    # The quantiser picks operators by their outputs' names, so the body's are marked for it.
+    for op in flatbuffer.body_operators(model):
+        for i in op.outputs:
+            graph.tensors[i].name = _MARK + graph.tensors[i].name
+    is_uint8 = graph.tensors[graph.inputs[0]].type == schema.TensorType.UINT8
+    dtype = np.uint8 if is_uint8 else np.float32
+    with _quiet():
+        work = quantizer.Quantizer(flatbuffer.write(model))
+        work.add_static_config(
+            regex=f"^{_MARK.decode()}",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            activation_num_bits=8,
+            weight_num_bits=8,
+        )
+        samples = [{"images": square[None].astype(dtype)} for square in squares]
+        ranges = work.calibrate({"serving_default": samples}, num_threads=2)
+        result = bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
+    model = flatbuffer.read(result)
+    for tensor in model.subgraphs[0].tensors:
+        tensor.name = tensor.name.replace(_MARK, b"")
+    return flatbuffer.write(model)
+
+
+def _import_quantizer():
+    try:
+        from ai_edge_quantizer import qtyping, quantizer
+    except ImportError as error:
+        raise ImportError(
+            "int8 needs ai-edge-quantizer; install it with: pip install 'kerasdet[export]'"
+        ) from error
+    return quantizer, qtyping
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps the quantiser's progress bars and debugging hints off the user's screen."""
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,56 @@
+"""SavedModel folders: the same three depths for TensorFlow Serving and other TensorFlow programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kerasdet.deploy.convert import concrete_function
+
+
+def save(detector, folder: Path, outputs: str, input_dtype: str) -> list[str]:
+    """Writes the detector at a depth as the signature `serving_default`, for any batch size.
+
+    Weights are stored as constants: the folder is for inference.
+
+    Returns:
+        The names of the outputs.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2 as freeze,
+    )
+
+    function, names = concrete_function(detector, outputs, input_dtype, batch=None)
+    frozen = freeze(function)
+    size = detector.image_size
+    spec = tf.TensorSpec((None, size, size, 3), input_dtype, name="images")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def serve(images):
+        return dict(zip(names, frozen(images), strict=True))
+
+    module = tf.Module()
+    module.serve = serve
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    return names
+
+
+def run(folder: Path, squares: list[np.ndarray], names: list[str]):
+    """Loads a folder and runs it.
+
+    Returns:
+        One dict of outputs a photo, without batch axis, and the shape of each output.
+    """
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures["serving_default"]
+    dtype = serve.structured_input_signature[1]["images"].dtype
+    found = []
+    for square in squares:
+        result = serve(images=tf.constant(square[None], dtype))
+        found.append({name: result[name].numpy()[0] for name in names})
+    shapes = {name: tuple(serve.structured_outputs[name].shape) for name in names}
+    return found, shapes
