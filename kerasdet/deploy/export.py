@@ -1,4 +1,4 @@
-"""export: a detector into a file for a device, checked against the detector before it is written."""
+"""export: a detector into a file for a device, checked against the detector first."""
 
 from __future__ import annotations
 
@@ -154,7 +154,9 @@ def _check_options(path, is_file, precision, outputs, calibration, input_dtype, 
             "list of photos like those the device will see (100 or more)"
         )
     if not is_file and precision != "float32":
-        raise ValueError(f"{path}: a SavedModel is float32; end the name in .tflite for {precision}")
+        raise ValueError(
+            f"{path}: a SavedModel is float32; end the name in .tflite for {precision}"
+        )
 
 
 def _check_backend():
@@ -185,8 +187,8 @@ def _check_path(path: Path, is_file: bool, overwrite: bool):
             pass
     except OSError as error:
         raise type(error)(
-            error.errno, f"cannot write to the folder {path.parent} ({error.strerror}); give a path "
-            "that can be written",
+            error.errno,
+            f"cannot write to the folder {path.parent} ({error.strerror}); give another path",
         ) from error
 
 
@@ -229,7 +231,9 @@ def _judge(detector, found, check, outputs, precision, path, on_parity):
             f"({result.source}): {'; '.join(wrong)}"
         )
         if on_parity == "error":
-            raise ParityError(f"{text}. Nothing was written; on_parity='warn' writes it all the same")
+            raise ParityError(
+                f"{text}. Nothing was written; on_parity='warn' writes it all the same"
+            )
         warnings.warn(text, stacklevel=4)
     return result
 

@@ -13,7 +13,7 @@ def read(data: bytes):
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
     for buffer in model.buffers:
-        # The quantiser puts weights behind the flatbuffer and leaves (offset, size): taken in again.
+        # The quantiser puts weights behind the flatbuffer and leaves (offset, size).
         if buffer.offset > 1:
             content = data[buffer.offset : buffer.offset + buffer.size]
             buffer.data, buffer.offset, buffer.size = np.frombuffer(content, np.uint8), 0, 0

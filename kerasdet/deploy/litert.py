@@ -31,7 +31,7 @@ class LiteRTDetector:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a `.tflite`, one that ends in raw heads, or one with other outputs than four.
+        ValueError: not a `.tflite`, one that ends in raw heads, or other outputs than four.
         ImportError: ai-edge-litert is missing.
     """
 

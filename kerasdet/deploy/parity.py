@@ -119,7 +119,9 @@ def run_keras(detector, check: CheckSet, outputs: str, batch_size: int = 8) -> l
     return found
 
 
-def compare(keras: list[dict], exported: list[dict], check: CheckSet, detector, precision) -> Parity:
+def compare(
+    keras: list[dict], exported: list[dict], check: CheckSet, detector, precision: str
+) -> Parity:
     """Compares the outputs of both, photo by photo, and AP where the photos have labels.
 
     Args:

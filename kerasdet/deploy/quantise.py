@@ -1,8 +1,8 @@
 """int8: eight-bit weights and activations in the convolutional body, float around it.
 
-The body is what lies between convolutions (`flatbuffer.body_operators`). The photo's normalisation before
-it is left in float: folding it into the input's scale was tried and saved no time. Decoding behind it
-works on coordinates and indices, which eight bits cannot hold.
+The body is what lies between convolutions (`flatbuffer.body_operators`). The photo's normalisation
+before it stays in float: folding it into the input's scale was tried and saved no time. Decoding
+behind it works on coordinates and indices, which eight bits cannot hold.
 """
 
 from __future__ import annotations

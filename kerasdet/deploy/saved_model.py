@@ -1,4 +1,4 @@
-"""SavedModel folders: the same three depths for TensorFlow Serving and other TensorFlow programs."""
+"""SavedModel folders: the same three depths for TensorFlow Serving and the like."""
 
 from __future__ import annotations
 
