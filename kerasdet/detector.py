@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from kerasdet import photo as photos_
 from kerasdet.boxes.peaks import take
 from kerasdet.boxes.suppression import greedy_keep
 from kerasdet.detections import Detections
+from kerasdet.training.ema import EMA
 
 DEPTHS = ("raw", "boxes", "detections")
 
@@ -71,16 +73,54 @@ class Detector(keras.Model):
 
     # === Training ===
 
-    def compile(self, optimizer="adamw", *, jit_compile="auto", **kwargs):
+    def compile(self, optimizer="adamw", *, ema=0.999, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`; the losses are the detector's own and need not be named.
 
-        On TensorFlow without a GPU, "auto" means no XLA, which trains several times slower there.
+        Args:
+            optimizer: as in Keras.
+            ema: upper bound of the momentum of the weight average that `fit` keeps, evaluates and
+                leaves in the model (see `kerasdet.training.EMA`); None keeps none.
+            jit_compile: "auto" means no XLA on TensorFlow without a GPU, which trains several times
+                slower with it; everywhere else it is Keras' own "auto".
         """
         if "loss" in kwargs and kwargs["loss"] is not None:
             raise ValueError("a detector brings its own losses; compile it without loss=")
         if jit_compile == "auto" and _plain_tensorflow():
             jit_compile = False
+        self._ema = ema
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        optimizer = keras.saving.serialize_keras_object(self.optimizer)
+        return {"optimizer": optimizer, "ema": self._ema}
+
+    def compile_from_config(self, config):
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(optimizer, ema=config["ema"])
+        optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, *args, callbacks=None, **kwargs):
+        """As `keras.Model.fit`, on what `Dataset.batches` gives.
+
+        Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
+        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own.
+        """
+        callbacks = list(callbacks or [])
+        if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
+            callbacks.insert(0, EMA(self._ema))
+        validation = kwargs.get("validation_data")
+        if _is_batches(validation):
+            kwargs.setdefault("validation_steps", len(validation))
+        if not _is_batches(x):
+            return super().fit(x, *args, callbacks=callbacks, **kwargs)
+        if kwargs.get("steps_per_epoch") is None:
+            kwargs["steps_per_epoch"] = len(x)
+        # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
+        history = super().fit(x.endless(), *args, callbacks=callbacks, shuffle=False, **kwargs)
+        x.epoch += len(history.epoch)
+        return history
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the detector's named losses; each part's mean is shown in the progress bar."""
@@ -235,6 +275,12 @@ class Detector(keras.Model):
         from kerasdet import deploy
 
         return deploy.export(self, path, **options)
+
+
+def _is_batches(x) -> bool:
+    """Whether x comes from `Dataset.batches`, without importing Grain where nobody has."""
+    loader = sys.modules.get("kerasdet.data.loader")
+    return loader is not None and isinstance(x, loader.Batches)
 
 
 def _plain_tensorflow() -> bool:

@@ -123,10 +123,11 @@ def _pad(rows: np.ndarray, count: int, value=0) -> np.ndarray:
 
 
 class Batches(grain.IterDataset):
-    """Each `iter` of it is one epoch; an epoch that was run to its end is followed by the next one.
+    """One epoch of batches; `Detector.fit` goes on to the following epochs by itself.
 
-    `fit` looks at the first batches before it starts: only an iterator that is exhausted counts as an
-    epoch, so that does not skip photos.
+    Attributes:
+        epoch: number of the epoch that iterating gives. The order of photos and what augmentation
+            does to them hang on it and on the seed alone.
     """
 
     def __init__(self, dataset, batch_size, prepare, training, seed, threads, workers, epoch):
@@ -158,28 +159,42 @@ class Batches(grain.IterDataset):
         return photos
 
     def __iter__(self):
-        return _Epoch(self)
+        return iter(self.epoch_dataset(self.epoch))
+
+    def endless(self) -> EndlessBatches:
+        """All epochs from `epoch` on, one after the other, without end."""
+        return EndlessBatches(self)
 
 
-class _Epoch(grain.DatasetIterator):
+class EndlessBatches(grain.IterDataset):
+    """Epoch after epoch of `Batches`; while one ends the next is already being read."""
+
     def __init__(self, batches: Batches):
-        self._batches, self._number = batches, batches.epoch
-        super().__init__(iter(batches.epoch_dataset(batches.epoch)))
+        super().__init__()
+        self.batches = batches
+
+    def __iter__(self):
+        return _EndlessIterator(self.batches)
+
+
+class _EndlessIterator(grain.DatasetIterator):
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self._batches, self._epoch = batches, batches.epoch
+        self._current = iter(batches.epoch_dataset(self._epoch))
 
     def __next__(self):
         try:
-            return next(self._parent)
+            return next(self._current)
         except StopIteration:
-            self._batches.epoch = self._number + 1
-            raise
+            self._epoch += 1
+            self._current = iter(self._batches.epoch_dataset(self._epoch))
+            return next(self._current)
 
     def get_state(self):
-        return {"epoch": self._number, "parent": self._parent.get_state()}
+        return {"epoch": self._epoch, "current": self._current.get_state()}
 
     def set_state(self, state):
-        if state["epoch"] != self._number:
-            raise ValueError(
-                f"the state is of epoch {state['epoch']}, this iterator of epoch {self._number}; "
-                "make the batches with epoch= of the state"
-            )
-        self._parent.set_state(state["parent"])
+        self._epoch = state["epoch"]
+        self._current = iter(self._batches.epoch_dataset(self._epoch))
+        self._current.set_state(state["current"])
