@@ -3,8 +3,16 @@
 import difflib
 import re
 
-_FAMILIES = {  # name -> (module, builder, takes a width)
-    "mobilenet_v2": ("mobilenet", "mobilenet_v2", True),
+_FAMILIES = {  # name -> (module, takes a width)
+    "mobilenet_v1": ("mobilenet", True),
+    "mobilenet_v2": ("mobilenet", True),
+    "mobilenet_v3_small": ("mobilenet", True),
+    "mobilenet_v3_large": ("mobilenet", True),
+    "resnet50": ("resnet", False),
+    "resnet101": ("resnet", False),
+    "resnet50v2": ("resnet", False),
+    "resnet101v2": ("resnet", False),
+    "inception_v3": ("inception", False),
 }
 
 
@@ -24,17 +32,19 @@ def build(
     """Build a backbone.
 
     name: one of `names()`, for MobileNets with an optional width: `mobilenet_v2_0.35`.
-    weights: None (random), "imagenet" (downloaded by Keras) or the path of a `.weights.h5` file
-        of the `keras.applications` network with `include_top=False`.
+    weights: None (random), "imagenet" (Keras downloads them) or the path of a `.weights.h5`
+        file of the `keras.applications` network with `include_top=False`, in float32 or
+        float16. For `resnet50v2` and `resnet101v2` the file may end with the stage conv4: then
+        P5, and nothing else, comes from random weights.
     image_size: side of the square input in pixels, a multiple of 32; None leaves it open.
     freeze_bn: batch normalisation keeps its statistics, scale and offset in training.
     output_stride: 32, or 16 for a last stage that keeps its resolution: its stride is taken out
-        and the convolutions behind it are dilated; weights are the same.
-    freeze_until: "P2".."P5" or a layer name: everything that feeds it is not trained.
+        and the kernels behind it are dilated by 2, with the same weights.
+    freeze_until: "P2".."P5" or a layer name: it and everything that feeds it is not trained.
 
-    Returns a flat functional `keras.Model`: input `(batch, image_size, image_size, 3)` float32
-    RGB in 0..255 (normalised inside), output {"P2", "P3", "P4", "P5"} at image_size / 4, 8, 16
-    and 32 (or 16).
+    Returns a flat functional `keras.Model` of built-in layers, fully convolutional: input
+    `(batch, image_size, image_size, 3)` float32 RGB in 0..255 (normalised inside), output
+    {"P2", "P3", "P4", "P5"} at image_size / 4, 8, 16 and 32 (or 16).
 
     Raises ValueError for an unknown name, size, stride or layer and for weights of another
     network, FileNotFoundError for a missing file, OSError when the download fails.
@@ -60,21 +70,20 @@ def build(
 
 
 def _find(name: str):
-    """The builder for `name` and its options; the width is the name's numeric suffix."""
-    match = re.fullmatch(r"(.+?)(?:_(\d*\.?\d+))?", name)
-    stem, width = match.groups() if match else (name, None)
-    if name in _FAMILIES:
-        stem, width = name, None
-    entry = _FAMILIES.get(stem)
-    if entry is None:
-        close = difflib.get_close_matches(stem, _FAMILIES, n=1)
+    """The function that plans `name` and its options; a width is the name's numeric suffix."""
+    match = re.fullmatch(r"(?P<family>.+?)(?:_(?P<width>\d*\.?\d+))?", name)
+    family, width = match.groups() if match else (name, None)
+    if family not in _FAMILIES:
+        close = difflib.get_close_matches(family, _FAMILIES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"backbone {name!r} is unknown; {hint}Names are {', '.join(_FAMILIES)}")
-    module, function, takes_width = entry
+        raise ValueError(f"backbone {name!r} is unknown; {hint}names are {', '.join(_FAMILIES)}")
+    module, takes_width = _FAMILIES[family]
     if width is not None and not takes_width:
-        raise ValueError(f"backbone {name!r}: {stem} has one width only; use {stem!r}")
+        raise ValueError(f"backbone {name!r}: {family} has one width only; use {family!r}")
+    if width is not None and not 0 < float(width) <= 4:
+        raise ValueError(f"backbone {name!r}: the width {width} is not above 0 and at most 4")
 
-    from importlib import import_module
+    from importlib import import_module  # the families import Keras; names() must not
 
-    builder = getattr(import_module(f"kerasdet.backbones.{module}"), function)
-    return builder, {"alpha": float(width or 1)} if takes_width else {}
+    builder = getattr(import_module(f"kerasdet.backbones.{module}"), family)
+    return builder, {"width": float(width or 1)} if takes_width else {}

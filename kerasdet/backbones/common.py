@@ -3,12 +3,12 @@
 import difflib
 import os
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import keras
-
-LEVELS = ("P2", "P3", "P4", "P5")
+from keras import layers
 
 
 @dataclass
@@ -17,18 +17,16 @@ class Plan:
 
     source: `keras.applications` network without its top, weights in place, that takes
         normalised images.
-    levels: feature level -> name of the layer whose output it is.
+    levels: feature level -> name, in the backbone, of the layer whose output it is.
     normalise: float32 RGB in 0..255 -> what `source` was trained on; built-in layers only.
-    edit: layer name -> changes to that layer's config (strides, padding, dilation_rate), or
-        None to take the layer out (its output is then its input).
-    rename: layer name -> name in the backbone, for layers that Keras names by a global counter.
+    edits: source layer name -> changes to that layer's config (strides, padding,
+        dilation_rate), or None to take the layer out (its output is then its input).
     """
 
     source: keras.Model
     levels: dict[str, str]
     normalise: Callable
-    edit: dict[str, dict | None] = field(default_factory=dict)
-    rename: dict[str, str] = field(default_factory=dict)
+    edits: dict[str, dict | None] = field(default_factory=dict)
 
 
 def assemble(plan: Plan, image_size: int | None, name: str) -> keras.Model:
@@ -37,79 +35,54 @@ def assemble(plan: Plan, image_size: int | None, name: str) -> keras.Model:
     Returns a flat functional model: input `(batch, image_size, image_size, 3)` float32 RGB in
     0..255, output a dict with the keys of `plan.levels`.
     """
+    image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
+    normalised = plan.normalise(image)
+    names = stable_names(plan.source)
     copies = []
     outputs = {}
-    normalised = None
-    image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
 
     def copy(layer):
-        config = layer.get_config()
-        config["name"] = plan.rename.get(layer.name, layer.name)
-        changes = plan.edit.get(layer.name, {})
+        config = {**layer.get_config(), "name": names[layer.name]}
+        changes = plan.edits.get(layer.name, {})
         if changes is None:
-            return keras.layers.Identity(name=config["name"])
+            return layers.Identity()
         new = type(layer).from_config({**config, **changes})
         copies.append((layer, new))
         return new
 
-    def call(layer, *args, **kwargs):
-        nonlocal normalised
-        if args[0] is image:
-            normalised = plan.normalise(image) if normalised is None else normalised
-            args = (normalised, *args[1:])
-        output = layer(*args, **kwargs)
-        outputs[layer.name] = output
-        return output
+    def call(layer, tensor, *args, **kwargs):
+        tensor = normalised if tensor is image else tensor
+        if isinstance(layer, layers.Identity):
+            return tensor
+        outputs[layer.name] = layer(tensor, *args, **kwargs)
+        return outputs[layer.name]
 
     keras.models.clone_model(
         plan.source, input_tensors=image, clone_function=copy, call_function=call
     )
     for old, new in copies:
-        if isinstance(old, keras.layers.Layer) and old.weights:
+        if getattr(old, "weights", None):  # additions and products are operations, not layers
             new.set_weights(old.get_weights())
-    levels = {
-        level: outputs[plan.rename.get(layer, layer)] for level, layer in plan.levels.items()
-    }
+    levels = {level: outputs[layer] for level, layer in plan.levels.items()}
     return keras.Model(image, levels, name=name)
 
 
-def load_weights(source: keras.Model, weights: str | os.PathLike, name: str) -> None:
-    """Fill `source` from a `.weights.h5` file (float16 or float32 on disk).
-
-    Raises FileNotFoundError if there is no such file, ValueError if it holds another network.
-    """
-    path = os.fspath(weights)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"weights={path!r}: no such file; give the path of a .weights.h5 file of {name}, "
-            '"imagenet" to download them, or None for random weights'
-        )
-    if not path.endswith(".weights.h5"):
-        raise ValueError(f"weights={path!r}: expected a Keras file that ends in .weights.h5")
-    try:
-        source.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{path}: these are not the weights of {name} as keras.applications builds it with "
-            f"include_top=False ({reason}); give the file of the same network and width"
-        ) from error
-
-
-def application(builder: Callable, weights, name: str, **options) -> keras.Model:
+def application(builder: Callable, weights, name: str, prefix: str | None = None, **options):
     """Build a `keras.applications` network without its top and fill in `weights`.
 
     weights: None (random), "imagenet" (Keras downloads them once) or a `.weights.h5` path.
+    prefix: name of a layer; a file that holds only the network up to it is taken too.
     """
+    # Even at every stride, so that Keras pads as it does for all sizes `build` admits.
     options = {"include_top": False, "input_shape": (224, 224, 3), **options}
     if weights != "imagenet":
         source = builder(weights=None, **options)
         if weights is not None:
-            load_weights(source, weights, name)
+            load_weights(source, weights, name, prefix)
         return source
     try:
         return builder(weights="imagenet", **options)
-    except ValueError:  # a width without published weights: Keras lists those that have them
+    except ValueError:  # a width without published weights; Keras lists those that have them
         raise
     except Exception as error:  # keras.utils.get_file raises a bare Exception
         raise OSError(
@@ -118,10 +91,125 @@ def application(builder: Callable, weights, name: str, **options) -> keras.Model
         ) from error
 
 
+def load_weights(source: keras.Model, weights, name: str, prefix: str | None = None) -> None:
+    """Fill `source`, or its part up to the layer `prefix`, from a `.weights.h5` file.
+
+    float16 files are cast to the network's float32. Raises FileNotFoundError if there is no
+    such file, ValueError if it is no weights file or holds another network.
+    """
+    path = os.fspath(weights)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"weights={path!r}: no such file; give the path of a .weights.h5 file of {name}, "
+            '"imagenet" to download them, or None for random weights'
+        )
+    if not path.endswith(".weights.h5"):
+        raise ValueError(f"weights={path!r}: give a Keras file, its name ends in .weights.h5")
+    try:
+        count = _count_arrays(path)
+        target = source
+        if prefix is not None:
+            part = keras.Model(source.input, source.get_layer(prefix).output)
+            target = part if count == len(part.weights) else source
+        if count != len(target.weights):
+            raise ValueError(f"it holds {count} arrays, the network has {len(target.weights)}")
+        with warnings.catch_warnings():
+            # Before Keras raises for a wrong file it warns once for each of its layers.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            target.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"{path}: not the weights of {name} as keras.applications builds it with "
+            f"include_top=False ({reason}); give the file of the same network and width"
+        ) from error
+
+
+def _count_arrays(path: str) -> int:
+    import h5py
+
+    arrays = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda key, item: arrays.append(key) if isinstance(item, h5py.Dataset) else None
+        )
+    return len(arrays)
+
+
+def edits(source: keras.Model, dilate: bool) -> dict[str, dict | None]:
+    """Edits that fold explicit padding and, with `dilate`, keep stride 16 in the last stage.
+
+    A `ZeroPadding2D` that adds just what `padding="same"` adds on even sizes goes into the
+    convolution behind it: phones then run one operation less. With `dilate`, layers that step
+    from stride 16 to 32 no longer do, and kernels behind them are dilated by 2 so that they
+    see what they saw (DeepLab, arXiv 1606.00915, section 3.1); weights stay as they are.
+    """
+    result: dict[str, dict | None] = {}
+    size = source.output.shape[1]
+    pads = {
+        id(layer.output): layer
+        for layer in source.layers
+        if isinstance(layer, layers.ZeroPadding2D)
+    }
+    for layer in source.layers:
+        kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
+        if kernel is None:
+            continue
+        stride = max(layer.strides)
+        changes = {}
+        if dilate and layer.output.shape[1] == size:
+            if stride == 2:
+                stride = changes["strides"] = 1
+            elif max(kernel) > 1 and hasattr(layer, "dilation_rate"):
+                changes["dilation_rate"] = 2
+        pad = pads.get(id(layer.input))
+        if pad is not None and (changes or pad.padding == _same(kernel, stride)):
+            result[pad.name] = None
+            changes["padding"] = "same"
+        if changes:
+            result[layer.name] = changes
+    return result
+
+
+def _same(kernel, stride: int) -> tuple[tuple[int, int], ...]:
+    """What `padding="same"` adds to an even side: rows above and below, columns beside."""
+    total = [side - stride for side in kernel]
+    return tuple((each // 2, each - each // 2) for each in total)
+
+
+def stable_names(source: keras.Model) -> dict[str, str]:
+    """Names that do not depend on what was built before, for every layer and operation.
+
+    Keras numbers unnamed layers with a counter that runs on from model to model. An activation
+    behind the batch normalisation `x_bn` becomes `x_act`; others are numbered from 0 in the
+    order in which they were made (so `conv2d_97` may become `conv2d_3`).
+    """
+    names = {layer.name: layer.name for layer in source.operations}
+    unnamed: dict[str, list[tuple[int, str]]] = {}
+    before = ""
+    for layer in source.operations:
+        kind = _snake(type(layer).__name__)
+        match = re.fullmatch(rf"{kind}(?:_(\d+))?", layer.name)
+        if match and before.endswith("_bn") and kind in ("activation", "re_lu"):
+            names[layer.name] = before.removesuffix("_bn") + "_act"
+        elif match:
+            unnamed.setdefault(kind, []).append((int(match[1] or 0), layer.name))
+        before = layer.name
+    for kind, numbered in unnamed.items():
+        for index, (_, name) in enumerate(sorted(numbered)):
+            names[name] = f"{kind}_{index}" if index else kind
+    return names
+
+
+def _snake(word: str) -> str:
+    word = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", word)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", word).lower()
+
+
 def freeze_batch_norm(model: keras.Model) -> None:
-    """Let every batch normalisation use and keep the statistics it has."""
+    """Let every batch normalisation keep and use the statistics it has."""
     for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
 
 
@@ -134,35 +222,20 @@ def freeze_up_to(model: keras.Model, where: str) -> None:
         if where not in names:
             raise ValueError(
                 f"freeze_until={where!r}: {model.name} has no such level or layer"
-                f"{did_you_mean(where, [*LEVELS, *names])}; levels are {', '.join(LEVELS)}"
+                f"{did_you_mean(where, [*model.output, *names])}; "
+                f"levels are {', '.join(model.output)}"
             )
         tensor = model.get_layer(where).output
     for layer in keras.Model(model.input, tensor).layers:
         layer.trainable = False
 
 
-def did_you_mean(word: str, known) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest of `known`, or an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def drop_counters(source: keras.Model) -> dict[str, str]:
-    """Names for the layers that Keras numbers with a counter that runs on from model to model.
-
-    `conv2d_97`, the fourth of its kind in this network, becomes `conv2d_3`.
-    """
-    seen: dict[str, int] = {}
-    rename = {}
-    for layer in source.operations:
-        kind = _snake(type(layer).__name__)
-        if re.fullmatch(rf"{kind}(_\d+)?", layer.name):
-            number = seen.get(kind, 0)
-            seen[kind] = number + 1
-            rename[layer.name] = f"{kind}_{number}" if number else kind
-    return rename
-
-
-def _snake(word: str) -> str:
-    word = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", word))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", word).lower()
+def plus_minus_one(image):
+    """RGB in 0..255 to -1..1."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)

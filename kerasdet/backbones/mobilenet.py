@@ -1,47 +1,47 @@
-"""MobileNet v1, v2 and v3, any width.
+"""MobileNet v1, v2 and v3, at any width (published ImageNet weights exist for some only).
 
 Sources: Howard et al. 2017 (arXiv 1704.04861), Sandler et al. 2018 (1801.04381), Howard et al.
 2019 (1905.02244). In v2 and v3 a level is the expanded, activated tensor that the next stride-2
 depthwise convolution reads, as SSDLite takes it (1801.04381, section 6.2).
 """
 
-import keras
+from keras import applications
 
-from kerasdet.backbones.common import Plan, application
-
-
-def mobilenet_v2(weights, alpha: float, dilate: bool, name: str) -> Plan:
-    """P2-P4: `block_{3,6,13}_expand_relu`; P5: `out_relu`."""
-    source = application(keras.applications.MobileNetV2, weights, name, alpha=alpha)
-    edit = same_padding(source)
-    if dilate:
-        edit["block_13_depthwise"] = {"strides": 1, "padding": "same"}
-        for block in (14, 15, 16):
-            edit[f"block_{block}_depthwise"] = {"dilation_rate": 2}
-    levels = {
-        "P2": "block_3_expand_relu",
-        "P3": "block_6_expand_relu",
-        "P4": "block_13_expand_relu",
-        "P5": "out_relu",
-    }
-    return Plan(source, levels, plus_minus_one, edit)
+from kerasdet.backbones.common import Plan, application, edits, plus_minus_one
 
 
-def plus_minus_one(image):
-    """RGB in 0..255 to -1..1."""
-    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
+def mobilenet_v1(weights, dilate: bool, name: str, width: float) -> Plan:
+    """P2-P5: the pointwise outputs before each stride-2 step and at the end."""
+    source = application(applications.MobileNet, weights, name, alpha=width)
+    levels = _levels("conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu")
+    return Plan(source, levels, plus_minus_one, edits(source, dilate))
 
 
-def same_padding(source) -> dict:
-    """Edits that fold explicit padding into the stride-2 convolution behind it.
+def mobilenet_v2(weights, dilate: bool, name: str, width: float) -> Plan:
+    """P2-P4: expanded tensors of blocks 3, 6 and 13; P5: the last 1x1 convolution's."""
+    source = application(applications.MobileNetV2, weights, name, alpha=width)
+    levels = _levels(
+        "block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu", "out_relu"
+    )
+    return Plan(source, levels, plus_minus_one, edits(source, dilate))
 
-    On even sizes `padding="same"` adds exactly the row below and the column on the right that
-    Keras adds with a layer of its own; phones then run one operation less each.
-    """
-    edit = {}
-    for layer in source.layers:
-        if isinstance(layer, keras.layers.ZeroPadding2D):
-            edit[layer.name] = None
-        elif getattr(layer, "padding", None) == "valid" and max(layer.strides) == 2:
-            edit[layer.name] = {"padding": "same"}
-    return edit
+
+def mobilenet_v3_small(weights, dilate: bool, name: str, width: float) -> Plan:
+    """P2-P4: expanded tensors of blocks 1, 3 and 8; P5: the last 1x1 convolution's."""
+    return _mobilenet_v3(applications.MobileNetV3Small, (1, 3, 8), weights, dilate, name, width)
+
+
+def mobilenet_v3_large(weights, dilate: bool, name: str, width: float) -> Plan:
+    """P2-P4: expanded tensors of blocks 3, 6 and 12; P5: the last 1x1 convolution's."""
+    return _mobilenet_v3(applications.MobileNetV3Large, (3, 6, 12), weights, dilate, name, width)
+
+
+def _mobilenet_v3(builder, blocks, weights, dilate, name, width) -> Plan:
+    # Keras would normalise inside; ours does so once for all families.
+    source = application(builder, weights, name, alpha=width, include_preprocessing=False)
+    levels = _levels(*(f"expanded_conv_{block}_expand_act" for block in blocks), "conv_1_act")
+    return Plan(source, levels, plus_minus_one, edits(source, dilate))
+
+
+def _levels(*layers: str) -> dict[str, str]:
+    return dict(zip(("P2", "P3", "P4", "P5"), layers, strict=True))
