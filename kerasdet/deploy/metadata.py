@@ -103,7 +103,7 @@ class _Int8(int):
 
 
 def _model_metadata(about: dict) -> bytes:
-    labels = _Table({0: _LABELS, 2: _Int8(2)})  # type 2: names of a tensor's values
+    labels = _Table({0: _LABELS, 2: _Int8(3)})  # type 3: names of a tensor's values
     size = about["image_size"]
     image = _Table(
         {
