@@ -118,7 +118,7 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
             warnings.filterwarnings("ignore", message="Skipping nested container")
             target.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise ValueError(
             f"{path}: not the weights of {name} as keras.applications builds it with "
             f"include_top=False ({reason}); give the file of the same network and width"

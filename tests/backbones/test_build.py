@@ -46,14 +46,14 @@ def test_layer_names_do_not_depend_on_what_was_built_before():
 
 def step(model, size=64):
     """One training step on noise; returns the change of every weight, by path."""
-    before = [np.array(weight) for weight in model.weights]
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
     tensor = keras.layers.GlobalAveragePooling2D()(model.output["P5"])
     net = keras.Model(model.input, keras.layers.Dense(1)(tensor))
     net.compile("sgd", "mse", run_eagerly=True)  # compiling a graph takes longer
     rng = np.random.default_rng(0)
     net.fit(rng.uniform(0, 255, (2, size, size, 3)), rng.uniform(5, 9, (2, 1)), verbose=0)
     return {
-        weight.path: float(np.abs(np.array(weight) - old).max())
+        weight.path: float(np.abs(keras.ops.convert_to_numpy(weight) - old).max())
         for weight, old in zip(model.weights, before, strict=True)
     }
 
@@ -94,7 +94,7 @@ def test_nested_model_survives_save_and_load(tmp_path):
     assert [w.path for w in inner.trainable_weights] == [w.path for w in backbone.trainable_weights]
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_large_0.25", "resnet50", "inception_v3"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_large_0.25", "resnet50"])
 def test_config_round_trip_gives_the_same_graph(name):
     model = backbones.build(name, image_size=64)
     again = keras.Model.from_config(model.get_config())
