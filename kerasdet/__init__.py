@@ -8,9 +8,9 @@ __version__ = "0.1.0"
 
 # Names are imported when they are first used: `import kerasdet` needs neither Keras nor TensorFlow.
 _LAZY = {
-    "Detector": "kerasdet.detector",
-    "Detections": "kerasdet.detections",
-    "load": "kerasdet.zoo",
+    "Detector": ("kerasdet.detector", "Detector"),
+    "Detections": ("kerasdet.detections", "Detections"),
+    "load": ("kerasdet.zoo", "load_file"),
 }
 _MODULES = (
     "backbones", "boxes", "card", "data", "deploy", "detections", "detector", "layers", "losses",
@@ -21,7 +21,8 @@ __all__ = ["Detections", "Detector", "load", *_MODULES]
 
 def __getattr__(name: str):
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module, attribute = _LAZY[name]
+        return getattr(importlib.import_module(module), attribute)
     if name in _MODULES:
         return importlib.import_module(f"kerasdet.{name}")
     raise AttributeError(f"module 'kerasdet' has no attribute {name!r}")

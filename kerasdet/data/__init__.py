@@ -4,7 +4,7 @@
 """
 
 from kerasdet.data.dataset import Dataset
-from kerasdet.data.readers import load
+from kerasdet.data.readers import load, splits
 from kerasdet.data.sample import Sample
 
-__all__ = ["Dataset", "Sample", "load"]
+__all__ = ["Dataset", "Sample", "load", "splits"]

@@ -68,6 +68,19 @@ def load(
     return to_dataset(read[source.split], source, tuple(classes), on_bad_box, name)
 
 
+def splits(path: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the splits that `load` finds at `path`; empty where there are no annotations.
+
+    Raises FileNotFoundError for a missing `path`, ValueError for annotations in several formats.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder or annotation file")
+    if path.is_dir() and not any(reader.find(path) for reader in FORMATS.values()):
+        return ()
+    return tuple(source.split for source in _recognise(path)[1])
+
+
 def _recognise(path: Path):
     """The reader for `path` and the sources (one a split) that it found there."""
     if path.is_file():

@@ -1,0 +1,369 @@
+"""The command line: detect, train, evaluate, export, zoo.
+
+What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
+at once and a `.tflite` is run without Keras.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import json
+import math
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kerasdet import zoo as zoo_
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+ROWS_SHOWN = 20
+GREETING = """[bold]kerasdet[/] finds objects on photos, learns yours, and writes them for a phone.
+
+  [bold]kerasdet detect[/] street.jpg --out found        people on a photo, drawn into found/
+  [bold]kerasdet train[/] my_photos/ --out runs/mine     a detector of your own, from photos with
+  boxes [bold]kerasdet export[/] runs/mine/best.keras -o mine.tflite --precision int8 --calibration
+  my_photos/
+
+[bold]kerasdet zoo[/] lists the presets; [bold]kerasdet COMMAND --help[/] explains a command."""
+
+_state = {"debug": False}
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A preset, a .keras file or (not to train) a .tflite file.")
+]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")
+]
+
+
+class Precision(enum.StrEnum):
+    float32 = enum.auto()
+    float16 = enum.auto()
+    int8 = enum.auto()
+
+
+class Outputs(enum.StrEnum):
+    detections = enum.auto()
+    boxes = enum.auto()
+    raw = enum.auto()
+
+
+class InputDtype(enum.StrEnum):
+    uint8 = enum.auto()
+    float32 = enum.auto()
+
+
+# === What all commands share ===
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+):
+    """Object detectors in Keras that end on a phone."""
+    _state["debug"] = debug
+    if not debug:
+        _hush()
+    if context.invoked_subcommand is None:
+        Console().print(GREETING, highlight=False)
+
+
+def _hush():
+    """Keeps TensorFlow's and LiteRT's start-up talk off the terminal; our own words stay."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def one_line(message, category, filename, lineno, file=None, line=None):
+        # Of all the libraries below, only what is said to the user.
+        if issubclass(category, UserWarning) and "kerasdet" in Path(filename).parts:
+            _error_console().print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False)
+
+    warnings.showwarning = one_line
+    try:
+        real = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return
+    if real == 2:
+        # C++ libraries write to the file descriptor, past sys.stderr and any setting of Python's.
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
+def _error_console() -> Console:
+    return Console(stderr=True, soft_wrap=True)
+
+
+def _command(function):
+    """Registers a command; an error becomes one line, exit code 2 (1 for a file that failed parity)."""
+
+    @app.command()
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            _fail("stopped", 130)
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            if _state["debug"]:
+                raise
+            parity = type(error).__name__ == "ParityError"
+            _fail(_sentence(error), 1 if parity else 2)
+
+    return wrapped
+
+
+def _fail(text: str, code: int):
+    _error_console().print(f"[red]error:[/] {escape(text)}", highlight=False)
+    raise typer.Exit(code)
+
+
+def _sentence(error: Exception) -> str:
+    """An error's text; the operating system's own say neither file nor kind in `args[0]`."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = error.args[-1] if isinstance(error, OSError) and error.args else error
+    return " ".join(str(text).split()) or type(error).__name__
+
+
+# === detect ===
+
+
+@_command
+def detect(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTOS...", help="Photos, folders of photos, or patterns.")
+    ],
+    model: Model = "csp",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is found.")] = Path("out"),
+    score: Annotated[float, typer.Option(help="Leave out what scores lower.", min=0, max=1)] = 0.3,
+):
+    """Finds objects on photos; draws them into a folder and writes detections.json."""
+    from rich.progress import track
+
+    from kerasdet import photo as photos_
+
+    paths = find_photos(photos)
+    targets = _picture_names(paths, out)
+    detector = zoo_.load_file(model)
+    out.mkdir(parents=True, exist_ok=True)
+    results, table, unreadable = [], Table("photo", "found", "best score"), 0
+    progress = track(paths, "Detecting", console=Console(stderr=True), transient=True)
+    for image_id, path in enumerate(progress, 1):
+        try:
+            found = detector.detect(photos_.read(path), score=score)
+        except (ValueError, OSError) as error:
+            unreadable += 1
+            _error_console().print(f"[yellow]skipped:[/] {escape(_sentence(error))}", highlight=False)
+            continue
+        found.draw().save(targets[image_id - 1], quality=92)
+        results += _coco_rows(found, image_id, path)
+        if image_id <= ROWS_SHOWN:
+            best = f"{found.scores[0]:.2f}" if len(found) else ""
+            table.add_row(escape(str(path)), _counted(found.names), best)
+    (out / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    console = Console()
+    if unreadable < len(paths):
+        console.print(table)
+    if len(paths) > ROWS_SHOWN:
+        console.print(f"... and {len(paths) - ROWS_SHOWN} more photos")
+    console.print(f"{len(results)} objects; pictures and detections.json are in {escape(str(out))}/")
+    if unreadable:
+        _fail(f"{unreadable} of {len(paths)} photos could not be read", 2)
+
+
+def find_photos(arguments: list[str]) -> list[Path]:
+    """The photos that paths, folders (with those inside) and patterns mean, each once.
+
+    Raises:
+        FileNotFoundError: an argument that means nothing.
+        ValueError: a folder without photos.
+    """
+    import glob
+
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in PHOTO_SUFFIXES]
+            if not inside:
+                kinds = ", ".join(sorted(PHOTO_SUFFIXES))
+                raise ValueError(f"{argument}: no photos in this folder ({kinds})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        elif matches := sorted(glob.glob(argument, recursive=True)):
+            found += [Path(match) for match in matches if Path(match).is_file()]
+        else:
+            raise FileNotFoundError(f"{argument}: no such photo, folder or pattern")
+    return list(dict.fromkeys(found))
+
+
+def _picture_names(paths: list[Path], out: Path) -> list[Path]:
+    """Where each photo's drawing goes; photos of one name in two folders get a number."""
+    taken: set[str] = set()
+    targets = []
+    sources = {path.resolve() for path in paths}
+    for path in paths:
+        suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
+        name, count = f"{path.stem}{suffix}", 1
+        while name in taken:
+            count += 1
+            name = f"{path.stem}_{count}{suffix}"
+        taken.add(name)
+        if (out / name).resolve() in sources:
+            raise ValueError(f"{out / name}: is a photo to look at, and would be drawn over; give another --out")
+        targets.append(out / name)
+    return targets
+
+
+def _counted(names: list[str]) -> str:
+    kinds = {name: names.count(name) for name in sorted(set(names))}
+    return ", ".join(f"{count} {escape(name)}" for name, count in kinds.items()) or "nothing"
+
+
+def _coco_rows(found, image_id: int, path: Path) -> list[dict]:
+    """COCO result rows; the further keys are for readers, pycocotools passes over them."""
+    rows = found.to_coco(image_id)
+    for i, row in enumerate(rows):
+        row["file_name"], row["category"] = str(path), found.names[i]
+        for part, boxes in found.parts.items():
+            x1, y1, x2, y2 = map(float, boxes[i])
+            row[part] = [x1, y1, x2 - x1, y2 - y1]
+    return rows
+
+
+# === train ===
+
+
+@_command
+def train(
+    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
+    model: Model = "csp",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
+    val: Annotated[str | None, typer.Option(help="Photos to evaluate on; else a part of DATA.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-4,
+    seed: Annotated[int, typer.Option()] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
+    ] = False,
+):
+    """Fine-tunes a detector on photos with boxes; keeps the best in best.keras."""
+    from kerasdet import training
+    from kerasdet.training.progress import RichProgress
+
+    rows = training.train(
+        data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
+        rate=rate, seed=seed, resume=resume, callbacks=[RichProgress()],
+    )
+    best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
+    Console().print(
+        f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, val_AP50 {best['val_AP50']:.3f}, "
+        f"in {out / 'best.keras'}", highlight=False, markup=False,
+    )
+
+
+# === evaluate ===
+
+
+@_command
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
+    split: Annotated[
+        str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")
+    ] = None,
+):
+    """Scores a detector on photos with boxes."""
+    from kerasdet import data as data_
+    from kerasdet import metrics
+
+    if split is None:
+        known = data_.splits(data)
+        split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
+    dataset = data_.load(data, split=split)
+    detector = zoo_.load_file(model)
+    found = metrics.evaluate(detector, dataset, progress=True)
+    table = Table("figure", "value", title=escape(f"{model} on {dataset.name}, {len(dataset)} photos"))
+    for name, value in found.items():
+        if not math.isnan(value):
+            table.add_row(escape(name), f"{value:.4f}")
+    Console().print(table)
+
+
+# === export ===
+
+
+@_command
+def export(
+    model: ModelArgument,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A name ending in .tflite, or a SavedModel folder.")
+    ],
+    precision: Annotated[Precision, typer.Option()] = Precision.float32,
+    calibration: Annotated[
+        str | None, typer.Option(help="Photos as the device will see them; int8 needs 100 or more.")
+    ] = None,
+    outputs: Annotated[Outputs, typer.Option(help="Where the graph ends.")] = Outputs.detections,
+    input_dtype: Annotated[InputDtype, typer.Option(help="float32 is for GPU delegates.")] = InputDtype.uint8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+):
+    """Writes a detector for a device, and checks it against Keras."""
+    if model.lower().endswith(".tflite"):
+        raise ValueError(f"{model}: is exported already; give the .keras file or preset it was made from")
+    if precision is Precision.int8 and calibration is None:
+        raise ValueError("int8 needs --calibration: photos, or a data set, as the device will see them")
+    photos = None if calibration is None else _calibration(calibration)
+    detector = zoo_.load_file(model)
+    report = detector.export(
+        out, precision=precision.value, calibration=photos, outputs=outputs.value,
+        input_dtype=input_dtype.value, overwrite=overwrite,
+    )
+    Console().print(str(report), highlight=False, markup=False)
+
+
+def _calibration(path: str):
+    """A data set where there are annotations, photos otherwise."""
+    from kerasdet import data as data_
+
+    return data_.load(path) if data_.splits(path) else find_photos([path])
+
+
+# === zoo ===
+
+
+@_command
+def zoo(
+    name: Annotated[str | None, typer.Argument(help="A preset to tell all about.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The README's tables, from the cards.")
+    ] = False,
+):
+    """Lists the presets, or tells all about one."""
+    from kerasdet import card
+
+    cards = zoo_.cards() if name is None else [zoo_.card(name)]
+    if markdown:
+        print(card.markdown(cards))
+    elif name is not None:
+        Console().print(card.card_tables(cards[0]))
+    elif cards:
+        Console().print(card.shelf_table(cards))
+    else:
+        Console().print(f"there are no presets; name a folder of them in {zoo_.SHELVES}")

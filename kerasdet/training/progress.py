@@ -1,0 +1,40 @@
+"""What a training shows in the terminal: a bar for the running epoch, a line for each that is done."""
+
+from __future__ import annotations
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RichProgress(keras.callbacks.Callback):
+    """A bar with the loss while an epoch runs; after it, its figures on a line.
+
+    Args:
+        console: where to; None takes the terminal.
+    """
+
+    def __init__(self, console: Console | None = None):
+        super().__init__()
+        self.console = console or Console()
+        self._bar = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
+            console=self.console, transient=True,
+        )
+        self._task = self._bar.add_task(
+            "", total=self.params.get("steps"), loss="", epoch=f"{epoch + 1}/{self.params['epochs']}"
+        )
+        self._bar.start()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update(self._task, completed=batch + 1, loss=f"{(logs or {}).get('loss', 0):.4g}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._bar.stop()
+        shown = [name for name in ("loss", "val_AP", "val_AP50", "val_MR") if name in (logs or {})]
+        figures = ", ".join(f"{name} {logs[name]:.4g}" for name in shown)
+        self.console.print(f"epoch {epoch + 1}/{self.params['epochs']}: {figures}", highlight=False)

@@ -1,0 +1,359 @@
+"""The shelf of presets: detectors by name, with their cards and checked weights.
+
+A preset is a folder: `card.json`, `config.json` (the detector's class and configuration),
+    `labels.txt`, `model.weights.h5` and whatever else belongs to it, such as the recipe that made
+    it. Presets are looked up in the folders that the environment variable KERASDET_ZOO names, then
+    in `zoo/` of the checkout, or in what the installed package carries. Names and cards are read
+    without Keras.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import os
+import pkgutil
+import tempfile
+from pathlib import Path
+
+from kerasdet.card import FILE, Card
+
+CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.weights.h5"
+SHELVES = "KERASDET_ZOO"
+
+
+# === Looking up ===
+
+
+def names() -> list[str]:
+    """Names of the presets, in alphabetical order."""
+    return sorted(_folders())
+
+
+def card(name: str) -> Card:
+    """The card of a preset.
+
+    Args:
+        name: of the preset, or one of its aliases, such as "csp".
+
+    Raises:
+        ValueError: there is no such preset, or its card is broken.
+    """
+    return Card.read(_find(name))
+
+
+def cards() -> list[Card]:
+    """The cards of all presets, by name. Raises ValueError if one is broken."""
+    return [Card.read(folder) for _, folder in sorted(_folders().items())]
+
+
+def _folders() -> dict[str, Path]:
+    """Name -> folder of every preset; where two shelves have one of a name, the first counts."""
+    found: dict[str, Path] = {}
+    for shelf in _shelves():
+        for file in sorted(shelf.glob(f"*/{FILE}")):
+            found.setdefault(file.parent.name, file.parent)
+    return found
+
+
+def _shelves() -> list[Path]:
+    shelves = []
+    for entry in filter(None, os.environ.get(SHELVES, "").split(os.pathsep)):
+        if not Path(entry).is_dir():
+            raise ValueError(f"{SHELVES} names the folder {entry}, which does not exist; correct it")
+        shelves.append(Path(entry))
+    package = Path(__file__).parent
+    checkout = package.parent / "zoo"
+    # A folder that happens to be called zoo beside an installed package is not ours.
+    ours = checkout.is_dir() and (package.parent / "pyproject.toml").is_file()
+    return [*shelves, checkout if ours else package / "_zoo"]
+
+
+def _find(name: str) -> Path:
+    folders = _folders()
+    if name in folders:
+        return folders[name]
+    aliases = {}
+    for folder in folders.values():
+        for alias in Card.read(folder).aliases:
+            aliases.setdefault(alias, folder)
+    if name in aliases:
+        return aliases[name]
+    known = sorted({*folders, *aliases})
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    choices = ", ".join(known) or f"none (name a folder of presets in {SHELVES})"
+    raise ValueError(f"there is no preset {name!r}.{hint} There is: {choices}")
+
+
+# === Loading ===
+
+
+def load(name: str, classes=None, weights: bool = True, image_size: int | None = None):
+    """A preset's detector.
+
+    Args:
+        name: of the preset, or an alias.
+        classes: names of other classes, to fine-tune on. A class that the preset knows keeps what
+            was learned of it; the head starts afresh for every other. Everything else keeps its
+            weights, the heads of parts included.
+        weights: False leaves all weights random.
+        image_size: side of the network's square in pixels; None takes the preset's. The weights fit
+            any size, but do best at the one they were trained at.
+
+    Returns:
+        A `kerasdet.Detector`, not compiled.
+
+    Raises:
+        ValueError: no such preset, a broken card, weights that are not those the card describes, or
+            an image size that the detector cannot have.
+        FileNotFoundError: a file of the preset is missing.
+    """
+    return _load_folder(_find(name), classes, weights, image_size)
+
+
+def load_file(path: str | os.PathLike):
+    """A detector from a file; this is `kerasdet.load`.
+
+    Args:
+        path: a `.keras` file as `model.save` writes it, a `.tflite` file, the folder of a preset
+            (as `save_preset` writes it), or the name of a preset.
+
+    Returns:
+        A `kerasdet.Detector`; for a `.tflite` a `kerasdet.deploy.LiteRTDetector`, which detects and
+        evaluates alike and needs neither Keras nor TensorFlow. A `.keras` file is read in Keras'
+        safe mode, which runs no code from the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such preset, or not a detector's file.
+    """
+    text, path = os.fspath(path), Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".keras", ".tflite"):
+        if (path / FILE).is_file():
+            return _load_folder(path, None, True, None)
+        try:
+            folder = _find(text)
+        except ValueError as error:
+            if not path.exists():
+                raise
+            raise ValueError(
+                f"{path}: not a detector that can be loaded; give a .keras or .tflite file, a preset's "
+                f"folder with its {FILE}, or a preset's name ({', '.join(names())})"
+            ) from error
+        return _load_folder(folder, None, True, None)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (looked from {os.getcwd()})")
+    if suffix == ".tflite":
+        from kerasdet.deploy.litert import LiteRTDetector
+
+        return LiteRTDetector(path)
+    return _load_keras(path)
+
+
+def _load_keras(path: Path):
+    import keras
+
+    from kerasdet.detector import Detector
+
+    _register_detectors()
+    try:
+        model = keras.saving.load_model(path, safe_mode=True)
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a Keras model: {error}") from error
+    if not isinstance(model, Detector):
+        raise ValueError(f"{path}: holds a {type(model).__name__}, which is not a kerasdet detector")
+    return model
+
+
+def adapt(detector, classes=None, image_size: int | None = None):
+    """A detector like `detector` with other classes or another size, and its weights where they fit.
+
+    Args:
+        detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
+        classes, image_size: as of `load`; None takes the detector's.
+
+    Returns:
+        A `kerasdet.Detector`, not compiled unless it is `detector` itself.
+
+    Raises:
+        ValueError: a layer's weights fit neither as a whole nor class by class.
+    """
+    classes = detector.classes if classes is None else tuple(classes)
+    image_size = image_size or detector.image_size
+    if classes == detector.classes and image_size == detector.image_size:
+        return detector
+    config = detector.get_config() | {"classes": list(classes), "image_size": image_size}
+    fresh = type(detector).from_config(config)
+    _transfer(detector, fresh)
+    return fresh
+
+
+def _transfer(source, target):
+    """Copies weights layer by layer; the layers that tell classes apart, class by class."""
+    import numpy as np
+
+    # Raw outputs called .._logits have one channel a class.
+    of_classes = {
+        tensor._keras_history.operation.name
+        for key, tensor in target.output.items()
+        if key.endswith("_logits")
+    }
+    kept = [
+        (source.classes.index(name), i)
+        for i, name in enumerate(target.classes)
+        if name in source.classes
+    ]
+    # Both are built from one configuration, so layers stand in one order; names that Keras counts
+    # up ("conv2d_7") differ.
+    for layer, giving in zip(target.layers, source.layers, strict=True):
+        values = [np.array(value) for value in layer.get_weights()]
+        for i, (value, giver) in enumerate(zip(values, giving.get_weights(), strict=True)):
+            if layer.name in of_classes:
+                for old, new in kept:
+                    value[..., new] = giver[..., old]
+            elif value.shape == giver.shape:
+                values[i] = giver
+            else:
+                raise ValueError(
+                    f"layer {layer.name!r}: weights of shape {giver.shape} do not fit {value.shape}"
+                )
+        layer.set_weights(values)
+
+
+def _load_folder(folder: Path, classes, weights: bool, image_size: int | None):
+    card = Card.read(folder)
+    detector_class, config = _read_config(folder)
+    if weights:
+        model = detector_class.from_config(config)
+        _check_weights(folder, card)
+        model.load_weights(folder / card.weights["file"])
+        return adapt(model, classes, image_size)
+    if classes is not None:
+        config["classes"] = list(classes)
+    if image_size is not None:
+        config["image_size"] = image_size
+    return detector_class.from_config(config)
+
+
+def _read_config(folder: Path):
+    import keras
+
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the preset's configuration is missing")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    _register_detectors()
+    detector_class = keras.saving.get_registered_object(values["class"])
+    if detector_class is None:
+        raise ValueError(f"{path}: there is no detector {values['class']!r} in this kerasdet")
+    return detector_class, values["config"]
+
+
+def _register_detectors():
+    """Imports every detector, so that Keras knows their classes by name."""
+    from kerasdet import models
+
+    for module in pkgutil.iter_modules(models.__path__, f"{models.__name__}."):
+        importlib.import_module(module.name)
+
+
+def _check_weights(folder: Path, card: Card):
+    path = folder / card.weights["file"]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the preset's weights are missing; fetch them again")
+    found = _sha256(path)
+    if found != card.weights["sha256"]:
+        raise ValueError(
+            f"{path}: these are not the weights that the card describes (sha256 {found[:12]}..., in "
+            f"the card {card.weights['sha256'][:12]}...): the file was changed or damaged; fetch the "
+            "preset again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# === Saving ===
+
+
+def save_preset(model, folder: str | os.PathLike, card_fields: dict) -> Card:
+    """Writes a detector as a preset.
+
+    Kernels are stored as float16, half the size; vectors (biases, batch normalisation) stay
+    float32, since a variance may not fit. The rounding changes scores a little: measure what the
+    card says on the preset as it is loaded.
+
+    Args:
+        model: a `kerasdet.Detector`.
+        folder: is made where it is not there; its name is the preset's. Weights, configuration,
+            labels and card in it are replaced.
+        card_fields: what `Card` asks for and the model does not know: summary, aliases, training,
+            scores, latency, deviations, licence; and backbone if it is no named one. What the model
+            does know, from name to weights, is filled in.
+
+    Returns:
+        The card that was written.
+
+    Raises:
+        ValueError: a field is missing or wrong, or a weight does not fit float16.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.get_config()
+    backbone = config.get("backbone")
+    known = {
+        "name": folder.resolve().name, "detector": type(model).__name__,
+        "image_size": model.image_size, "classes": list(model.classes), "parts": list(model.parts),
+        "parameters": model.count_params(),
+    } | ({"backbone": backbone} if isinstance(backbone, str) else {})
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        halved = Path(work) / "half.h5"
+        full = Path(work) / WEIGHTS
+        model.save_weights(full)
+        _halve(full, halved)
+        known["weights"] = {
+            "file": WEIGHTS, "sha256": _sha256(halved), "bytes": halved.stat().st_size
+        }
+        # Nothing of an old preset is replaced before the new card has passed its checks.
+        card = Card.from_dict(known | card_fields, str(folder / FILE))
+        os.replace(halved, folder / WEIGHTS)
+    registered = f"kerasdet>{type(model).__name__}"
+    text = json.dumps({"class": registered, "config": config}, indent=1)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
+    card.write(folder)
+    return card
+
+
+def _halve(source: Path, target: Path):
+    """Copies a weights file with its kernels as float16."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(source) as old, h5py.File(target, "w", track_order=False) as new:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                group = new.require_group(name)
+                group.attrs.update(item.attrs)
+                return
+            value = item[()]
+            if value.dtype == np.float32 and value.ndim > 1:
+                half = value.astype(np.float16)
+                if not np.isfinite(half).all():
+                    raise ValueError(
+                        f"weights {name}: a value of {np.abs(value).max():.3g} does not fit float16 "
+                        "(up to 65504); the training has diverged"
+                    )
+                value = half
+            dataset = new.create_dataset(name, data=value)
+            dataset.attrs.update(item.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
