@@ -29,17 +29,21 @@ PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 ROWS_SHOWN = 20
 GREETING = """[bold]kerasdet[/] finds objects on photos, learns yours, and writes them for a phone.
 
-  [bold]kerasdet detect[/] street.jpg --out found        people on a photo, drawn into found/
-  [bold]kerasdet train[/] my_photos/ --out runs/mine     a detector of your own, from photos with
-  boxes [bold]kerasdet export[/] runs/mine/best.keras -o mine.tflite --precision int8 --calibration
-  my_photos/
+People on a photo, drawn into found/:
+  [bold]kerasdet detect[/] street.jpg --out found
+
+A detector of your own, from photos with boxes:
+  [bold]kerasdet train[/] my_photos/ --out runs/mine
+
+A file for a phone:
+  [bold]kerasdet export[/] runs/mine/best.keras -o mine.tflite
 
 [bold]kerasdet zoo[/] lists the presets; [bold]kerasdet COMMAND --help[/] explains a command."""
 
 _state = {"debug": False}
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="A preset, a .keras file or (not to train) a .tflite file.")
+    str, typer.Option("--model", "-m", help="A preset, a .keras file or, to detect, a .tflite.")
 ]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")
@@ -86,7 +90,7 @@ def _hush():
     def one_line(message, category, filename, lineno, file=None, line=None):
         # Of all the libraries below, only what is said to the user.
         if issubclass(category, UserWarning) and "kerasdet" in Path(filename).parts:
-            _error_console().print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False)
+            _warn("warning", str(message))
 
     warnings.showwarning = one_line
     try:
@@ -105,8 +109,12 @@ def _error_console() -> Console:
     return Console(stderr=True, soft_wrap=True)
 
 
+def _warn(kind: str, text: str):
+    _error_console().print(f"[yellow]{kind}:[/] {escape(text)}", highlight=False)
+
+
 def _command(function):
-    """Registers a command; an error becomes one line, exit code 2 (1 for a file that failed parity)."""
+    """Registers a command; an error becomes one line, exit code 2 (1 for failed parity)."""
 
     @app.command()
     @functools.wraps(function)
@@ -143,10 +151,10 @@ def _sentence(error: Exception) -> str:
 @_command
 def detect(
     photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTOS...", help="Photos, folders of photos, or patterns.")
+        list[str], typer.Argument(metavar="PHOTOS...", help="Photos, folders or patterns.")
     ],
     model: Model = "csp",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is found.")] = Path("out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("out"),
     score: Annotated[float, typer.Option(help="Leave out what scores lower.", min=0, max=1)] = 0.3,
 ):
     """Finds objects on photos; draws them into a folder and writes detections.json."""
@@ -165,7 +173,7 @@ def detect(
             found = detector.detect(photos_.read(path), score=score)
         except (ValueError, OSError) as error:
             unreadable += 1
-            _error_console().print(f"[yellow]skipped:[/] {escape(_sentence(error))}", highlight=False)
+            _warn("skipped", _sentence(error))
             continue
         found.draw().save(targets[image_id - 1], quality=92)
         results += _coco_rows(found, image_id, path)
@@ -178,7 +186,7 @@ def detect(
         console.print(table)
     if len(paths) > ROWS_SHOWN:
         console.print(f"... and {len(paths) - ROWS_SHOWN} more photos")
-    console.print(f"{len(results)} objects; pictures and detections.json are in {escape(str(out))}/")
+    console.print(f"{len(results)} objects; see {escape(str(out))}/ with detections.json")
     if unreadable:
         _fail(f"{unreadable} of {len(paths)} photos could not be read", 2)
 
@@ -223,7 +231,9 @@ def _picture_names(paths: list[Path], out: Path) -> list[Path]:
             name = f"{path.stem}_{count}{suffix}"
         taken.add(name)
         if (out / name).resolve() in sources:
-            raise ValueError(f"{out / name}: is a photo to look at, and would be drawn over; give another --out")
+            raise ValueError(
+                f"{out / name}: is one of the photos, and would be drawn over; give another --out"
+            )
         targets.append(out / name)
     return targets
 
@@ -252,7 +262,9 @@ def train(
     data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
     model: Model = "csp",
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
-    val: Annotated[str | None, typer.Option(help="Photos to evaluate on; else a part of DATA.")] = None,
+    val: Annotated[
+        str | None, typer.Option(help="Photos with boxes to evaluate on; else a part of DATA.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     image_size: Annotated[
@@ -274,8 +286,8 @@ def train(
     )
     best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
     Console().print(
-        f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, val_AP50 {best['val_AP50']:.3f}, "
-        f"in {out / 'best.keras'}", highlight=False, markup=False,
+        f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "
+        f"val_AP50 {best['val_AP50']:.3f}, in {out / 'best.keras'}", highlight=False, markup=False,
     )
 
 
@@ -300,7 +312,8 @@ def evaluate(
     dataset = data_.load(data, split=split)
     detector = zoo_.load_file(model)
     found = metrics.evaluate(detector, dataset, progress=True)
-    table = Table("figure", "value", title=escape(f"{model} on {dataset.name}, {len(dataset)} photos"))
+    title = f"{model} on {dataset.name}, {len(dataset)} photos"
+    table = Table("figure", "value", title=escape(title))
     for name, value in found.items():
         if not math.isnan(value):
             table.add_row(escape(name), f"{value:.4f}")
@@ -321,14 +334,18 @@ def export(
         str | None, typer.Option(help="Photos as the device will see them; int8 needs 100 or more.")
     ] = None,
     outputs: Annotated[Outputs, typer.Option(help="Where the graph ends.")] = Outputs.detections,
-    input_dtype: Annotated[InputDtype, typer.Option(help="float32 is for GPU delegates.")] = InputDtype.uint8,
+    input_dtype: Annotated[
+        InputDtype, typer.Option(help="float32 is for GPU delegates.")
+    ] = InputDtype.uint8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ):
     """Writes a detector for a device, and checks it against Keras."""
     if model.lower().endswith(".tflite"):
-        raise ValueError(f"{model}: is exported already; give the .keras file or preset it was made from")
+        raise ValueError(
+            f"{model}: is exported already; give the .keras file or preset it was made from"
+        )
     if precision is Precision.int8 and calibration is None:
-        raise ValueError("int8 needs --calibration: photos, or a data set, as the device will see them")
+        raise ValueError("int8 needs --calibration: photos like those the device will see")
     photos = None if calibration is None else _calibration(calibration)
     detector = zoo_.load_file(model)
     report = detector.export(

@@ -62,7 +62,7 @@ def _shelves() -> list[Path]:
     shelves = []
     for entry in filter(None, os.environ.get(SHELVES, "").split(os.pathsep)):
         if not Path(entry).is_dir():
-            raise ValueError(f"{SHELVES} names the folder {entry}, which does not exist; correct it")
+            raise ValueError(f"{SHELVES} names the folder {entry}, which does not exist")
         shelves.append(Path(entry))
     package = Path(__file__).parent
     checkout = package.parent / "zoo"
@@ -141,8 +141,8 @@ def load_file(path: str | os.PathLike):
             if not path.exists():
                 raise
             raise ValueError(
-                f"{path}: not a detector that can be loaded; give a .keras or .tflite file, a preset's "
-                f"folder with its {FILE}, or a preset's name ({', '.join(names())})"
+                f"{path}: not a detector that can be loaded; give a .keras or .tflite file, a "
+                f"preset's folder with its {FILE}, or a preset's name ({', '.join(names())})"
             ) from error
         return _load_folder(folder, None, True, None)
     if not path.is_file():
@@ -165,12 +165,12 @@ def _load_keras(path: Path):
     except (OSError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as a Keras model: {error}") from error
     if not isinstance(model, Detector):
-        raise ValueError(f"{path}: holds a {type(model).__name__}, which is not a kerasdet detector")
+        raise ValueError(f"{path}: holds a {type(model).__name__}, not a kerasdet detector")
     return model
 
 
 def adapt(detector, classes=None, image_size: int | None = None):
-    """A detector like `detector` with other classes or another size, and its weights where they fit.
+    """A detector like `detector` with other classes or another size, and its weights.
 
     Args:
         detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
@@ -268,9 +268,9 @@ def _check_weights(folder: Path, card: Card):
     found = _sha256(path)
     if found != card.weights["sha256"]:
         raise ValueError(
-            f"{path}: these are not the weights that the card describes (sha256 {found[:12]}..., in "
-            f"the card {card.weights['sha256'][:12]}...): the file was changed or damaged; fetch the "
-            "preset again"
+            f"{path}: these are not the weights that the card describes (sha256 {found[:12]}..., "
+            f"in the card {card.weights['sha256'][:12]}...): the file was changed or damaged; "
+            "fetch the preset again"
         )
 
 
@@ -348,8 +348,8 @@ def _halve(source: Path, target: Path):
                 half = value.astype(np.float16)
                 if not np.isfinite(half).all():
                     raise ValueError(
-                        f"weights {name}: a value of {np.abs(value).max():.3g} does not fit float16 "
-                        "(up to 65504); the training has diverged"
+                        f"weights {name}: a value of {np.abs(value).max():.3g} does not fit "
+                        "float16 (up to 65504); the training has diverged"
                     )
                 value = half
             dataset = new.create_dataset(name, data=value)

@@ -1,4 +1,4 @@
-"""What a training shows in the terminal: a bar for the running epoch, a line for each that is done."""
+"""What a training shows in the terminal: a bar for the running epoch, a line for those done."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ class RichProgress(keras.callbacks.Callback):
             TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
             console=self.console, transient=True,
         )
-        self._task = self._bar.add_task(
-            "", total=self.params.get("steps"), loss="", epoch=f"{epoch + 1}/{self.params['epochs']}"
-        )
+        name = f"{epoch + 1}/{self.params['epochs']}"
+        self._task = self._bar.add_task("", total=self.params.get("steps"), loss="", epoch=name)
         self._bar.start()
 
     def on_train_batch_end(self, batch, logs=None):

@@ -86,7 +86,8 @@ def train(
     settings = {
         "model": os.fspath(model_name), "epochs": epochs, "batch_size": batch_size,
         "image_size": detector.image_size, "rate": rate, "seed": seed,
-        "classes": list(training.classes), "train": _describe(training), "val": _describe(validation),
+        "classes": list(training.classes), "train": _describe(training),
+        "val": _describe(validation),
     }
     batches = training.batches(batch_size, detector, training=True, seed=seed)
     # Everything that can be wrong with what was given has been said by now.
@@ -148,7 +149,7 @@ def _check_folder(out: Path, resume: bool):
     if resume and not (out / "config.json").is_file():
         raise FileNotFoundError(f"{out}: holds no run to go on with; start one without resume")
     if not resume and out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out}: is not empty; give a new folder, or go on with it with resume")
+        raise FileExistsError(f"{out}: is not empty; give a new folder, or resume the run in it")
 
 
 def _sets(data, val, seed):
@@ -203,8 +204,8 @@ def _settle_config(path: Path, settings: dict, resume: bool):
         for key, value in settings.items():
             if before.get(key) != value:
                 raise ValueError(
-                    f"{path}: the run began with {key} {before.get(key)!r}, now it is {value!r}; give "
-                    "the same again, or start a new folder"
+                    f"{path}: the run began with {key} {before.get(key)!r}, now it is {value!r}; "
+                    "give the same again, or start a new folder"
                 )
         return
     versions = {"python": platform.python_version(), "backend": keras.backend.backend()}
@@ -226,7 +227,7 @@ def _read_log(path: Path) -> list[dict[str, float]]:
 
 
 def _trim_log(path: Path, epochs: int) -> float | None:
-    """Cuts off the epochs that the checkpoint does not know; returns the best figure before them."""
+    """Cuts off epochs that the checkpoint does not know; returns the best figure before them."""
     if not path.is_file():
         return None
     lines = path.read_text().splitlines(keepends=True)
