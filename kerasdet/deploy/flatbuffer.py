@@ -61,7 +61,7 @@ def int8_steps(data: bytes) -> dict[str, float]:
             scale = tensor.quantization.scale
             # Weights have a step for each channel; what comes out of the body has one.
             if scale is not None and len(scale) == 1:
-                steps[tensor.name.decode().split(";")[0]] = float(scale[0])
+                steps[tensor.name.decode().removesuffix("_int8").split(";")[0]] = float(scale[0])
     return steps
 
 

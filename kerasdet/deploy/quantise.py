@@ -34,6 +34,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
     quantizer, qtyping = _import_quantizer()
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
+    names = [graph.tensors[i].name for i in graph.outputs]
     # The quantiser picks operators by their outputs' names, so the body's are marked for it.
     for op in flatbuffer.body_operators(model):
         for i in op.outputs:
@@ -51,10 +52,19 @@ def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
         samples = [{"images": square[None].astype(dtype)} for square in squares]
         ranges = work.calibrate({"serving_default": samples}, num_threads=2)
         result = bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
-    model = flatbuffer.read(result)
-    for tensor in model.subgraphs[0].tensors:
+    return flatbuffer.write(_restore_names(flatbuffer.read(result), names))
+
+
+def _restore_names(model, outputs: list[bytes]):
+    """Takes the marks out of tensors' names and gives the outputs their own again."""
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
         tensor.name = tensor.name.replace(_MARK, b"")
-    return flatbuffer.write(model)
+        if tensor.name in outputs:  # the int8 tensor took the name of the output made from it
+            tensor.name += b"_int8"
+    for i, name in zip(graph.outputs, outputs, strict=True):
+        graph.tensors[i].name = name
+    return model
 
 
 def _import_quantizer():

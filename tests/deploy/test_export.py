@@ -1,0 +1,138 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from discs import photos
+
+from kerasdet import deploy
+from kerasdet.deploy import flatbuffer
+
+pytestmark = pytest.mark.filterwarnings("ignore:int8 is calibrated on")
+
+DETECTIONS = ["boxes_rel_yxyx", "classes", "scores", "count"]
+BOXES = ["boxes_rel_yxyx", "classes", "scores", "parts_rel_yxyx"]
+RAW = ["center", "scale", "offset", "core_scale", "core_offset"]
+
+
+def interpreter(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path))
+    runner.allocate_tensors()
+    return runner
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("outputs, names", [("detections", DETECTIONS), ("boxes", BOXES), ("raw", RAW)])
+def test_outputs_stand_in_the_file_in_the_contracts_order(exported, precision, outputs, names):
+    path, report = exported(precision, outputs)
+    found = interpreter(path).get_output_details()
+    assert [o["name"] for o in found] == names == list(report.output_shapes)
+    assert [tuple(o["shape"]) for o in found] == list(report.output_shapes.values())
+    assert all(o["dtype"] == np.float32 for o in found)
+
+
+def test_the_input_is_one_uint8_photo_and_signatures_have_names(exported):
+    runner = interpreter(exported()[0])
+    (image,) = runner.get_input_details()
+    assert (image["name"], image["dtype"]) == ("images", np.uint8)
+    assert image["shape"].tolist() == [1, 96, 96, 3]
+    signature = runner.get_signature_list()["serving_default"]
+    assert signature["inputs"] == ["images"] and sorted(signature["outputs"]) == sorted(DETECTIONS)
+
+
+def test_float32_input_leaves_no_cast(detector, tmp_path, exported):
+    report = deploy.export(detector, tmp_path / "raw.tflite", outputs="raw", input_dtype="float32")
+    assert "CAST" not in report.operators
+    assert "CAST" in exported(outputs="raw")[1].operators
+    assert interpreter(report.path).get_input_details()[0]["dtype"] == np.float32
+
+
+def test_int8_quantises_the_body_and_leaves_decoding_in_float(exported):
+    path, report = exported("int8")
+    model = flatbuffer.read(path.read_bytes())
+    graph = model.subgraphs[0]
+
+    def types(op):
+        return {graph.tensors[i].type for i in op.outputs}
+
+    float32, int8 = 0, 9
+    for op in flatbuffer.body_operators(model):
+        assert types(op) == {int8}, flatbuffer.op_name(model, op)
+    for op in graph.operators:
+        if flatbuffer.op_name(model, op) in ("LOGISTIC", "TOPK_V2", "EXP", "MAX_POOL_2D"):
+            assert float32 in types(op)
+    assert report.scales and all(0 < step < 1 for step in report.scales.values())
+
+
+def test_smaller_precisions_make_smaller_weights(exported):
+    def weights(precision):
+        model = flatbuffer.read(exported(precision, "raw")[0].read_bytes())
+        name = "colour/" if precision == "float32" else "colour"
+        del name
+        return max(len(b.data) for b in model.buffers[1:] if b.data is not None and len(b.data))
+
+    # 5x5x3x2 weights of the first layer: four, two and one byte each.
+    assert 600 == weights("float32") and 300 <= weights("float16") < 600
+
+
+def test_the_report_says_what_was_made_and_the_file_keeps_it(exported):
+    path, report = exported("int8")
+    assert report.size == os.path.getsize(path) and report.latency_ms > 0
+    assert report.parity.source == "calibration" and report.parity.photos == 24
+    assert report.parity.boxes > 30 and report.parity.matched >= 0.95
+    assert report.parity.keras_ap > 0.7
+    assert report.parity.keras_ap - report.parity.ap <= 0.02
+    text = str(report)
+    for part in ("int8", "MB", "ms, 2 CPU threads", "scores (1, 8)", "AP", "CONV_2D", "int8 step"):
+        assert part in text
+    kept = deploy.read_metadata(path)["report"]
+    assert kept["parity"]["matched"] == report.parity.matched
+    assert json.dumps(kept)
+
+
+def test_a_float32_file_agrees_with_keras_to_the_issues_limits(exported):
+    parity = exported()[1].parity
+    assert parity.source == "synthetic" and parity.boxes > 0
+    assert parity.score_difference <= 0.001 and parity.box_difference <= 0.5
+
+
+def test_saved_model_folders_hold_the_same_three_depths(detector, tmp_path):
+    import tensorflow as tf
+
+    images = np.stack(photos(3))
+    for outputs, names in (("detections", DETECTIONS), ("boxes", BOXES), ("raw", RAW)):
+        folder = tmp_path / outputs
+        report = deploy.export(detector, folder, outputs=outputs, check_photos=photos(4))
+        assert list(report.output_shapes) == names and report.latency_ms is None
+        serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        found = serve(images=tf.constant(images))  # any batch size
+        for name, wanted in detector.forward(images, outputs).items():
+            np.testing.assert_allclose(found[name], wanted, atol=1e-4)
+        assert (folder / "labels.txt").read_text() == "red\nblue\n"
+        assert json.loads((folder / "kerasdet.json").read_text())["outputs"] == outputs
+
+
+def test_csp_goes_through_every_depth(tmp_path):
+    from kerasdet.models.csp import CSP
+
+    model = CSP(
+        image_size=64, backbone="mobilenet_v2_0.35", channels=16, stride=8, candidates=20,
+        parts=("head",),
+    )
+    rows = {"detections": (1, 20), "boxes": (1, 20)}
+    for outputs in ("detections", "boxes", "raw"):
+        report = model.export(tmp_path / f"{outputs}.tflite", outputs=outputs)
+        if outputs == "raw":
+            assert list(report.output_shapes) == list(model.forward(np.zeros((1, 64, 64, 3)), "raw"))
+            assert max(report.parity.raw_error.values()) < 1e-3
+        else:
+            assert report.output_shapes["scores"] == rows[outputs]
+            assert report.parity.boxes >= 60 and report.parity.matched == 1.0
+    calibration = [np.full((64, 64, 3), v, np.uint8) for v in (0, 90, 255)]
+    report = model.export(
+        tmp_path / "int8.tflite", outputs="raw", precision="int8", calibration=calibration,
+        on_parity="warn",
+    )
+    assert report.operators["DEQUANTIZE"] == len(report.output_shapes)

@@ -1,0 +1,121 @@
+"""LiteRTDetector on our files and on others'."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from discs import CLASSES, DIAMETER, photo, photos
+
+from kerasdet import deploy
+from kerasdet.deploy import flatbuffer, litert
+
+
+@pytest.mark.parametrize("outputs", ["detections", "boxes"])
+def test_it_finds_what_keras_finds(detector, exported, outputs):
+    runner = deploy.LiteRTDetector(exported(outputs=outputs)[0], threads=1)
+    assert (runner.classes, runner.image_size, runner.resize) == (CLASSES, 96, "stretch")
+    pictures = [photo(seed, scale)[0] for seed, scale in ((0, 1), (1, 2), (2, 5))]
+    for ours, keras_ in zip(runner.detect(pictures), detector.detect(pictures), strict=True):
+        assert len(ours) > 0
+        np.testing.assert_allclose(ours.boxes, keras_.boxes, atol=0.01)
+        np.testing.assert_allclose(ours.scores, keras_.scores, atol=1e-4)
+        assert ours.names == keras_.names
+
+
+def test_boxes_files_carry_parts_row_for_row(exported):
+    runner = deploy.LiteRTDetector(exported(outputs="boxes")[0])
+    found = runner.detect(photo(1)[0])
+    assert runner.parts == ("core",) and found.parts["core"].shape == found.boxes.shape
+    # The core stands in the middle of its disc, half as large.
+    centre = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    cores = found.parts["core"]
+    np.testing.assert_allclose((cores[:, :2] + cores[:, 2:]) / 2, centre, atol=2)
+    np.testing.assert_allclose(cores[:, 2] - cores[:, 0], DIAMETER / 2, atol=2)
+    assert deploy.LiteRTDetector(exported()[0]).parts == ()
+
+
+def test_one_photo_gives_one_result_and_keeps_what_it_is_told_to(exported, disc_set):
+    runner = deploy.LiteRTDetector(exported()[0])
+    path = disc_set[0].path
+    found = runner.detect(path)
+    assert found.path == path and found.photo.shape == (96, 96, 3)
+    (found,) = runner.detect([path], keep_photo=False)
+    assert found.photo is None and found.path == path
+    assert len(runner.detect(path, score=0.9999)) < len(found)
+
+
+def test_it_evaluates_a_labelled_set(exported, disc_set):
+    metrics = deploy.LiteRTDetector(exported()[0]).evaluate_detections(disc_set)
+    assert metrics["AP50"] == pytest.approx(1.0) and metrics["AP/red"] > 0.7
+
+
+def test_raw_files_and_other_files_are_refused(exported, tmp_path):
+    with pytest.raises(ValueError, match="ends in raw heads.*outputs='boxes'"):
+        deploy.LiteRTDetector(exported(outputs="raw")[0])
+    with pytest.raises(FileNotFoundError, match="none.tflite: no such file"):
+        deploy.LiteRTDetector(tmp_path / "none.tflite")
+    (tmp_path / "text.tflite").write_text("hello, this is text")
+    with pytest.raises(ValueError, match="not a .tflite file"):
+        deploy.LiteRTDetector(tmp_path / "text.tflite")
+    bare = tmp_path / "bare.tflite"  # a file of other outputs, without kerasdet.json
+    bare.write_bytes(flatbuffer.write(flatbuffer.read(exported(outputs="raw")[0].read_bytes())))
+    with pytest.raises(ValueError, match="four are needed"):
+        deploy.LiteRTDetector(bare)
+
+
+def test_a_foreign_file_without_labels_has_numbers_for_names(exported, tmp_path):
+    model = flatbuffer.read(exported()[0].read_bytes())
+    model.metadata = []
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(flatbuffer.write(model))
+    picture, _, labels = photo(3)
+    found = deploy.LiteRTDetector(foreign).detect(picture)
+    assert sorted(found.names) == sorted(str(label) for label in labels)
+    named = deploy.LiteRTDetector(foreign, classes=("red", "blue")).detect(picture)
+    assert named.names == [CLASSES[int(name)] for name in found.names]
+
+
+def test_the_peer_detector_runs():
+    path = os.environ.get("KERASDET_PEER", "")
+    if not os.path.exists(path):
+        pytest.skip("KERASDET_PEER names no foreign .tflite with four outputs")
+    found = deploy.LiteRTDetector(path).detect(photos(1)[0], score=0.0)
+    assert np.all(found.scores <= 1) and found.boxes.shape == (len(found), 4)
+
+
+def test_it_needs_neither_keras_nor_tensorflow(exported):
+    code = f"""
+        import sys
+        for name in ("keras", "tensorflow"):
+            sys.modules[name] = None  # importing it now raises ImportError
+        import numpy as np
+        from kerasdet import deploy
+        found = deploy.LiteRTDetector({str(exported()[0])!r}).detect(
+            np.full((50, 60, 3), 120, np.uint8))
+        print("found", len(found))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert result.stdout.startswith("found"), result.stderr
+
+
+def test_importing_deploy_loads_nothing_heavy():
+    code = "import sys, kerasdet.deploy; print({'keras', 'tensorflow', 'cv2'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_suppression_is_greedy_and_by_class():
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [2, 0, 12, 10], [0, 0, 10, 10]], np.float32)
+    # IoU of rows 0, 1: 90/110 = .82; rows 0, 2: 80/120 = .67; rows 1, 2: .82. Row 1 falls to row 0
+    # and cannot drop row 2; row 3 is another class.
+    assert litert.suppress(boxes, np.array([0, 0, 0, 1]), 0.7) == [0, 2, 3]
+    assert litert.suppress(boxes, np.array([0, 0, 0, 1]), 0.5) == [0, 3]

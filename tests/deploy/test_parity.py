@@ -1,0 +1,151 @@
+"""The comparison of file and Keras has to fail when the file is wrong."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from discs import CLASSES, photos
+
+from kerasdet import deploy
+from kerasdet.deploy import parity
+from kerasdet.deploy.report import Parity
+
+
+class Faulty:
+    """The disc detector with a fault that only shows in the exported graph."""
+
+    def __init__(self, detector, fault):
+        self._detector, self._fault = detector, fault
+
+    def __getattr__(self, name):
+        return getattr(self._detector, name)
+
+    def forward(self, images, outputs="detections"):
+        found = self._detector.forward(images, outputs)
+        # Keras is asked with arrays; the converter traces with symbolic tensors.
+        return found if isinstance(images, np.ndarray) else self._fault(found)
+
+
+def swapped(found):
+    return found | {"classes": found["scores"], "scores": found["classes"]}
+
+
+def scaled(found):
+    return found | {"boxes_rel_yxyx": found["boxes_rel_yxyx"] * 0.9}
+
+
+def transposed(found):
+    import tensorflow as tf
+
+    return found | {"boxes_rel_yxyx": tf.gather(found["boxes_rel_yxyx"], [1, 0, 3, 2], axis=-1)}
+
+
+def halved(found):
+    return found | {"scores": found["scores"] * 0.6}
+
+
+FAULTS = [swapped, scaled, transposed, halved]
+
+
+@pytest.mark.filterwarnings("ignore:int8 is calibrated on")
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_stops_the_export_and_nothing_is_written(
+    detector, disc_set, tmp_path, fault, precision
+):
+    path = tmp_path / "wrong.tflite"
+    with pytest.raises(deploy.ParityError, match="Nothing was written"):
+        deploy.export(
+            Faulty(detector, fault), path, precision=precision, calibration=disc_set
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_planted_fault_in_raw_heads_or_parts_or_a_saved_model_fails(detector, tmp_path):
+    def swap_heads(found):
+        return found | {"scale": found["offset"], "offset": found["scale"]}
+
+    def shift_parts(found):
+        return found | {"parts_rel_yxyx": found["parts_rel_yxyx"] + 0.02}
+
+    for name, outputs, fault in (
+        ("a.tflite", "raw", swap_heads),
+        ("b.tflite", "boxes", shift_parts),
+        ("folder", "detections", scaled),
+    ):
+        with pytest.raises(deploy.ParityError):
+            deploy.export(
+                Faulty(detector, fault), tmp_path / name, outputs=outputs, check_photos=photos(6)
+            )
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_parity_warn_writes_the_file_and_says_what_is_wrong(detector, tmp_path):
+    path = tmp_path / "wrong.tflite"
+    with pytest.warns(UserWarning, match="found by both"):
+        deploy.export(Faulty(detector, scaled), path, on_parity="warn", check_photos=photos(4))
+    assert path.is_file()
+
+
+def test_photos_without_anything_on_them_warn_that_the_check_says_nothing(detector, tmp_path):
+    grey = [np.full((96, 96, 3), 120, np.uint8)] * 2
+    with pytest.warns(UserWarning, match="says nothing"):
+        deploy.export(detector, tmp_path / "grey.tflite", check_photos=grey)
+
+
+# One photo of 100 px with two boxes, worked by hand.
+KERAS = {
+    "boxes_rel_yxyx": np.array([[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]], np.float32),
+    "classes": np.array([0, 1], np.float32),
+    "scores": np.array([0.9, 0.4], np.float32),
+    "count": np.float32(2),
+}
+
+
+def check(**changes):
+    class Network:
+        image_size, classes, parts, nms_iou = 100, CLASSES, (), 0.5
+
+    empty = parity.CheckSet([], [], [], None, "check_photos")
+    return parity.compare([KERAS], [KERAS | changes], empty, Network, changes.pop("p", "int8"))
+
+
+def test_worked_example_of_the_comparison():
+    same = check()
+    assert (same.boxes, same.matched, same.score_difference, same.box_difference) == (2, 1, 0, 0)
+    # The second box 6 px lower: IoU 24/36 = .67 < .8, so one in two has no match; and the moved box,
+    # which only the file is sure of, counts as a third.
+    moved = KERAS["boxes_rel_yxyx"] + np.array([[0], [0.06]], np.float32) * [1, 0, 1, 0]
+    result = check(boxes_rel_yxyx=moved.astype(np.float32))
+    assert result.boxes == 3 and result.matched == pytest.approx(1 / 3)
+    # 2 px lower: IoU 28/32 = .875, a match that differs by 2 px.
+    moved = KERAS["boxes_rel_yxyx"] + np.array([[0], [0.02]], np.float32) * [1, 0, 1, 0]
+    result = check(boxes_rel_yxyx=moved.astype(np.float32))
+    assert result.matched == 1 and result.box_difference == pytest.approx(2, abs=1e-4)
+    result = check(scores=np.array([0.9, 0.28], np.float32))
+    assert result.matched == 1 and result.score_difference == pytest.approx(0.12)
+    assert result.mean_score_difference == pytest.approx(0.06)
+    assert check(classes=np.zeros(2, np.float32)).matched == pytest.approx(1 / 3)
+
+
+GOOD = Parity(photos=10, source="calibration", boxes=100)
+
+
+@pytest.mark.parametrize(
+    "precision, change, limit",
+    [
+        ("float32", {"score_difference": 0.0011}, "score differs"),
+        ("float32", {"box_difference": 0.51}, "box differs"),
+        ("float32", {"matched": 0.98}, "98.0% of 100 boxes"),
+        ("int8", {"matched": 0.94}, "94.0% of 100 boxes"),
+        ("int8", {"ap": 0.5, "keras_ap": 0.521}, "AP falls by 0.021"),
+        ("int8", {"mean_score_difference": 0.11}, "on average"),
+        ("float32", {"raw_error": {"scale": 0.002}}, "scale is off"),
+        ("float32", {"score_difference": math.nan}, "score differs"),
+    ],
+)
+def test_limits(precision, change, limit):
+    assert parity.failures(GOOD, precision) == []
+    (text,) = parity.failures(dataclasses.replace(GOOD, **change), precision)
+    assert limit in text
