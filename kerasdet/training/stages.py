@@ -1,0 +1,85 @@
+"""Training in stages: first on small photos, which go fast, then on the size that is shipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import keras
+
+from kerasdet.training.checkpoint import Checkpoint
+from kerasdet.training.ema import EMA
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Some epochs at one size.
+
+    Attributes:
+        image_size: side of the network's square in pixels.
+        epochs: how many.
+        batch_size: photos a batch.
+    """
+
+    image_size: int
+    epochs: int
+    batch_size: int = 16
+
+
+def train_in_stages(
+    build: Callable[[int, bool], keras.Model], stages: Sequence[Stage], train, folder, *,
+    rate: float = 1e-3, weight_decay: float = 1e-3, warmup_steps: int = 300, ema: float = 0.999,
+    callbacks: Sequence[keras.callbacks.Callback] = (), steps_per_epoch: int | None = None,
+):
+    """Trains a detector at one size after another under a single cosine schedule.
+
+    A detector is convolutional: its weights, the optimizer's state and the weight average go on from
+    one size to the next. When the run is killed, the same call goes on after the last whole epoch.
+
+    Args:
+        build: (image_size, fresh) -> detector; fresh says whether to load starting weights.
+        stages: what to train.
+        train: the `Dataset`.
+        folder: gets a checkpoint a stage and `log.csv`.
+        rate: highest learning rate of AdamW, after a linear warm-up; a cosine takes it to 1 % of that.
+        weight_decay: of AdamW; gradients are clipped to norm 10.
+        warmup_steps: length of the warm-up.
+        ema: upper bound of the weight average's momentum.
+        callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
+        steps_per_epoch: fewer steps than the set has, to try a recipe out.
+
+    Returns:
+        The last stage's detector with the averaged weights.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    total = sum(len(train) // stage.batch_size * stage.epochs for stage in stages)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 100, max(1, total - warmup_steps), alpha=0.01, warmup_target=rate,
+        warmup_steps=warmup_steps,
+    )
+    done, previous, model = 0, None, None
+    for stage in stages:
+        model = build(stage.image_size, previous is None)
+        model.compile(
+            keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=10.0), ema=ema
+        )
+        average = EMA(ema)
+        checkpoint = Checkpoint(folder / f"checkpoint_{stage.image_size}.npz", average)
+        start = checkpoint.restore(model)
+        if start == 0 and previous is not None:
+            start = Checkpoint(previous, average).restore(model)
+        end = done + stage.epochs
+        if start < end:
+            log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
+            model.fit(
+                train.batches(stage.batch_size, model, training=True, epoch=start),
+                epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
+                callbacks=[average, checkpoint, *callbacks, log],
+            )
+        elif average.averages is not None:
+            average.set_model(model)
+            average.on_train_end()
+        done, previous = end, checkpoint.path
+    return model
