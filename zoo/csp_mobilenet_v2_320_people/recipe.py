@@ -17,13 +17,49 @@ import numpy as np
 
 import kerasdet
 from kerasdet.models.csp import CSP
-from kerasdet.training import EMA, Checkpoint
+from kerasdet.training import Stage, train_in_stages
 
-# (side of the square, epochs, photos a batch)
-STAGES = ((224, 22, 16), (320, 16, 16))
-PEAK_RATE = 1e-3
+STAGES = Stage(224, 22, 16), Stage(320, 16, 16)
 # Penn-Fudan photos that are not trained on: the ends of both of its places, Fudan and Penn.
 HELD_OUT = range(0, 8), range(112, 120)
+
+
+CARD = {
+    "aliases": ["csp"],
+    "summary": "People, full body and head, for phones: CSP on MobileNetV2 with a light neck.",
+    "training": {
+        "data": [
+            {
+                "name": "people", "photos": 675,
+                "source": "TUD and INRIA street scenes, boxes in CrowdHuman's format",
+                "terms": "research use",
+            },
+            {
+                "name": "pennfudan", "photos": 104, "source": "Penn-Fudan pedestrians",
+                "terms": "research use",
+            },
+            {
+                "name": "voc12", "photos": 804,
+                "source": "PASCAL VOC 2012, its photos of animals: 564 with people, 240 without",
+                "terms": "flickr photos, research use",
+            },
+        ],
+        "starting_weights": {
+            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
+            "licence": "Apache-2.0",
+        },
+    },
+    "deviations": [
+        "Peaks by 3x3 max-pooling before suppression; the paper thresholds every cell.",
+        "Dense targets (TTFNet): every cell near a centre learns the box by GIoU; the paper has one "
+        "positive cell an object and a relative smooth-L1 loss.",
+        "Light neck (depthwise, bilinear, batch norm) in place of deconvolutions and L2 norm.",
+        "Height and width are predicted, since phones stretch photos to a square; the paper predicts "
+        "the height and takes 0.41 of it for the width.",
+        "A head box beside the full body; the paper has none.",
+        "MobileNetV2 in place of ResNet-50, batch norm frozen, layers up to stride 4 frozen.",
+    ],
+}
 
 
 def bodies_unknown(street):
@@ -44,7 +80,7 @@ def bodies_unknown(street):
     return kerasdet.data.Dataset(samples, street.classes, street.parts, street.name, street.root)
 
 
-def people_of(folder: pathlib.Path):
+def sets(folder: pathlib.Path):
     """The training set, and the sets that are reported: name -> Dataset."""
     street = kerasdet.data.load(folder / "people", split="train")
     street_val = kerasdet.data.load(folder / "people", split="val")
@@ -61,16 +97,8 @@ def people_of(folder: pathlib.Path):
         return data.subset(full + empty[:: max(1, len(empty) // count)][:count])
 
     train = bodies_unknown(street) + fudan_train.repeat(5) + some_empty(voc, 240)
-    report = {"people": street_val, "pennfudan": fudan.subset(held), "voc12": voc_val}
-    return train, report
-
-
-def build(size: int, backbone: str | None):
-    return CSP(
-        ("person",), backbone="mobilenet_v2", backbone_weights=backbone, freeze_until="P2",
-        image_size=size, stride=4, neck="light", target="dense", parts=("head",),
-        name="csp_mobilenet_v2_320_people",
-    )
+    held_back = {"people": street_val, "pennfudan": fudan.subset(held), "voc12": voc_val}
+    return train, held_back
 
 
 def main():
@@ -80,41 +108,23 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--steps", type=int, help="stop every epoch after so many steps (to try it out)")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    train, report = people_of(options.data)
-    print(train, {name: str(data) for name, data in report.items()}, flush=True)
+    train, held_back = sets(options.data)
 
-    steps = [len(train) // batch for _, _, batch in STAGES]
-    total = sum(n * epochs for n, (_, epochs, _) in zip(steps, STAGES, strict=True))
-    rate = keras.optimizers.schedules.CosineDecay(
-        1e-5, total - 300, alpha=0.01, warmup_target=PEAK_RATE, warmup_steps=300
+    def build(size: int, fresh: bool):
+        return CSP(
+            ("person",), backbone="mobilenet_v2",
+            backbone_weights=options.backbone if fresh else None, freeze_until="P2",
+            image_size=size, stride=4, neck="light", target="dense", parts=("head",),
+            name="csp_mobilenet_v2_320_people",
+        )
+
+    model = train_in_stages(
+        build, STAGES, train, options.out, rate=1e-3, steps_per_epoch=options.steps,
+        callbacks=[kerasdet.metrics.CocoMetrics(held_back["people"], every=2)],
     )
-    done, previous = 0, None
-    for size, epochs, batch in STAGES:
-        model = build(size, options.backbone if previous is None else None)
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=10.0))
-        ema = EMA(0.999)
-        checkpoint = Checkpoint(options.out / f"checkpoint_{size}.npz", ema)
-        start = checkpoint.restore(model)
-        if start == 0 and previous is not None:
-            # The stage before, with its own weights, optimizer and averages: as if it had gone on.
-            Checkpoint(options.out / f"checkpoint_{previous}.npz", ema).restore(model)
-            start = done
-        batches = train.batches(batch, model, training=True, epoch=start)
-        log = keras.callbacks.CSVLogger(options.out / "log.csv", append=True)
-        if start < done + epochs:
-            model.fit(
-                batches, epochs=done + epochs, initial_epoch=start, verbose=2,
-                steps_per_epoch=options.steps,
-                callbacks=[
-                    ema, checkpoint,
-                    kerasdet.metrics.CocoMetrics(report["people"], every=2), log,
-                ],
-            )
-        done, previous = done + epochs, size
     model.save(options.out / "model.keras")
-    for name, data in report.items():
+    for name, data in held_back.items():
         print(name, model.evaluate_detections(data), flush=True)
 
 

@@ -1,0 +1,152 @@
+"""Measures a trained preset and writes its folder on the shelf; or measures a published one again.
+
+    python zoo/publish.py csp_mobilenet_v2_320_people --data DATA --run runs/people --hours 1.4
+    python zoo/publish.py csp_mobilenet_v2_320_people --data DATA
+
+The first writes weights, card and picture from a run of the preset's recipe. The second prints what the
+published preset scores, which is what its card says. Both evaluate the preset as it is loaded, with its
+float16 weights, and its .tflite files at three precisions, on the sets that the recipe holds back.
+"""
+
+import argparse
+import csv
+import dataclasses
+import importlib.util
+import math
+import os
+import pathlib
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from rich.console import Console
+
+import kerasdet
+from kerasdet.card import card_tables
+from kerasdet.deploy.export import latency
+from kerasdet.deploy.litert import Runner
+
+SHELF = pathlib.Path(__file__).parent
+FIGURES = (
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR", "MR", "MR_near", "MR_medium",
+    "head_AP", "head_AP50",
+)
+PRECISIONS = ("float32", "float16", "int8")
+CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 5
+
+
+def recipe_of(preset: str):
+    """The module of a preset's recipe: it has `sets(data)` -> training set, {name: held-back set}, and
+    `CARD`, what a card says that no run can know."""
+    spec = importlib.util.spec_from_file_location("recipe", SHELF / preset / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def machine() -> str:
+    """Processor and cores that this runs on."""
+    names = [
+        line.split(":")[1].strip()
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ] if pathlib.Path("/proc/cpuinfo").exists() else ["CPU"]
+    return f"{names[0]}, {os.cpu_count()} cores"
+
+
+def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]]:
+    """Score rows and latency rows of a preset's card."""
+    command = f"python zoo/publish.py {preset} --data DATA"
+    model = kerasdet.zoo.load(preset)
+    detectors, sizes = {"keras": model}, {}
+    every = max(1, len(train) // CALIBRATION_PHOTOS)
+    photos = train.subset(range(0, len(train), every)[:CALIBRATION_PHOTOS])
+    with tempfile.TemporaryDirectory() as work:
+        for precision in PRECISIONS:
+            path = pathlib.Path(work) / f"{precision}.tflite"
+            report = model.export(path, precision=precision, calibration=photos)
+            Console().print(report)
+            detectors[precision] = kerasdet.load(path)
+            sizes[precision] = report.size
+        runners = {p: Runner((pathlib.Path(work) / f"{p}.tflite").read_bytes(), THREADS) for p in sizes}
+    square = np.zeros((model.image_size, model.image_size, 3), np.uint8)
+    # Precisions take turns: the speed of a shared machine drifts.
+    times = {p: [] for p in PRECISIONS}
+    for _ in range(ROUNDS):
+        for precision, runner in runners.items():
+            times[precision].append(latency(runner, square))
+    speeds = [
+        {
+            "precision": p, "bytes": sizes[p], "milliseconds": round(float(np.median(times[p])), 2),
+            "threads": THREADS, "command": command, "machine": machine(),
+        }
+        for p in PRECISIONS
+    ]
+    scores = []
+    for name, data in held_back.items():
+        for precision, detector in detectors.items():
+            found = detector.evaluate_detections(data)
+            figures = {k: round(found[k], 4) for k in FIGURES if k in found and not math.isnan(found[k])}
+            scores.append(
+                {
+                    "data": name, "photos": len(data), "precision": precision, "command": command,
+                    "machine": machine(), **figures,
+                }
+            )
+            print(name, precision, figures, flush=True)
+    return scores, speeds
+
+
+def curve(log: pathlib.Path) -> list[dict]:
+    """One row an epoch that was evaluated, from a run's log.csv."""
+    rows, last = [], None
+    with log.open(newline="") as file:
+        for row in csv.DictReader(file):
+            # `CocoMetrics(every=2)` repeats its figures in the epochs between.
+            if row["val_AP"] == last:
+                continue
+            last = row["val_AP"]
+            point = {"epoch": int(row["epoch"]) + 1, "loss": round(float(row["loss"]), 4)}
+            point |= {
+                key: round(float(row[f"val_{key}"]), 4)
+                for key in ("AP", "AP50", "head_AP50") if f"val_{key}" in row
+            }
+            rows.append(point)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset")
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--run", type=pathlib.Path, help="folder of the recipe's run, to publish it")
+    parser.add_argument("--hours", type=float, help="what the run took")
+    options = parser.parse_args()
+    folder = SHELF / options.preset
+    recipe = recipe_of(options.preset)
+    train, held_back = recipe.sets(options.data)
+    if options.run:
+        model = kerasdet.load(options.run / "model.keras")
+        points = curve(options.run / "log.csv")
+        card = dict(recipe.CARD, scores=[], latency=[], licence="Apache-2.0")
+        card["training"] = dict(
+            recipe.CARD["training"], device=machine(), hours=options.hours,
+            epochs=sum(stage.epochs for stage in recipe.STAGES), curve=points,
+            command=recipe.__doc__.split("\n\n")[1].strip().replace("\\\n       ", ""),
+        )
+        kerasdet.zoo.save_preset(model, folder, card)
+    scores, speeds = measure(options.preset, train, held_back)
+    card = dataclasses.replace(kerasdet.zoo.card(options.preset), scores=scores, latency=speeds)
+    if options.run:
+        card.write(folder)
+        from skimage import data as photos
+
+        kerasdet.zoo.load(options.preset).detect(photos.astronaut()).draw().save(
+            folder / "astronaut.jpg", quality=85
+        )
+    Console().print(card_tables(card))
+
+
+if __name__ == "__main__":
+    main()
