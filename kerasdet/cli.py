@@ -167,7 +167,10 @@ def detect(
     detector = zoo_.load_file(model)
     out.mkdir(parents=True, exist_ok=True)
     results, table, unreadable = [], Table("photo", "found", "best score"), 0
-    progress = track(paths, "Detecting", console=Console(stderr=True), transient=True)
+    terminal = Console(stderr=True)
+    progress = track(
+        paths, "Detecting", console=terminal, transient=True, disable=not terminal.is_terminal
+    )
     for image_id, path in enumerate(progress, 1):
         try:
             found = detector.detect(photos_.read(path), score=score)
@@ -311,13 +314,14 @@ def evaluate(
         split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
     dataset = data_.load(data, split=split)
     detector = zoo_.load_file(model)
-    found = metrics.evaluate(detector, dataset, progress=True)
-    title = f"{model} on {dataset.name}, {len(dataset)} photos"
-    table = Table("figure", "value", title=escape(title))
+    found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
+    table = Table("figure", "value")
     for name, value in found.items():
         if not math.isnan(value):
             table.add_row(escape(name), f"{value:.4f}")
-    Console().print(table)
+    console = Console()
+    console.print(f"{model} on {dataset.name}, {len(dataset)} photos", markup=False, highlight=False)
+    console.print(table)
 
 
 # === export ===

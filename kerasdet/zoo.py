@@ -345,7 +345,8 @@ def _halve(source: Path, target: Path):
                 return
             value = item[()]
             if value.dtype == np.float32 and value.ndim > 1:
-                half = value.astype(np.float16)
+                with np.errstate(over="ignore"):  # said below, with the weight's name
+                    half = value.astype(np.float16)
                 if not np.isfinite(half).all():
                     raise ValueError(
                         f"weights {name}: a value of {np.abs(value).max():.3g} does not fit "

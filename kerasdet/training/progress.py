@@ -23,7 +23,7 @@ class RichProgress(keras.callbacks.Callback):
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
-            console=self.console, transient=True,
+            console=self.console, transient=True, disable=not self.console.is_terminal,
         )
         name = f"{epoch + 1}/{self.params['epochs']}"
         self._task = self._bar.add_task("", total=self.params.get("steps"), loss="", epoch=name)

@@ -1,0 +1,29 @@
+"""What tests share: drawn sets of photos, small and exact."""
+
+import pytest
+
+from kerasdet.data.scenes import write_scenes, write_shapes
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """16 drawn pictures of 64x64 with circles, squares and triangles."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 16, size=(64, 64), seed=3)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """12 drawn scenes of 120x80 with people and their heads."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"), 12, size=(120, 80), seed=3)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory):
+    """A folder of presets with one in it, `tiny_64_people`; KERASDET_ZOO names it while in use."""
+    from presets import write_preset
+
+    folder = tmp_path_factory.mktemp("shelf")
+    write_preset(folder / "tiny_64_people")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERASDET_ZOO", str(folder))
+        yield folder

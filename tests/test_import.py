@@ -1,0 +1,55 @@
+"""`import kerasdet` is light, and every public name is there."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import kerasdet
+
+HEAVY = ("keras", "tensorflow", "jax", "torch", "cv2", "grain", "pycocotools", "matplotlib")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Those of HEAVY that a fresh Python has imported after running `code`."""
+    code += f"\nimport sys; print('LOADED', *[n for n in {HEAVY!r} if n in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import kerasdet",
+        "import kerasdet; kerasdet.zoo.names(); kerasdet.zoo.cards(); kerasdet.load",
+        "import kerasdet; kerasdet.data, kerasdet.metrics, kerasdet.deploy, kerasdet.training",
+        "import kerasdet.cli",
+    ],
+)
+def test_nothing_heavy_comes_along(code):
+    assert loaded_after(code) == set()
+
+
+def test_the_check_sees_what_is_imported():
+    assert "keras" in loaded_after("import kerasdet; kerasdet.Detector")
+
+
+def test_every_public_name_is_there():
+    for name in kerasdet.__all__:
+        assert getattr(kerasdet, name) is not None
+    for module in ("data", "deploy", "metrics", "training"):
+        module = importlib.import_module(f"kerasdet.{module}")
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+    assert set(kerasdet.__all__) <= set(dir(kerasdet))
+
+
+def test_load_is_of_files_and_zoo_load_of_names():
+    assert kerasdet.load is kerasdet.zoo.load_file
+    assert kerasdet.zoo.load is not kerasdet.load
+
+
+def test_an_unknown_name():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = kerasdet.nothing
