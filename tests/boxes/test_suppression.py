@@ -1,0 +1,80 @@
+"""Suppression against the sequential algorithm, written out, and against TensorFlow's own."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasdet.boxes.suppression import greedy_keep
+
+
+def iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+    return shared / (sum(areas) - shared)
+
+
+def sequential(boxes, scores, labels, threshold):
+    kept = []
+    for i in range(len(boxes)):
+        rivals = (j for j in kept if labels[j] == labels[i])
+        if scores[i] > 0 and all(iou(boxes[j], boxes[i]) <= threshold for j in rivals):
+            kept.append(i)
+    return kept
+
+
+def crowd(seed, count=100, classes=2, side=60):
+    """Boxes that overlap each other heavily, best first, the last few with score 0."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, side, (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(8, 30, (count, 2))], -1).astype(np.float32)
+    scores = np.sort(rng.uniform(0.01, 1, count))[::-1].astype(np.float32)
+    scores[-5:] = 0
+    return boxes, scores, rng.integers(0, classes, count).astype(np.int32)
+
+
+def keep(boxes, scores, labels, threshold):
+    arrays = (boxes[None], scores[None], labels[None])
+    found = greedy_keep(*map(ops.convert_to_tensor, arrays), threshold)
+    return ops.convert_to_numpy(found)[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_keeps_what_the_sequential_algorithm_keeps(seed, threshold):
+    boxes, scores, labels = crowd(seed, side=[20, 60, 150][seed % 3])
+    kept = sequential(boxes, scores, labels, threshold)
+    np.testing.assert_array_equal(np.flatnonzero(keep(boxes, scores, labels, threshold)), kept)
+    assert 2 <= len(kept) <= 95
+
+
+def test_keeps_what_tensorflow_keeps():
+    tf = pytest.importorskip("tensorflow")
+    boxes, scores, labels = crowd(9)
+    found = keep(boxes, scores, labels, 0.5)
+    for label in (0, 1):
+        rows = np.flatnonzero((labels == label) & (scores > 0))
+        theirs = tf.image.non_max_suppression(boxes[rows], scores[rows], len(rows), 0.5).numpy()
+        np.testing.assert_array_equal(rows[np.sort(theirs)], rows[found[rows] == 1])
+
+
+def test_a_dropped_box_does_not_drop_others():
+    """A chain: each overlaps the next by 3/5 and the one after it by 1/3."""
+    boxes = np.array([[x, 0, x + 8, 8] for x in range(0, 20, 2)], np.float32)
+    scores = np.linspace(0.9, 0.1, 10).astype(np.float32)
+    found = keep(boxes, scores, np.zeros(10, np.int32), 0.5)
+    np.testing.assert_array_equal(found, [1, 0] * 5)
+
+
+def test_a_box_of_score_zero_neither_stays_nor_drops():
+    boxes = np.array([[0, 0, 8, 8]] * 3, np.float32)
+    found = keep(boxes, np.array([0.0, 0.5, 0.4], np.float32), np.zeros(3, np.int32), 0.5)
+    np.testing.assert_array_equal(found, [0, 1, 0])
+
+
+def test_equal_overlap_is_not_more():
+    boxes = np.array([[0, 0, 4, 4], [0, 0, 4, 2]], np.float32)  # IoU is exactly .5
+    scores = np.array([0.9, 0.8], np.float32)
+    assert keep(boxes, scores, np.zeros(2, np.int32), 0.5).sum() == 2
+    assert keep(boxes, scores, np.zeros(2, np.int32), 0.49).sum() == 1

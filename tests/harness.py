@@ -1,0 +1,213 @@
+"""The checks that every detector has to pass, and what they need: a small backbone, a small set.
+
+A detector's test file says how to build it, small and at 64 px, and inherits the rest:
+
+    class TestMine(DetectorHarness):
+        def build(self, **changes):
+            return Mine(SHAPES, **{"backbone": tiny_backbone(), "image_size": 64} | changes)
+
+        def known_heads(self, detector):
+            return heads, expected     # see DetectorHarness.known_heads
+"""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerasdet.data.scenes import SHAPES
+
+__all__ = ["SHAPES", "DetectorHarness", "batch_of", "tiny_backbone", "with_corner_parts"]
+
+
+def tiny_backbone(size: int = 64, output_stride: int = 32) -> keras.Model:
+    """A backbone that learns from scratch in seconds: RGB 0..255 to P2..P5 at strides 4 to 32 (16)."""
+    image = keras.Input((size, size, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    levels = {}
+    for level, width in enumerate((16, 24, 32, 48, 64), 1):
+        strides = 1 if 2**level > output_stride else 2
+        x = layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.ReLU()(x)
+        if level >= 2:
+            levels[f"P{level}"] = x
+    return keras.Model(image, levels, name="tiny")
+
+
+def with_corner_parts(dataset, name="corner"):
+    """The set with one more box an object: the left upper quarter of its own."""
+    def add(sample):
+        x1, y1, x2, y2 = sample.boxes.T
+        corner = np.stack([x1, y1, (x1 + x2) / 2, (y1 + y2) / 2], -1)[:, None].astype(np.float32)
+        weights = np.ones(corner.shape[:2], np.float32)
+        return dataclasses.replace(sample, parts=corner, part_weights=weights)
+
+    return type(dataset)(map(add, dataset), dataset.classes, (name,), dataset.name, dataset.root)
+
+
+def batch_of(dataset, detector, photos=None):
+    """The whole set (or its first photos) as one batch, unchanged: images, targets."""
+    photos = len(dataset) if photos is None else photos
+    return next(iter(dataset[:photos].batches(photos, detector)))
+
+
+def equal(a, b, atol=1e-5):
+    """Asserts that two dicts of tensors are the same."""
+    assert list(a) == list(b)
+    for key in a:
+        x, y = ops.convert_to_numpy(a[key]), ops.convert_to_numpy(b[key])
+        np.testing.assert_allclose(x, y, atol=atol, rtol=1e-5, err_msg=key)
+
+
+class DetectorHarness:
+    """Inherit it, say `build` and `known_heads`, and set what differs."""
+
+    overfit_epochs = 120
+    overfit_rate = 5e-3
+    overfit_ap = 0.95
+    classes = SHAPES
+    parts = ()
+
+    # === What a detector's own test says ===
+
+    def build(self, **changes):
+        """A new small detector of `classes` and `parts` for 64x64 pixels; `changes` go over it."""
+        raise NotImplementedError
+
+    def known_heads(self, detector):
+        """Head tensors made by hand, and what has to be decoded from them.
+
+        Returns:
+            heads: what `detector.heads` would return, numpy, batch 1.
+            expected: rows (label, score, x1, y1, x2, y2) by falling score, with as many more boxes
+                x1, y1, x2, y2 as the detector has parts; every other candidate has to score 0.
+        """
+        raise NotImplementedError
+
+    # === Checks ===
+
+    @pytest.fixture
+    def data(self, shapes):
+        return with_corner_parts(shapes, *self.parts) if self.parts else shapes
+
+    @pytest.fixture
+    def detector(self):
+        keras.utils.set_random_seed(1)
+        return self.build()
+
+    def test_outputs_are_finite_and_do_not_hang_on_the_batch(self, detector, data):
+        images, _ = batch_of(data, detector, 3)
+        assert images.dtype == np.uint8 and images.shape == (3, 64, 64, 3)
+        raw = detector(images, training=False)
+        assert all(np.isfinite(ops.convert_to_numpy(value)).all() for value in raw.values())
+        equal({k: v[1:2] for k, v in raw.items()}, detector(images[1:2], training=False), atol=1e-4)
+        equal(raw, detector(images.astype("float32"), training=False))
+
+    def test_forward_ends_at_three_depths(self, detector, data):
+        images, _ = batch_of(data, detector, 2)
+        boxes = detector.forward(images, "boxes")
+        names = ["boxes_rel_yxyx", "classes", "scores"]
+        assert list(boxes) == names + (["parts_rel_yxyx"] if self.parts else [])
+        found = detector.forward(images, "detections")
+        assert list(found) == [*names, "count"]
+        for value in (boxes["boxes_rel_yxyx"], found["boxes_rel_yxyx"]):
+            assert 0 <= ops.min(value) and ops.max(value) <= 1
+        for row in range(2):
+            count = int(found["count"][row])
+            scores = ops.convert_to_numpy(found["scores"][row])
+            assert (scores[:count] > 0).all() and not scores[count:].any()
+            assert (np.diff(scores) <= 0).all()
+            assert not ops.convert_to_numpy(found["boxes_rel_yxyx"][row, count:]).any()
+        with pytest.raises(ValueError, match="outputs is 'head'"):
+            detector.forward(images, "head")
+
+    def test_config_makes_the_same_detector_again(self, detector, data):
+        config = json.loads(json.dumps(detector.get_config()))
+        again = type(detector).from_config(config)
+        assert json.loads(json.dumps(again.get_config())) == config
+        assert again.classes == tuple(self.classes) and again.parts == tuple(self.parts)
+        again.set_weights(detector.get_weights())
+        images, _ = batch_of(data, detector, 2)
+        equal(detector(images, training=False), again(images, training=False))
+
+    @pytest.mark.parametrize("objects", [True, False])
+    def test_one_step_is_finite_and_moves_every_weight_that_can_learn(self, detector, data, objects):
+        images, targets = batch_of(data, detector, 4)
+        if not objects:
+            targets = {key: np.zeros_like(value) for key, value in targets.items()}
+            targets["labels"] -= 1
+        detector.compile("sgd", ema=None)
+        before = [ops.convert_to_numpy(v) for v in detector.trainable_variables]
+        history = detector.fit(images, targets, batch_size=4, verbose=0).history
+        names = [name for name in history if name.endswith("_loss")]
+        assert names and all(np.isfinite(values).all() for values in history.values())
+        np.testing.assert_allclose(sum(history[n][0] for n in names), history["loss"][0], rtol=1e-4)
+        after = [ops.convert_to_numpy(v) for v in detector.trainable_variables]
+        assert all(np.isfinite(value).all() for value in after)
+        if objects:
+            still = [
+                v.path for v, a, b in zip(detector.trainable_variables, before, after, strict=True)
+                if np.array_equal(a, b)
+            ]
+            assert not still, still
+
+    def test_overfits_one_batch(self, detector, data, tmp_path):
+        """Learns a few photos by heart, is the same after saving, and exports to the same."""
+        few = data[:6]
+        images, targets = batch_of(few, detector)
+        steps = 4
+        images = np.concatenate([images] * steps)
+        targets = {key: np.concatenate([value] * steps) for key, value in targets.items()}
+        epochs = self.overfit_epochs // steps
+        rate = keras.optimizers.schedules.CosineDecay(self.overfit_rate, epochs * steps)
+        for layer in detector._flatten_layers():
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = 0.9  # statistics of 0.99 lag behind so short a run
+        detector.compile(keras.optimizers.Adam(rate))
+        detector.fit(images, targets, batch_size=len(few), epochs=epochs, verbose=0, shuffle=False)
+        metrics = detector.evaluate_detections(few)
+        assert metrics["AP"] >= self.overfit_ap, metrics
+        for part in self.parts:
+            assert metrics[f"{part}_AP50"] >= 0.95, metrics
+
+        path = tmp_path / "detector.keras"
+        detector.save(path)
+        loaded = keras.models.load_model(path)  # in safe mode: nothing but registered classes
+        assert loaded.classes == detector.classes
+        equal(detector(images[:2], training=False), loaded(images[:2], training=False))
+        self.check_export(detector, few, tmp_path)
+
+    def check_export(self, detector, data, folder):
+        """The trained detector as files: parity is checked by `export` itself, fidelity here."""
+        if keras.backend.backend() != "tensorflow":
+            return
+        from kerasdet.deploy import LiteRTDetector
+
+        for outputs in ("raw", "boxes", "detections"):
+            path = folder / f"{outputs}.tflite"
+            report = detector.export(path, outputs=outputs, check_photos=data)
+            assert path.stat().st_size and report is not None
+        mine = detector.detect([sample.path for sample in data])
+        theirs = LiteRTDetector(folder / "detections.tflite").detect([sample.path for sample in data])
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.names == b.names
+            np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+            np.testing.assert_allclose(a.boxes, b.boxes, atol=0.5)
+
+    def test_decodes_heads_made_by_hand(self, detector):
+        heads, expected = self.known_heads(detector)
+        heads = {key: ops.convert_to_tensor(value.astype("float32")) for key, value in heads.items()}
+        found = {k: ops.convert_to_numpy(v)[0] for k, v in detector.decode(heads).items()}
+        count = len(expected)
+        expected = np.array(expected, np.float32)
+        np.testing.assert_array_equal(found["labels"][:count], expected[:, 0])
+        np.testing.assert_allclose(found["scores"][:count], expected[:, 1], rtol=1e-5)
+        np.testing.assert_allclose(found["boxes"][:count], expected[:, 2:6], atol=1e-3)
+        assert not found["scores"][count:].any()
+        if self.parts:
+            parts = found["parts"][:count].reshape(count, -1)
+            np.testing.assert_allclose(parts, expected[:, 6:], atol=1e-3)

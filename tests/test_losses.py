@@ -1,0 +1,56 @@
+"""Losses against plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasdet.losses import penalty_reduced_focal, smooth_l1
+
+
+def number(x):
+    return float(ops.convert_to_numpy(x))
+
+
+def test_focal_loss_by_hand():
+    # p = .5 everywhere: a hit costs .25 log 2, a cell under heat .5 costs (1/2)^4 of that.
+    heat = np.array([1, 0.5, 0], np.float32).reshape(1, 1, 3, 1)
+    positive = np.array([1, 0, 0], np.float32).reshape(1, 1, 3, 1)
+    valid = np.ones((1, 1, 3, 1), np.float32)
+    loss = penalty_reduced_focal(np.zeros((1, 1, 3, 1), np.float32), heat, positive, valid)
+    assert number(loss) == pytest.approx(0.25 * math.log(2) * (1 + 1 / 16 + 1), rel=1e-5)
+
+
+def test_focal_loss_is_the_sum_over_all_cells():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2, 4, 5, 3)).astype(np.float32)
+    heat = rng.uniform(0, 1, logits.shape).astype(np.float32)
+    positive = np.where(rng.random(logits.shape) < 0.1, 0.7, 0).astype(np.float32)
+    valid = (rng.random((2, 4, 5, 1)) < 0.8).astype(np.float32)
+    expected = 0.0
+    for b, y, x, c in np.ndindex(*logits.shape):
+        p = 1 / (1 + math.exp(-logits[b, y, x, c]))
+        weight = positive[b, y, x, c]
+        if weight > 0:
+            cost = -weight * (1 - p) ** 2 * math.log(p)
+        else:
+            cost = -((1 - heat[b, y, x, c]) ** 4) * p**2 * math.log(1 - p)
+        expected += valid[b, y, x, 0] * cost
+    found = number(penalty_reduced_focal(logits, heat, positive, valid))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_focal_loss_of_certain_cells_is_finite(logit):
+    one = np.ones((1, 1, 1, 1), np.float32)
+    hit = number(penalty_reduced_focal(logit * one, one, one, one))
+    miss = number(penalty_reduced_focal(logit * one, 0 * one, 0 * one, one))
+    assert (hit, miss) == (pytest.approx(200.0 if logit < 0 else 0.0), pytest.approx(200.0 if logit > 0 else 0.0))
+
+
+def test_smooth_l1_by_hand():
+    error = np.array([-2.0, -0.5, 0.0, 1.0, 3.0], np.float32)
+    found = ops.convert_to_numpy(smooth_l1(error))
+    np.testing.assert_allclose(found, [1.5, 0.125, 0, 0.5, 2.5])
+    np.testing.assert_allclose(ops.convert_to_numpy(smooth_l1(error, 0.5)), [1.75, 0.25, 0, 0.75, 2.75])
