@@ -136,11 +136,8 @@ class Detector(keras.Model):
 
     def track_losses(self, *names: str):
         """Makes the running means of the named loss parts; a subclass calls it once it is built."""
+        # Keras finds metrics in attributes, shows them and resets them.
         self._loss_means = {name: keras.metrics.Mean(name=name) for name in names}
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self._loss_means.values()]
 
     # === Inference ===
 

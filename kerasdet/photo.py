@@ -76,13 +76,20 @@ def _read_file(path: str) -> np.ndarray:
 
 
 def _is_truncated(path: str) -> bool:
-    # OpenCV fills what is missing of a cut JPEG with grey and says nothing; a whole one ends in EOI.
+    # OpenCV fills what is missing of a cut JPEG with grey and says nothing. A whole one has an end
+    # mark (EOI) after its first scan; not at the very end, phones append films and depth maps.
     with open(path, "rb") as file:
-        if file.read(2) != b"\xff\xd8":
-            return False
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4096))
-        return b"\xff\xd9" not in file.read()
+        data = file.read()
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    # Thumbnails inside the header segments have ends of their own: walk over those by their lengths.
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        if data[at + 1 : at + 2] == b"\xff":
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return b"\xff\xd9" not in data[at:]
 
 
 def square_matrix(height: int, width: int, size: int, resize: str = "stretch") -> np.ndarray:

@@ -332,8 +332,8 @@ class CSP(Detector):
 def _axis_target(low, high):
     """Centre, sigma and reach of the Gaussian of section 3.3 along one axis, in cells.
 
-    The object covers the cells from ceil(low) to floor(high), but at least one: boxes smaller than a
-    cell would otherwise have no Gaussian at all.
+    The object covers the cells from ceil(low) to floor(high), but at least one, that of its centre:
+    boxes smaller than a cell would otherwise have no Gaussian at all.
 
     Args:
         low, high: (batch, n) float32, sides of the box in cells.
@@ -341,8 +341,9 @@ def _axis_target(low, high):
     Returns:
         centre, sigma, first and last cell, each (batch, n).
     """
-    first = ops.ceil(low)
-    length = ops.maximum(ops.floor(high) - first, 1.0)
+    length = ops.floor(high) - ops.ceil(low)
+    first = ops.where(length < 1, ops.floor((low + high) / 2), ops.ceil(low))
+    length = ops.maximum(length, 1.0)
     sigma = ((length - 1) * 0.5 - 1) * 0.3 + 0.8
     return first + ops.floor(length / 2), sigma, first, first + length - 1
 
