@@ -1,0 +1,68 @@
+"""Our detectors beside a peer's `.tflite`: the same photos, the same metrics, latency in turns.
+
+    python bench/peers.py DATA --model OURS.tflite ... --peer SSD.tflite
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from common import inference, interleave, load_detector, print_machine, spread, table
+
+# Detectors of COCO number its 90 ids from 0; the first is the person. The rest is not scored.
+COCO = ("person", *(str(label) for label in range(1, 90)))
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a labelled set with a class 'person'")
+    parser.add_argument("--split", help="of the set; as kerasdet.data.load chooses if not given")
+    parser.add_argument(
+        "--model", nargs="+", required=True, help=".tflite; presets and .keras without latency"
+    )
+    parser.add_argument("--peer", required=True, help="a .tflite with SSD's four outputs")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args(argv)
+
+    from kerasdet import data, photo
+
+    dataset = data.load(args.data, split=args.split).select("person")
+    files = [args.peer, *(model for model in args.model if model.endswith(".tflite"))]
+    picture = photo.read(dataset[0].path)
+    times = interleave(
+        {path: inference(path, args.threads, picture) for path in files}, args.rounds, settle=1
+    )
+    rows = []
+    for number, model in enumerate([args.peer, *args.model]):
+        detector = open_detector(model, args.threads, is_peer=number == 0)
+        scores = detector.evaluate_detections(dataset)
+        cells = ["-", "-", "-"]
+        if model in times:
+            cells = [
+                f"{os.path.getsize(model) / 1e6:.2f}",
+                spread(times[model] * 1000, ".2f"),
+                spread(times[model] / times[args.peer], ".3f"),
+            ]
+        rows.append((model, *(f"{scores[key]:.3f}" for key in ("AP", "AP50", "MR")), *cells))
+    print_machine(args.threads)
+    boxes = sum(len(sample.boxes) for sample in dataset)
+    print(f"{args.data}: {len(dataset)} photos, {boxes} people; latency on one of the photos")
+    head = ("detector", "AP", "AP50", "MR", "MB", "ms, median (quartiles)", "time / peer")
+    table(head, rows)
+    return 0
+
+
+def open_detector(model: str, threads: int, is_peer: bool):
+    """Anything with `evaluate_detections`; a peer without labels gets COCO's."""
+    from kerasdet.deploy import LiteRTDetector, read_metadata
+
+    if not model.endswith(".tflite"):
+        return load_detector(model)
+    unlabelled = is_peer and "person" not in read_metadata(model)["classes"]
+    return LiteRTDetector(model, threads, classes=COCO if unlabelled else None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

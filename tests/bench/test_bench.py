@@ -1,0 +1,153 @@
+"""Every benchmark runs on something tiny and prints its table; what it measures is not tested."""
+
+import importlib.util
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+# Exports of random weights, whose flat score maps no int8 file can follow.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:int8 is calibrated", "ignore:nothing scored", "ignore:.* and Keras disagree"
+)
+
+
+@pytest.fixture(autouse=True)
+def beside_common(monkeypatch):
+    """Scripts find `common` beside them, as they do when they are run."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    yield
+    sys.modules.pop("common", None)
+
+
+@pytest.fixture
+def untraced():
+    """Training steps run op by op: tracing them would take most of these tests' time."""
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def bench(name, *arguments):
+    return script(name).main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder of drawn scenes, a CSP with random weights in a .keras file, and its .tflite."""
+    from kerasdet.data.scenes import write_scenes
+    from kerasdet.models.csp import CSP
+
+    folder = tmp_path_factory.mktemp("bench")
+    write_scenes(folder / "scenes", 6, size=(96, 80))
+    model = CSP(backbone="mobilenet_v2_0.35", image_size=64, channels=16)
+    model.save(folder / "tiny.keras")
+    model.export(folder / "tiny.tflite", on_parity="warn")
+    return types.SimpleNamespace(
+        scenes=folder / "scenes", keras=folder / "tiny.keras", tflite=folder / "tiny.tflite"
+    )
+
+
+def rows(text, head):
+    """The printed table whose head starts with `head`: first column -> the other cells."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(head)) + 2
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines[start:] if line.strip()]
+    assert "machine: " in text and "numpy " in text
+    return {first: rest for first, *rest in cells}
+
+
+def test_interleave_takes_turns_after_warming_up_each():
+    calls = []
+    common = script("common")
+    times = common.interleave(
+        {name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, settle=1
+    )
+    assert "".join(calls) == "ab" + "aabb" * 2
+    assert {name: seconds.shape for name, seconds in times.items()} == {"a": (2,), "b": (2,)}
+    assert all((seconds >= 0).all() for seconds in times.values())
+    with pytest.raises(ValueError, match="rounds is 0"):
+        common.interleave({"a": calls.clear}, 0)
+
+
+def test_spread_says_median_and_quartiles():
+    assert script("common").spread(np.array([1.0, 2, 3, 4, 5]), ".1f") == "3.0 (2.0 to 4.0)"
+
+
+def test_loader(tiny, untraced, capsys):
+    code = bench(
+        "loader", tiny.scenes, "--size", 64, "--batch", 2, "--photos", 8, "--rounds", 1,
+        "--steps", 1, "--backbone", "mobilenet_v2_0.35",
+    )
+    found = rows(capsys.readouterr().out, "what")
+    assert code == 0
+    assert {"kerasdet / bare, speed", "loading / training step"} <= set(found)
+    assert len(found) == 8
+
+
+def test_latency(tiny, capsys):
+    code = bench("latency", tiny.tflite, tiny.tflite, "--rounds", 2, "--threads", 1)
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "1 threads used" in out
+    # The same file twice is two rows; the first is what the ratios are against.
+    assert out.count("tiny.tflite") == 2
+    assert "1.000 (1.000 to 1.000)" in out
+
+
+def test_decode_share(tiny, capsys):
+    code = bench("decode_share", tiny.keras, "--calibration", tiny.scenes, "--rounds", 2)
+    found = rows(capsys.readouterr().out, "precision")
+    assert code == 0
+    assert set(found) == {"float32", "int8"}
+    assert all(len(cells) == 3 and "%" in cells[-1] for cells in found.values())
+
+
+def test_startup(capsys):
+    assert bench("startup", "--rounds", 1) == 0
+    found = rows(capsys.readouterr().out, "process")
+    assert set(found) == {"python -c pass", "import numpy", "import kerasdet", "kerasdet zoo"}
+    # Not a matter of time: the last column is what got imported.
+    assert {cells[-1] for cells in found.values()} == {"none"}
+
+
+def test_startup_sees_what_was_imported():
+    startup = script("startup")
+    # A stand-in: the real ones take seconds to import.
+    out = startup.run(startup.LISTING + "sys.modules['tensorflow'] = sys; sys.exit()")
+    assert out.split() == ["tensorflow"]
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        startup.run("import no_such_module")
+
+
+def test_targets(untraced, capsys):
+    code = bench(
+        "targets", "--size", 64, "--batch", 2, "--boxes", 8, "--rounds", 1, "--backbone",
+        "mobilenet_v2_0.35",
+    )
+    found = rows(capsys.readouterr().out, "targets")
+    assert code == 0
+    assert set(found) == {"paper", "dense"}
+
+
+def test_peers(tiny, capsys):
+    code = bench(
+        "peers", tiny.scenes, "--model", tiny.tflite, tiny.keras, "--peer", tiny.tflite,
+        "--rounds", 2,
+    )
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "6 photos" in out
+    assert set(rows(out, "detector")) == {str(tiny.tflite), str(tiny.keras)}
