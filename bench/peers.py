@@ -35,9 +35,8 @@ def main(argv=None) -> int:
         {path: inference(path, args.threads, picture) for path in files}, args.rounds, settle=1
     )
     rows = []
-    for number, model in enumerate([args.peer, *args.model]):
-        detector = open_detector(model, args.threads, is_peer=number == 0)
-        scores = detector.evaluate_detections(dataset)
+    for model in [args.peer, *args.model]:
+        scores = open_detector(model, args.threads).evaluate_detections(dataset)
         cells = ["-", "-", "-"]
         if model in times:
             cells = [
@@ -54,14 +53,13 @@ def main(argv=None) -> int:
     return 0
 
 
-def open_detector(model: str, threads: int, is_peer: bool):
-    """Anything with `evaluate_detections`; a peer without labels gets COCO's."""
+def open_detector(model: str, threads: int):
+    """Anything with `evaluate_detections`; a `.tflite` without labels gets COCO's."""
     from kerasdet.deploy import LiteRTDetector, read_metadata
 
     if not model.endswith(".tflite"):
         return load_detector(model)
-    unlabelled = is_peer and "person" not in read_metadata(model)["classes"]
-    return LiteRTDetector(model, threads, classes=COCO if unlabelled else None)
+    return LiteRTDetector(model, threads, classes=read_metadata(model)["classes"] or COCO)
 
 
 if __name__ == "__main__":
