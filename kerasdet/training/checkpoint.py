@@ -25,7 +25,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         arrays = {"epoch": np.array(epoch + 1)}
         own = dict(
-            zip((id(v) for v in self.model.trainable_variables), self.ema.own_weights(), strict=True)
+            zip((id(v) for v in self.ema.variables()), self.ema.own_weights(), strict=True)
         ) if self.ema else {}
         for i, variable in enumerate(self.model.weights):
             value = own.get(id(variable))
@@ -68,6 +68,6 @@ class Checkpoint(keras.callbacks.Callback):
                 self.ema.steps = int(arrays["ema_steps"])
                 self.ema.averages = [
                     keras.ops.convert_to_tensor(arrays[f"ema_{i}"])
-                    for i in range(len(model.trainable_variables))
+                    for i in range(sum(k.startswith("ema_") for k in arrays) - 1)
                 ]
             return int(arrays["epoch"])
