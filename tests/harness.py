@@ -140,7 +140,7 @@ class DetectorHarness:
         if not objects:
             targets = {key: np.zeros_like(value) for key, value in targets.items()}
             targets["labels"] -= 1
-        detector.compile("sgd", ema=None)
+        detector.compile(keras.optimizers.SGD(1.0), ema=None)
         before = [ops.convert_to_numpy(v) for v in detector.trainable_variables]
         history = detector.fit(images, targets, batch_size=4, verbose=0).history
         names = [name for name in history if name.endswith("_loss")]

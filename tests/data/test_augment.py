@@ -1,0 +1,136 @@
+"""Augmentation moves boxes as it moves pixels, and drops what it has to."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kerasdet import photo
+from kerasdet.data.augment import Augment, place
+from kerasdet.data.sample import Sample
+
+SIZE = 96
+
+
+def sample_of(*boxes, labels=None, ignore=(), parts=None, part_weights=None):
+    n = len(boxes)
+    extra = {}
+    if parts is not None:
+        extra["parts"] = np.array(parts, np.float32)
+        extra["part_weights"] = np.array(part_weights, np.float32)
+    return Sample(
+        "none.jpg", np.array(boxes, np.float32).reshape(n, 4),
+        np.array(labels or [0] * n, np.int32), np.array(ignore, np.float32).reshape(-1, 4), **extra,
+    )
+
+
+def matrices(augment, sample, shape, count, seed=0):
+    base = photo.square_matrix(*shape, SIZE)
+    rng = np.random.default_rng(seed)
+    return [augment.matrix(sample, base, SIZE, rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("shape", [(80, 120), (200, 90)])
+def test_pixels_and_boxes_move_together(shape):
+    """A white rectangle, warped at random: its bright pixels are bounded by the moved box."""
+    height, width = shape
+    box = [0.3 * width, 0.4 * height, 0.6 * width, 0.9 * height]
+    box = [int(side) for side in box]
+    image = np.zeros((*shape, 3), np.uint8)
+    image[box[1] : box[3], box[0] : box[2]] = 255
+    sample = sample_of(box)
+    flipped = seen = 0
+    for matrix in matrices(Augment(), sample, shape, 60):
+        boxes, *_ = place(sample, matrix, SIZE, Augment.none())
+        square = photo.warp(image, matrix, SIZE)
+        # Beyond the photo's border lies mean colour, about 116: brighter than half is the rectangle.
+        rows, columns = np.nonzero(square.min(-1) > 127)
+        assert len(boxes) == 1
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(boxes[0], edges, atol=1.0)
+        flipped += matrix[0, 0] < 0
+        seen += 1
+    assert seen == 60 and 15 < flipped < 45
+
+
+def test_the_warp_stays_within_its_bounds():
+    sample = sample_of([10, 10, 40, 70])
+    augment = Augment(zoom=(0.5, 2.0), aspect=1.5, flip=0.5)
+    base = photo.square_matrix(80, 120, SIZE)
+    seen = []
+    for matrix in matrices(augment, sample, (80, 120), 300):
+        x, y = abs(matrix[0, 0]) / base[0, 0], matrix[1, 1] / base[1, 1]
+        assert 0.5 - 1e-6 <= np.sqrt(x * y) <= 2 + 1e-6
+        assert 1 / 1.5 - 1e-6 <= x / y <= 1.5 + 1e-6
+        left, top, right, bottom = photo.transform_boxes(np.array([[0, 0, 120, 80]]), matrix)[0]
+        # Larger than the square: no border inside it. Smaller: the whole photo inside it.
+        for low, high in ((left, right), (top, bottom)):
+            if high - low > SIZE:
+                assert low <= 1e-3 and high >= SIZE - 1e-3
+            else:
+                assert low >= -1e-3 and high <= SIZE + 1e-3
+        seen.append(np.sqrt(x * y))
+    assert min(seen) < 0.6 and max(seen) > 1.7
+
+
+def test_none_changes_nothing():
+    augment = Augment.none()
+    sample = sample_of([10, 10, 40, 70])
+    base = photo.square_matrix(80, 120, SIZE)
+    np.testing.assert_allclose(matrices(augment, sample, (80, 120), 1)[0], base, atol=1e-9)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(augment.light(image, np.random.default_rng(0)), image)
+
+
+def test_light_changes_values_within_bounds():
+    image = np.full((8, 8, 3), (200, 100, 50), np.uint8)
+    rng = np.random.default_rng(0)
+    grey = dataclasses.replace(Augment.none(), saturation=1.0)
+    bright = dataclasses.replace(Augment.none(), brightness=0.1)
+    for _ in range(20):
+        changed = grey.light(image, rng).astype(int)
+        assert changed.shape == (8, 8, 3)
+        # The brightness of a grey copy stays, up to clipping; the order of the channels as well.
+        assert (np.diff(changed[0, 0]) <= 1).all()
+        assert np.abs(bright.light(image, rng).astype(int) - image).max() <= 26
+    assert Augment().light(image, rng).dtype == np.uint8
+
+
+def test_place_by_hand():
+    """Half size, moved 30 px to the left: what happens to each of four boxes."""
+    matrix = np.array([[0.5, 0, -30], [0, 0.5, 0]])
+    sample = sample_of(
+        [80, 20, 120, 60],  # inside: 10..30 x 10..30
+        [20, 20, 90, 60],  # -20..15: 15 of 35 columns are left, less than half
+        [0, 0, 40, 40],  # gone
+        [100, 100, 106, 140],  # 3 px wide, less than min_side
+        labels=[3, 2, 1, 0], ignore=[[0, 0, 100, 20], [0, 0, 20, 20]],
+    )
+    augment = dataclasses.replace(Augment.none(), min_visible=0.5, min_side=4.0)
+    boxes, labels, ignore, parts, weights = place(sample, matrix, SIZE, augment)
+    np.testing.assert_allclose(boxes, [[10, 10, 30, 30]])
+    assert labels.tolist() == [3]
+    np.testing.assert_allclose(ignore, [[0, 0, 20, 10], [0, 10, 15, 30], [20, 50, 23, 70]])
+    assert boxes.dtype == np.float32 and ignore.dtype == np.float32
+
+
+def test_parts_follow_their_object_and_count_while_they_are_seen():
+    matrix = np.array([[-1.0, 0, 96], [0, 1, -20]])  # mirrored, moved up
+    sample = sample_of(
+        [10, 20, 50, 90], [60, 10, 90, 80],
+        parts=[[[20, 22, 40, 40], [10, 80, 50, 90]], [[70, 12, 80, 24], [0, 0, 0, 0]]],
+        part_weights=[[1, 1], [1, 0]],
+    )
+    boxes, _, _, parts, weights = place(sample, matrix, SIZE, Augment.none())
+    np.testing.assert_allclose(boxes, [[46, 0, 86, 70], [6, 0, 36, 60]])
+    np.testing.assert_allclose(parts[0], [[56, 2, 76, 20], [46, 60, 86, 70]])
+    np.testing.assert_allclose(parts[1, 0], [16, 0, 26, 4])
+    # A third of the second one's head is left: it teaches nothing.
+    np.testing.assert_array_equal(weights, [[1, 1], [0, 0]])
+
+
+def test_photos_without_objects_or_parts():
+    empty = place(sample_of(), np.eye(2, 3), SIZE, Augment())
+    assert [value.shape for value in empty[:3]] == [(0, 4), (0,), (0, 4)]
+    boxes, *_ = place(sample_of([1, 1, 30, 30]), np.eye(2, 3), SIZE, Augment())
+    assert boxes.shape == (1, 4)

@@ -1,0 +1,193 @@
+"""The loader: what a batch holds, and that the seed alone decides it."""
+
+import dataclasses
+import types
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerasdet.data import loader
+from kerasdet.data.augment import Augment
+from kerasdet.data.dataset import Dataset
+from kerasdet.data.sample import Sample
+
+
+def model(dataset, **changes):
+    """What the loader reads of a detector."""
+    fields = {"image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": ()}
+    return types.SimpleNamespace(**fields | changes)
+
+
+def epoch(batches):
+    return list(iter(batches))
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return np.array_equal(a, b)
+
+
+@pytest.fixture
+def one_photo(tmp_path):
+    """A set of one 100x50 photo; arguments go to its only sample."""
+
+    def make(boxes, classes=("person",), **fields):
+        pixels = np.random.default_rng(0).integers(0, 256, (50, 100, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        boxes = np.array(boxes, np.float32).reshape(-1, 4)
+        fields = {"labels": np.zeros(len(boxes), np.int32)} | fields
+        return Dataset([Sample(str(tmp_path / "a.png"), boxes, **fields)], classes)
+
+    return make
+
+
+# === What a batch holds ===
+
+
+def test_batch_by_hand(one_photo):
+    data = one_photo([[10, 20, 60, 50], [0, 0, 10, 10]], ignore=np.array([[50, 0, 100, 25]], np.float32))
+    (images, targets), = epoch(data.batches(4, model(data)))
+    assert images.shape == (1, 64, 64, 3) and images.dtype == np.uint8
+    assert targets["boxes"].shape == (1, 8, 4) and targets["boxes"].dtype == np.float32
+    np.testing.assert_allclose(targets["boxes"][0, :2], [[6.4, 25.6, 38.4, 64], [0, 0, 6.4, 12.8]], rtol=1e-6)
+    assert not targets["boxes"][0, 2:].any()
+    assert targets["labels"].tolist() == [[0, 0] + [-1] * 6] and targets["labels"].dtype == np.int32
+    assert targets["weights"].tolist() == [[1, 1] + [0] * 6]
+    np.testing.assert_allclose(targets["ignore"][0, 0], [32, 0, 64, 32])
+    assert not targets["ignore"][0, 1:].any()
+    assert set(targets) == {"boxes", "labels", "weights", "ignore"}
+
+
+def test_letterbox_models_get_letterboxed_photos(one_photo):
+    data = one_photo([[0, 0, 100, 50]])
+    (images, targets), = epoch(data.batches(1, model(data, resize="letterbox")))
+    np.testing.assert_allclose(targets["boxes"][0, 0], [0, 16, 64, 48])
+    assert (images[0, :15] == (124, 116, 104)).all()
+
+
+def test_parts_are_laid_out_as_the_model_has_them(one_photo):
+    data = one_photo([[0, 0, 50, 50]])
+    sample = dataclasses.replace(
+        data[0], parts=np.array([[[10, 0, 20, 10], [10, 40, 20, 50]]], np.float32),
+        part_weights=np.array([[1, 0.5]], np.float32),
+    )
+    data = Dataset([sample], data.classes, ("head", "foot"))
+    (_, targets), = epoch(data.batches(1, model(data, parts=("foot", "tail", "head"), image_size=100)))
+    assert targets["parts"].shape == (1, 8, 3, 4)
+    np.testing.assert_allclose(targets["parts"][0, 0], [[10, 80, 20, 100], [0, 0, 0, 0], [10, 0, 20, 20]])
+    np.testing.assert_allclose(targets["part_weights"][0, 0], [0.5, 0, 1])
+    assert not targets["part_weights"][0, 1:].any()
+
+
+def test_photos_without_objects(one_photo):
+    data = one_photo([])
+    for training in (False, True):
+        (images, targets), = epoch(data.batches(1, model(data), training=training))
+        assert images.any()
+        assert (targets["labels"] == -1).all() and not targets["weights"].any()
+
+
+def test_more_objects_than_max_boxes_warn_and_lose_the_smallest(one_photo):
+    boxes = [[0, 0, 2 * i + 2, 10] for i in range(12)]
+    data = one_photo(boxes)
+    with pytest.warns(UserWarning, match=r"1 photos have more than max_boxes=5 .*up to 12"):
+        batches = data.batches(1, model(data), max_boxes=5)
+    (_, targets), = epoch(batches)
+    widths = np.sort(targets["boxes"][0, :, 2]) * 100 / 64
+    np.testing.assert_allclose(widths, [16, 18, 20, 22, 24], rtol=1e-5)
+    # What is left out is no background.
+    ignored = targets["ignore"][0]
+    assert (ignored[:, 2] > 0).sum() == 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.batches(1, model(data))
+
+
+# === Lengths and epochs ===
+
+
+def test_length_and_last_batch(shapes):
+    watching = shapes.batches(6, model(shapes))
+    assert len(watching) == 3 and [len(x) for x, _ in epoch(watching)] == [6, 6, 4]
+    training = shapes.batches(6, model(shapes), training=True)
+    assert len(training) == 2 and [len(x) for x, _ in epoch(training)] == [6, 6]
+    few = shapes[:4].batches(6, model(shapes), training=True)
+    assert len(few) == 1 and [len(x) for x, _ in epoch(few)] == [4]
+
+
+def test_an_epoch_shows_every_photo_once_in_an_order_of_its_own(shapes):
+    options = {"training": True, "augment": Augment.none()}
+    plain = np.concatenate([x for x, _ in epoch(shapes.batches(4, model(shapes)))])
+    order = []
+    for number in (0, 1, 2):
+        images = np.concatenate(
+            [x for x, _ in epoch(loader.batches(shapes, 4, model(shapes), epoch=number, **options))]
+        )
+        order.append([next(i for i, p in enumerate(plain) if np.array_equal(p, x)) for x in images])
+        assert sorted(order[-1]) == list(range(16))
+    assert len({tuple(o) for o in order}) == 3
+
+
+def test_endless_batches_are_the_epochs_one_after_the_other(shapes):
+    make = lambda number: shapes.batches(8, model(shapes), training=True, epoch=number)  # noqa: E731
+    endless = iter(make(3).endless())
+    found = [next(endless) for _ in range(6)]
+    assert same(found, epoch(make(3)) + epoch(make(4)) + epoch(make(5)))
+
+
+def test_endless_batches_go_on_from_their_state(shapes):
+    batches = shapes.batches(8, model(shapes), training=True)
+    first = iter(batches.endless())
+    [next(first) for _ in range(3)]
+    state, rest = first.get_state(), [next(first) for _ in range(2)]
+    second = iter(batches.endless())
+    second.set_state(state)
+    assert same([next(second) for _ in range(2)], rest)
+
+
+# === The seed decides ===
+
+
+def test_same_seed_same_batches(shapes):
+    make = lambda **options: epoch(shapes.batches(8, model(shapes), training=True, **options))  # noqa: E731
+    one = make(seed=1)
+    assert same(one, make(seed=1))
+    assert not same(one, make(seed=2))
+    assert not same(one, make(seed=1, epoch=1))
+
+
+@pytest.mark.parametrize("options", [{"threads": 1}, {"threads": 5}, {"workers": 2}])
+def test_threads_and_workers_do_not_change_the_batches(shapes, options):
+    make = lambda **options: epoch(shapes.batches(6, model(shapes), training=True, **options))  # noqa: E731
+    assert same(make(), make(**options))
+
+
+def test_augmentation_is_drawn_anew_for_every_epoch(one_photo):
+    data = one_photo([[10, 10, 60, 40]])
+    views = [epoch(data.batches(1, model(data), training=True, epoch=e))[0][0] for e in range(3)]
+    assert not same(views[0], views[1]) and not same(views[1], views[2])
+
+
+# === What is refused ===
+
+
+def test_wrong_sets_are_refused(shapes):
+    with pytest.raises(ValueError, match="holds no photos"):
+        shapes[:0].batches(4, model(shapes))
+    with pytest.raises(ValueError, match=r"the set's classes .* are not the model's \('person',\)"):
+        shapes.batches(4, model(shapes, classes=("person",)))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        shapes.batches(0, model(shapes))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_photo_is_named(one_photo, tmp_path, workers):
+    data = one_photo([[10, 10, 60, 40]])
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    with pytest.raises(Exception, match=r"a\.png"):
+        epoch(data.batches(1, model(data), workers=workers))
