@@ -94,10 +94,12 @@ def place(
     ignore = np.clip(photo.transform_boxes(sample.ignore, matrix), 0, size)
     ignore = np.concatenate([ignore, clipped[~keep]])
     ignore = ignore[_area(ignore) > 0]
-    parts = photo.transform_boxes(sample.parts[keep], matrix)
+    # A sample without parts says so by empty arrays, whatever the number of its boxes.
+    columns = sample.parts.shape[1]
+    parts = photo.transform_boxes(sample.parts.reshape(len(keep), columns, 4)[keep], matrix)
     parts_clipped = np.clip(parts, 0, size)
     seen = _area(parts_clipped) >= 0.5 * np.maximum(_area(parts), 1e-6)
-    part_weights = sample.part_weights[keep] * seen
+    part_weights = sample.part_weights.reshape(len(keep), columns)[keep] * seen
     return clipped[keep], sample.labels[keep], ignore, parts_clipped, part_weights.astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import warnings
 
 import grain
 import numpy as np
+from absl import flags
 
 from kerasdet import photo
 from kerasdet.data.augment import Augment, place
@@ -26,9 +27,10 @@ def batches(
         training: True shuffles, augments and drops a last incomplete batch.
         seed: the same seed gives the same batches, whatever the number of threads or workers.
         threads: threads that decode and warp; None takes 2. OpenCV works outside Python's lock.
-        workers: processes that each run `threads` threads; 0 stays in this process.
+        workers: processes that each run `threads` threads; 0 stays in this process. A script that
+            asks for them keeps its work under `if __name__ == "__main__":`.
         max_boxes: objects a photo is padded to; None takes what the set needs, at most 100. Photos
-            with more warn with their count, and lose their smallest objects.
+            with more warn with their count; their smallest objects become ignore regions.
         epoch: the first epoch's number; a resumed run continues with the order it would have had.
         augment: `Augment`; None takes the default for training and no change otherwise.
 
@@ -57,7 +59,7 @@ def batches(
     if (counts > max_boxes).any():
         warnings.warn(
             f"{(counts > max_boxes).sum()} photos have more than max_boxes={max_boxes} objects "
-            f"(up to {counts.max()}); their smallest objects are left out",
+            f"(up to {counts.max()}); their smallest objects are ignored",
             stacklevel=3,
         )
     prepare = Prepare(
@@ -95,7 +97,9 @@ class Prepare(grain.transforms.RandomMap):
         boxes, labels, ignore, parts, part_weights = place(sample, matrix, self.size, self.augment)
         if len(boxes) > self.max_boxes:
             sides = boxes[:, 2:] - boxes[:, :2]
-            largest = np.argsort(-sides.prod(-1), kind="stable")[: self.max_boxes]
+            order = np.argsort(-sides.prod(-1), kind="stable")
+            largest, rest = order[: self.max_boxes], order[self.max_boxes :]
+            ignore = np.concatenate([ignore, boxes[rest]])
             boxes, labels = boxes[largest], labels[largest]
             parts, part_weights = parts[largest], part_weights[largest]
         targets = {
@@ -150,11 +154,16 @@ class Batches(grain.IterDataset):
         if self.training:
             photos = photos.shuffle()
         photos = photos.random_map(self.prepare)
-        photos = photos.to_iter_dataset(
-            grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=4 * self.batch_size)
-        )
+        # Batched before it is read: so each thread or worker makes whole batches, and which photos a
+        # batch holds does not hang on their number.
         photos = photos.batch(self.batch_size, drop_remainder=self._drop_remainder)
+        photos = photos.to_iter_dataset(
+            grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=4 + self.threads)
+        )
         if self.workers:
+            if not flags.FLAGS.is_parsed():
+                # Grain's workers read command-line flags, which only an absl application parses.
+                flags.FLAGS.mark_as_parsed()
             photos = photos.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
         return photos
 
@@ -167,7 +176,7 @@ class Batches(grain.IterDataset):
 
 
 class EndlessBatches(grain.IterDataset):
-    """Epoch after epoch of `Batches`; while one ends the next is already being read."""
+    """Epoch after epoch of `Batches`, each in an order of its own."""
 
     def __init__(self, batches: Batches):
         super().__init__()

@@ -6,6 +6,7 @@ no anchors. From top to bottom: network, targets, losses, decoding.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import keras
@@ -114,7 +115,7 @@ class CSP(Detector):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
+        config = copy.deepcopy(config)  # Keras empties what it deserialises
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(
                 config["backbone"], custom_objects=custom_objects
