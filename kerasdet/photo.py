@@ -8,6 +8,7 @@ megapixels gives the same boxes in Python and on the phone.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 
@@ -57,9 +58,11 @@ def _read_file(path: str) -> np.ndarray:
         raise FileNotFoundError(f"{path}: no such photo")
     if os.path.isdir(path):
         raise ValueError(f"{path}: is a folder; give the path of a photo")
+    with open(path, "rb") as file:
+        data = file.read()
     try:
-        # Reads the header alone; the bomb check comes before a byte is decoded.
-        with Image.open(path) as header:
+        # Reads the header alone; the bomb check comes before a pixel is decoded.
+        with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
@@ -69,17 +72,17 @@ def _read_file(path: str) -> np.ndarray:
         raise ValueError(
             f"{path}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels; make it smaller"
         )
-    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
-    if image is None or _is_truncated(path):
+    image = None
+    if not _is_truncated(data):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
         raise ValueError(f"{path}: the image is truncated or damaged; replace or remove it")
     return image
 
 
-def _is_truncated(path: str) -> bool:
+def _is_truncated(data: bytes) -> bool:
     # OpenCV fills what is missing of a cut JPEG with grey and says nothing. A whole one has an end
     # mark (EOI) after its first scan; not at the very end, phones append films and depth maps.
-    with open(path, "rb") as file:
-        data = file.read()
     if not data.startswith(b"\xff\xd8"):
         return False
     # Thumbnails inside the header segments have ends of their own: walk over those by their lengths.
@@ -89,7 +92,7 @@ def _is_truncated(path: str) -> bool:
             at += 1
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return b"\xff\xd9" not in data[at:]
+    return data.find(b"\xff\xd9", at) < 0
 
 
 def square_matrix(height: int, width: int, size: int, resize: str = "stretch") -> np.ndarray:
