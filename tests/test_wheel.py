@@ -1,0 +1,86 @@
+"""The built wheel carries the shelf, and works installed elsewhere, without the checkout or network."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+OFFLINE = """
+import socket, sys
+def refuse(*_):
+    raise OSError("the network was asked for")
+socket.socket.connect = socket.getaddrinfo = refuse
+import kerasdet, numpy
+assert kerasdet.__file__.startswith(sys.prefix), kerasdet.__file__
+for name in sys.argv[1:]:
+    assert name in kerasdet.zoo.names(), kerasdet.zoo.names()
+    found = kerasdet.zoo.load(name).detect(numpy.zeros((48, 64, 3), numpy.uint8), score=0.0)
+    print(name, found.photo.shape, found.boxes.shape[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(shelf, tmp_path_factory):
+    """The wheel of this checkout, with the tests' tiny preset on the shelf besides its own."""
+    source = tmp_path_factory.mktemp("source")
+    junk = shutil.ignore_patterns("__pycache__")
+    for name in ("kerasdet", "zoo"):
+        shutil.copytree(ROOT / name, source / name, ignore=junk)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(shelf / "tiny_64_people", source / "zoo" / "tiny_64_people")
+    built = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", built, source]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(built.glob("kerasdet-*.whl"))
+
+
+def test_what_the_wheel_carries(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / "kerasdet").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in names
+    for file in ("card.json", "config.json", "labels.txt", "model.weights.h5"):
+        assert f"kerasdet/_zoo/tiny_64_people/{file}" in names
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"kerasdet"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    entry = next(name for name in names if name.endswith("entry_points.txt"))
+    assert b"kerasdet = kerasdet.cli:app" in zipfile.ZipFile(wheel).read(entry)
+
+
+def test_the_installed_wheel_detects_offline(wheel, tmp_path):
+    """Every preset that the wheel carries, in an environment of its own."""
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index",
+            "--no-deps", wheel,
+        ],
+        check=True,
+    )
+    # The dependencies are those of the tests; .pth files there (this checkout's among them) are not
+    # followed from here.
+    packages = next((environment / "lib").glob("python*/site-packages"))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    presets = ["tiny_64_people", *(path.parent.name for path in ROOT.glob("zoo/*/card.json"))]
+    clean = {
+        key: value for key, value in os.environ.items() if key not in ("KERASDET_ZOO", "PYTHONPATH")
+    }
+    result = subprocess.run(
+        [python, "-c", OFFLINE, *presets], cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [f"{name} (48, 64, 3) 4" for name in presets]
+    command = environment / "bin" / "kerasdet"
+    listed = subprocess.run([command, "zoo"], cwd=tmp_path, env=clean, capture_output=True, text=True)
+    assert listed.returncode == 0 and "tiny_64_people" in listed.stdout
