@@ -51,6 +51,7 @@ class Detector(keras.Model):
             "resize": resize, "max_detections": int(max_detections), "nms_iou": nms_iou,
         }
         self._loss_means: dict[str, keras.metrics.Mean] = {}
+        self._ema = None
         self._inference: dict = {}
 
     classes = property(lambda self: self._settings["classes"], doc="Names of the classes.")
@@ -221,7 +222,7 @@ class Detector(keras.Model):
         Raises:
             FileNotFoundError, ValueError: a photo cannot be read (see `kerasdet.photo.read`).
         """
-        single = isinstance(photos, (str, os.PathLike)) or getattr(photos, "ndim", None) == 3
+        single = isinstance(photos, (str, os.PathLike)) or getattr(photos, "ndim", 0) in (2, 3)
         todo = [photos] if single else list(photos)
         found = []
         for start in range(0, len(todo), batch_size):

@@ -37,7 +37,7 @@ def splat(profile_y, profile_x, labels, classes: int):
     """
     maps = []
     for label in range(classes):
-        rows = profile_y * ops.cast(labels == label, "float32")[..., None]
+        rows = profile_y * ops.cast(ops.equal(labels, label), "float32")[..., None]
         maps.append(ops.max(rows[..., :, None] * profile_x[..., None, :], axis=1))
     return ops.stack(maps, -1)
 
@@ -86,7 +86,7 @@ def owners(reach, sizes):
     size = ops.where(reached, sizes[..., None, None], float("inf"))
     smallest = ops.argmin(size, axis=1)
     number = ops.arange(reach.shape[1], dtype=smallest.dtype)[None, :, None, None]
-    return ops.cast(ops.logical_and(number == smallest[:, None], reached), "float32")
+    return ops.cast(ops.logical_and(ops.equal(number, smallest[:, None]), reached), "float32")
 
 
 def paint(owner, values):
