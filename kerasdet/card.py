@@ -204,6 +204,7 @@ def _check_values(card: Card, where: str):
 # === Tables ===
 
 _SCORE_COLUMNS = ("preset", "data", "photos", "precision", "AP", "AP50", "MR", "head AP50")
+_SUMMARY_COLUMNS = ("preset", "data", "photos", "AP50", "AP", "AP int8", "MR", "head AP50")
 _FILE_COLUMNS = ("preset", "input", "precision", "size", "latency", "machine")
 
 
@@ -231,9 +232,23 @@ def file_rows(cards) -> list[tuple[str, ...]]:
     ]
 
 
+def summary_rows(cards) -> list[tuple[str, ...]]:
+    """Cells of the README's table: one row a card and data set, in Keras and the AP of the int8 file."""
+    return [
+        (
+            card.name, row["data"], str(row["photos"]), _figure(row.get("AP50")),
+            _figure(row.get("AP")), _figure(card.figures(row["data"], "int8").get("AP")),
+            _figure(row.get("MR")), _figure(row.get("head_AP50")),
+        )
+        for card in cards
+        for row in card.scores
+        if row["precision"] == "keras"
+    ]
+
+
 def markdown(cards) -> str:
     """The tables of the README: what the presets score, and how large and fast their files are."""
-    tables = [(_SCORE_COLUMNS, score_rows(cards)), (_FILE_COLUMNS, file_rows(cards))]
+    tables = [(_SUMMARY_COLUMNS, summary_rows(cards)), (_FILE_COLUMNS, file_rows(cards))]
     return "\n\n".join(_markdown_table(columns, rows) for columns, rows in tables if rows)
 
 
@@ -250,10 +265,10 @@ def shelf_table(cards):
     """A `rich.table.Table` with one row a preset."""
     from rich.table import Table
 
-    table = Table("preset", "also", "finds", "input", "weights", "best score")
+    table = Table("preset", "also", "finds", "input", "weights", "score")
     for card in cards:
-        best = next((row for row in card.scores if row["precision"] == "keras"), None)
-        score = f"AP50 {_figure(best.get('AP50'))} on {best['data']}" if best else ""
+        first = next((row for row in card.scores if row["precision"] == "keras"), None)
+        score = f"AP50 {_figure(first.get('AP50'))} on {first['data']}" if first else ""
         finds = ", ".join(card.classes[:4]) + (" ..." if len(card.classes) > 4 else "")
         if card.parts:
             finds += f" (with {', '.join(card.parts)})"
