@@ -2,7 +2,13 @@
 
 import importlib
 
-_LAZY = {"EMA": "ema", "Checkpoint": "checkpoint", "Stage": "stages", "train": "run", "train_in_stages": "stages"}
+_LAZY = {
+    "EMA": "ema",
+    "Checkpoint": "checkpoint",
+    "Stage": "stages",
+    "train": "run",
+    "train_in_stages": "stages",
+}
 __all__ = list(_LAZY)
 
 

@@ -17,7 +17,10 @@ def levels(strides):
 @pytest.mark.parametrize("stride", [4, 8])
 @pytest.mark.parametrize(
     ("neck", "strides", "unused"),
-    [(deconv_neck, (4, 8, 16, 16), {4: {"P2"}, 8: {"P2"}}), (light_neck, (4, 8, 16, 32), {4: set(), 8: {"P2"}})],
+    [
+        (deconv_neck, (4, 8, 16, 16), {4: {"P2"}, 8: {"P2"}}),
+        (light_neck, (4, 8, 16, 32), {4: set(), 8: {"P2"}}),
+    ],
 )
 def test_shape_and_use_of_every_level(neck, strides, unused, stride):
     features = levels(strides)
@@ -37,7 +40,8 @@ def test_bilinear_upsampling_keeps_places():
     model = keras.Model(features, model_upsampled(features))
     p5 = np.zeros((1, 2, 2, 8), np.float32)
     p5[0, 1, 0] = 1
-    found = ops.convert_to_numpy(model({k: p5 if k == "P5" else np.zeros((1, *v.shape[1:])) for k, v in features.items()}))
+    maps = {k: p5 if k == "P5" else np.zeros((1, *v.shape[1:])) for k, v in features.items()}
+    found = ops.convert_to_numpy(model(maps))
     rows, columns = np.mgrid[:8, :8] + 0.5
     weight = found[0, ..., 0]
     centre = (weight * rows).sum() / weight.sum(), (weight * columns).sum() / weight.sum()
