@@ -13,13 +13,15 @@ class ParityError(RuntimeError):
 class Parity:
     """How an exported file agrees with the Keras detector on the same photos.
 
-    Boxes are compared that Keras or the file scores .3 or higher; for float precisions, the five
-    best of each photo as well. Two boxes match if they have one class and overlap by IoU .8.
+    Boxes that score .3 or higher are compared; for float precisions, the five best of each photo
+    as well. Two boxes match if they have one class and overlap by IoU .8.
     With raw heads there are no boxes, and `raw_error` is filled instead.
 
     Attributes:
         photos: how many, and `source`, which ("check_photos", "calibration" or "synthetic").
-        boxes: how many boxes were compared; matched: share of them that have a match, 0 to 1.
+        boxes: how many of Keras' boxes were compared.
+        matched: share of them that the file finds, or share of the file's that Keras finds,
+            whichever is lower, 0 to 1.
         score_difference, box_difference: largest over the matched boxes; in the square's pixels.
         mean_score_difference: mean over the matched boxes.
         ap, keras_ap: COCO AP of file and Keras on these photos, None without labels.
