@@ -91,7 +91,7 @@ def main(out: str | os.PathLike = "out") -> int:
     return 1 if wrong else 0
 
 
-def agreement(phone, path, photos: list[str], score: float = 0.3) -> tuple[float, float, int]:
+def agreement(phone, path, photos: list[str], score: float = 0.2) -> tuple[float, float, int]:
     """How far the same file differs between LiteRT and MediaPipe Tasks.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -222,7 +223,11 @@ class Detector(keras.Model):
         Raises:
             FileNotFoundError, ValueError: a photo cannot be read (see `kerasdet.photo.read`).
         """
-        single = isinstance(photos, (str, os.PathLike)) or getattr(photos, "ndim", 0) in (2, 3)
+        # What cannot be gone through is one photo too, or `photo.read` says why it is none.
+        single = (
+            isinstance(photos, (str, os.PathLike)) or not isinstance(photos, Iterable)
+            or getattr(photos, "ndim", 0) in (2, 3)
+        )
         todo = [photos] if single else list(photos)
         found = []
         for start in range(0, len(todo), batch_size):

@@ -339,6 +339,9 @@ def _halve(source: Path, target: Path):
     with h5py.File(source) as old, h5py.File(target, "w", track_order=False) as new:
 
         def copy(name, item):
+            # A compiled model saves its optimizer's state too, twice the size of the weights.
+            if name.split("/")[0] == "optimizer":
+                return
             if isinstance(item, h5py.Group):
                 group = new.require_group(name)
                 group.attrs.update(item.attrs)
