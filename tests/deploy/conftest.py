@@ -5,7 +5,8 @@ import os
 import pytest
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    collect_ignore_glob = ["test_*.py"]  # export is TensorFlow's; test_backend.py says so in a child
+    # Export is TensorFlow's. What other backends are told is tested from TensorFlow, in a child.
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
