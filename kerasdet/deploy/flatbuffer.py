@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 
 import numpy as np
 
@@ -24,9 +25,32 @@ def write(model) -> bytes:
     """Returns the `.tflite` bytes of a model tree; anything appended to the old file is gone."""
     import flatbuffers
 
+    for buffer in model.buffers:
+        buffer.Pack = functools.partial(_pack_aligned, buffer)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _pack_aligned(buffer, builder) -> int:
+    """Packs a buffer at a multiple of 16 bytes, as the schema asks for.
+
+    The generated classes leave that out; LiteRT then copies the weights at loading instead of mapping
+    them from the file.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = None
+    if buffer.data is not None and len(buffer.data):
+        content = np.asarray(buffer.data, np.uint8).tobytes()
+        builder.StartVector(1, len(content), 16)
+        builder.head -= len(content)
+        builder.Bytes[builder.head : builder.head + len(content)] = content
+        data = builder.EndVector()
+    schema.BufferStart(builder)
+    if data is not None:
+        schema.BufferAddData(builder, data)
+    return schema.BufferEnd(builder)
 
 
 def op_name(model, op) -> str:

@@ -98,7 +98,7 @@ def test_the_report_says_what_was_made_and_the_file_keeps_it(exported):
     assert json.dumps(kept)
 
 
-def test_a_float32_file_agrees_with_keras_to_the_issues_limits(exported):
+def test_a_float32_file_agrees_with_keras_within_its_limits(exported):
     parity = exported()[1].parity
     assert parity.source == "synthetic" and parity.boxes > 0
     assert parity.score_difference <= 0.001 and parity.box_difference <= 0.5

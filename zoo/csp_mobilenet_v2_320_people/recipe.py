@@ -19,7 +19,7 @@ import kerasdet
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, train_in_stages
 
-STAGES = Stage(224, 22, 16), Stage(320, 16, 16)
+STAGES = Stage(224, 20, 16), Stage(320, 13, 16)
 # Penn-Fudan photos that are not trained on: the ends of both of its places, Fudan and Penn.
 HELD_OUT = range(0, 8), range(112, 120)
 
