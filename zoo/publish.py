@@ -12,6 +12,7 @@ import argparse
 import csv
 import dataclasses
 import importlib.util
+import json
 import math
 import os
 import pathlib
@@ -87,7 +88,7 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
     for name, data in held_back.items():
         for precision, detector in detectors.items():
             found = detector.evaluate_detections(data)
-            figures = {k: round(found[k], 4) for k in FIGURES if k in found and not math.isnan(found[k])}
+            figures = _figures(found)
             scores.append(
                 {
                     "data": name, "photos": len(data), "precision": precision, "command": command,
@@ -96,6 +97,24 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
             )
             print(name, precision, figures, flush=True)
     return scores, speeds
+
+
+def ablation(preset: str, run: pathlib.Path, recipe, photos: int) -> list[dict]:
+    """Score rows of the recipe's short runs, one an arm."""
+    stage = recipe.ABLATION[0]
+    return [
+        {
+            "data": f"people, {arm}, only {stage.epochs} epochs at {stage.image_size} px",
+            "photos": photos, "precision": "keras",
+            "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": machine(),
+            **_figures(found),
+        }
+        for arm, found in json.loads((run / "ablation.json").read_text()).items()
+    ]
+
+
+def _figures(found: dict) -> dict:
+    return {k: round(found[k], 4) for k in FIGURES if k in found and not math.isnan(found[k])}
 
 
 def curve(log: pathlib.Path) -> list[dict]:
@@ -139,6 +158,10 @@ def main():
     scores, speeds = measure(options.preset, train, held_back)
     card = dataclasses.replace(kerasdet.zoo.card(options.preset), scores=scores, latency=speeds)
     if options.run:
+        if (options.run / "ablation.json").exists():
+            card = dataclasses.replace(card, scores=scores + ablation(
+                options.preset, options.run, recipe, len(held_back["people"])
+            ))
         card.write(folder)
         from skimage import data as photos
 
