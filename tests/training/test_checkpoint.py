@@ -1,0 +1,114 @@
+"""A run that was killed and goes on is the run that was not killed."""
+
+import keras
+import numpy as np
+import pytest
+from harness import SHAPES, tiny_backbone
+from keras import ops
+
+from kerasdet.models.csp import CSP
+from kerasdet.training import EMA, Checkpoint
+
+
+class Killed(Exception):
+    pass
+
+
+class KillIn(keras.callbacks.Callback):
+    """Stops the process, as it were, in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch and batch == 1:
+            raise Killed
+
+
+EPOCHS, BATCH = 4, 4
+
+
+def build(seed=0):
+    keras.utils.set_random_seed(seed)
+    detector = CSP(SHAPES, backbone=tiny_backbone(), image_size=64, stride=8, target="dense", channels=16)
+    steps = EPOCHS * 4
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    detector.compile(keras.optimizers.AdamW(rate, clipnorm=10.0))
+    return detector
+
+
+def train(detector, data, path, extra=()):
+    ema = EMA(0.999)
+    checkpoint = Checkpoint(path, ema)
+    start = checkpoint.restore(detector)
+    batches = data.batches(BATCH, detector, training=True, epoch=start, threads=2)
+    detector.fit(
+        batches, epochs=EPOCHS, initial_epoch=start, verbose=0, callbacks=[ema, checkpoint, *extra]
+    )
+    return start
+
+
+def weights(detector):
+    return [ops.convert_to_numpy(v) for v in detector.weights]
+
+
+def test_a_killed_run_ends_as_one_that_was_not(shapes, tmp_path):
+    """With augmentation, weight averages, a rate schedule and Adam's moments."""
+    whole = build()
+    assert train(whole, shapes, tmp_path / "whole.npz") == 0
+
+    with pytest.raises(Killed):
+        train(build(), shapes, tmp_path / "killed.npz", [KillIn(2)])
+    resumed = build(seed=5)  # another process: other weights, until they are restored
+    assert train(resumed, shapes, tmp_path / "killed.npz") == 2
+
+    for variable, a, b in zip(whole.weights, weights(whole), weights(resumed), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4, err_msg=variable.path)
+    # What training would go on with is the same as well.
+    with np.load(tmp_path / "whole.npz") as a, np.load(tmp_path / "killed.npz") as b:
+        assert set(a) == set(b) and int(a["epoch"]) == EPOCHS
+        for key in a:
+            np.testing.assert_allclose(a[key], b[key], atol=1e-5, rtol=1e-3, err_msg=key)
+        # The model is left with the averages, the file keeps the run's own weights too.
+        assert any(not np.allclose(a[f"weight_{i}"], w) for i, w in enumerate(weights(whole)))
+
+
+def test_nothing_is_restored_where_there_is_no_file(tmp_path):
+    detector = build()
+    before = weights(detector)
+    assert Checkpoint(tmp_path / "none.npz").restore(detector) == 0
+    for a, b in zip(before, weights(detector), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def small(width, path=None):
+    x = keras.Input((2,))
+    m = keras.Model(x, keras.layers.Dense(width)(x))
+    m.compile("adam", loss="mse")
+    if path is not None:
+        values = np.ones((2, 2), np.float32), np.ones((2, width), np.float32)
+        m.fit(*values, verbose=0, callbacks=[Checkpoint(path)])
+    return m
+
+
+def test_without_an_average(tmp_path):
+    trained = small(3, tmp_path / "a.npz")
+    other = small(3)
+    assert Checkpoint(tmp_path / "a.npz").restore(other) == 1
+    for a, b in zip(weights(trained), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_checkpoint_of_another_model_is_refused(tmp_path):
+    small(3, tmp_path / "a.npz")
+    other = small(4)
+    before = weights(other)
+    with pytest.raises(ValueError, match=r"a\.npz: is the checkpoint of another model"):
+        Checkpoint(tmp_path / "a.npz").restore(other)
+    for a, b in zip(before, weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
