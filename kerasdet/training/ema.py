@@ -60,7 +60,8 @@ class EMA(keras.callbacks.Callback):
         if self._own is None and self.averages is not None:
             self._own = self.own_weights()
             for variable, average in zip(self.variables(), self.averages, strict=True):
-                variable.assign(average)
+                # A copy: JAX gives the buffers of a model's weights away in its next step.
+                variable.assign(np.array(keras.ops.convert_to_numpy(average)))
 
     def _swap_out(self):
         if self._own is not None:
