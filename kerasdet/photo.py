@@ -17,8 +17,9 @@ import numpy as np
 RESIZES = ("stretch", "letterbox")
 # The colour beyond the photo's border (letterbox, zooming out): ImageNet's mean, RGB.
 BORDER = (124, 116, 104)
-# A header may promise any size; a photo beyond this is refused before it is decoded.
-MAX_PIXELS = 200_000_000
+# A header may promise any size; a photo beyond this is refused before it is decoded. OpenCV samples
+# photos of less than 2^15 pixels a side.
+MAX_PIXELS, MAX_SIDE = 200_000_000, 32_000
 
 
 def read(photo) -> np.ndarray:
@@ -68,9 +69,10 @@ def _read_file(path: str) -> np.ndarray:
         raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise ValueError(
-            f"{path}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels; make it smaller"
+            f"{path}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels "
+            "a side; make it smaller"
         )
     image = None
     if not _is_truncated(data):
@@ -142,7 +144,27 @@ def to_square(image: np.ndarray, size: int, resize: str = "stretch") -> tuple[np
         The square (size, size, 3) uint8, and the matrix (2, 3) from photo to square.
     """
     matrix = square_matrix(image.shape[0], image.shape[1], size, resize)
+    if resize == "stretch":
+        return _stretch(image, size), matrix
     return warp(image, matrix, size), matrix
+
+
+def _stretch(image: np.ndarray, size: int) -> np.ndarray:
+    """The square as MediaPipe Tasks makes it, to the last bit.
+
+    MediaPipe samples with OpenCV's fixed-point warp: positions are rounded to 32nds of a pixel, and the
+    border is repeated. A single grey level can move a peak between two cells that are all but equal, so
+    `warp`, which interpolates exactly, would not do.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    x = np.rint(np.arange(size) * (width / size) * 32).astype(np.int64)
+    y = np.rint(np.arange(size) * (height / size) * 32).astype(np.int64)
+    whole = np.stack(np.meshgrid(x >> 5, y >> 5), -1).astype(np.int16)
+    fraction_x, fraction_y = np.meshgrid(x & 31, y & 31)
+    fraction = (fraction_y * 32 + fraction_x).astype(np.uint16)
+    return cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -98,6 +98,6 @@ def test_mediapipe_finds_the_same_boxes(exported, precision):
             corners = [box.origin_x, box.origin_y, box.origin_x + box.width,
                        box.origin_y + box.height]
             assert np.abs(ours.boxes[row] - corners).max() <= 2
-            assert abs(ours.scores[row] - found.categories[0].score) <= 0.02
+            assert abs(ours.scores[row] - found.categories[0].score) <= 1e-4
             assert ours.names[row] == found.categories[0].category_name
     detector.close()
