@@ -112,6 +112,10 @@ class Detector(keras.Model):
         callbacks = list(callbacks or [])
         if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
             callbacks.insert(0, EMA(self._ema))
+        if _is_batches(x):
+            for callback in callbacks:
+                if isinstance(callback, EMA) and not callback.images:
+                    callback.images = x.some_images()
         validation = kwargs.get("validation_data")
         if _is_batches(validation):
             kwargs.setdefault("validation_steps", len(validation))

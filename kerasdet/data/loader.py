@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import grain
@@ -169,6 +170,11 @@ class Batches(grain.IterDataset):
 
     def __iter__(self):
         return iter(self.epoch_dataset(self.epoch))
+
+    def some_images(self, count: int = 128) -> list[np.ndarray]:
+        """About `count` pictures as training sees them, in batches: always the same ones."""
+        first = itertools.islice(self.epoch_dataset(0), max(1, count // self.batch_size))
+        return [images for images, _ in first]
 
     def endless(self) -> EndlessBatches:
         """All epochs from `epoch` on, one after the other, without end."""

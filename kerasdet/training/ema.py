@@ -5,19 +5,24 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from kerasdet.training.batch_norm import measure_statistics
+
 
 class EMA(keras.callbacks.Callback):
     """Keeps an average of the weights; evaluates and leaves the model with it.
 
     After every step, average = m * average + (1 - m) * weight, with m = min(momentum, (1 + t) / (10 + t))
-    at step t, so that a short run is not held back by the weights it started from. The statistics of
-    batch normalisation are averaged like weights: today's statistics do not fit the weights of some
-    hundred steps ago, and boxes came out several percent too small with them. Whenever the model
+    at step t, so that a short run is not held back by the weights it started from. Whenever the model
     is evaluated (validation inside `fit`, callbacks at the end of an epoch, after training) it holds the
-    averages; while it trains, its own weights. Put it before callbacks that evaluate.
+    averages, with batch-norm statistics measured for them (see `measure_statistics`); while it trains,
+    its own weights. Put it before callbacks that evaluate.
 
     Args:
         momentum: upper bound of m; CSP takes 0.999 ("mean teacher").
+
+    Attributes:
+        images: batches of images to measure batch-norm statistics on; `Detector.fit` fills it from its
+            training set. Where it is empty, the statistics are averaged like weights.
 
     Source: CSP (Liu et al. 2019), section 4.2; Tarvainen and Valpola 2017.
     """
@@ -28,6 +33,7 @@ class EMA(keras.callbacks.Callback):
             raise ValueError(f"momentum is {momentum}; give a number between 0 and 1, such as 0.999")
         self.momentum = momentum
         self.steps = 0
+        self.images: list[np.ndarray] = []
         self.averages: list[np.ndarray] | None = None
         self._own: list[np.ndarray] | None = None
 
@@ -62,6 +68,7 @@ class EMA(keras.callbacks.Callback):
             for variable, average in zip(self.variables(), self.averages, strict=True):
                 # A copy: JAX gives the buffers of a model's weights away in its next step.
                 variable.assign(np.array(keras.ops.convert_to_numpy(average)))
+            measure_statistics(self.model, self.images)
 
     def _swap_out(self):
         if self._own is not None:

@@ -71,15 +71,17 @@ def train_in_stages(
         if start == 0 and previous is not None:
             start = Checkpoint(previous, average).restore(model)
         end = done + stage.epochs
+        batches = train.batches(stage.batch_size, model, training=True, epoch=start)
         if start < end:
             log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
             model.fit(
-                train.batches(stage.batch_size, model, training=True, epoch=start),
-                epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
+                batches, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
                 callbacks=[average, checkpoint, *callbacks, log],
             )
         elif average.averages is not None:
+            # The stage was complete when the run was killed.
             average.set_model(model)
+            average.images = batches.some_images()
             average.on_train_end()
         done, previous = end, checkpoint.path
     return model

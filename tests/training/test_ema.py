@@ -97,3 +97,25 @@ def test_statistics_of_batch_norm_are_averaged_too():
 def test_wrong_momentum_is_told(momentum):
     with pytest.raises(ValueError, match=f"momentum is {momentum}"):
         EMA(momentum)
+
+
+def test_batch_norm_statistics_are_those_of_the_averaged_weights():
+    """Of the batches in `images`, by hand; frozen batch norms keep theirs."""
+    rng = np.random.default_rng(0)
+    x = keras.Input((4,))
+    frozen = keras.layers.BatchNormalization(name="frozen", trainable=False)
+    y = keras.layers.Dense(3, use_bias=False, name="dense")(frozen(x))
+    m = keras.Model(x, keras.layers.BatchNormalization(name="norm", momentum=0.97)(y))
+    m.compile(keras.optimizers.SGD(0.5), loss="mse")
+    ema = EMA(0.9)
+    ema.images = [rng.normal(2, 3, (8, 4)).astype(np.float32) for _ in range(3)]
+    m.fit(rng.normal(size=(16, 4)), rng.normal(size=(16, 3)), epochs=3, verbose=0, callbacks=[ema])
+    kernel = ops.convert_to_numpy(m.get_layer("dense").kernel)
+    np.testing.assert_allclose(kernel, ops.convert_to_numpy(ema.averages[4]), rtol=1e-6)
+    # The frozen norm starts as (x - 0) / sqrt(1 + epsilon) and stays so.
+    seen = [images / np.sqrt(1 + frozen.epsilon) @ kernel for images in ema.images]
+    norm = m.get_layer("norm")
+    np.testing.assert_allclose(norm.moving_mean, np.mean([s.mean(0) for s in seen], 0), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, np.mean([s.var(0) for s in seen], 0), rtol=1e-4)
+    assert norm.momentum == 0.97
+    np.testing.assert_array_equal(frozen.moving_mean, np.zeros(4))
