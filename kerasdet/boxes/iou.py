@@ -34,7 +34,9 @@ def pairwise_iou(a, b):
     """
     a, b = ops.expand_dims(a, -2), ops.expand_dims(b, -3)
     shared = _intersection(a, b)
-    return shared / ops.maximum(area(a) + area(b) - shared, EPSILON)
+    # By subtractions alone: inside a model, Keras on TensorFlow takes the sum of (1, n, 1) and (1, 1, n)
+    # for a bias, and adds it along the wrong axis.
+    return shared / ops.maximum(area(a) - (shared - area(b)), EPSILON)
 
 
 def giou(a, b):

@@ -28,7 +28,8 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = 16):
     """
     count = boxes.shape[1]
     overlap = pairwise_iou(boxes, boxes) > iou_threshold
-    same = ops.expand_dims(labels, -1) == ops.expand_dims(labels, -2)
+    # Not "==": between Keras' symbolic tensors that is Python's identity, and so False.
+    same = ops.equal(ops.expand_dims(labels, -1), ops.expand_dims(labels, -2))
     order = ops.arange(count)
     before = order[None, :] < order[:, None]
     # drops[b, i, j] = 1: box j, if it is kept, drops box i.

@@ -1,5 +1,6 @@
 """Suppression against the sequential algorithm, written out, and against TensorFlow's own."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -57,6 +58,17 @@ def test_keeps_what_tensorflow_keeps():
         rows = np.flatnonzero((labels == label) & (scores > 0))
         theirs = tf.image.non_max_suppression(boxes[rows], scores[rows], len(rows), 0.5).numpy()
         np.testing.assert_array_equal(rows[np.sort(theirs)], rows[found[rows] == 1])
+
+
+def test_keeps_the_same_inside_a_model():
+    """Symbolic tensors compare differently from real ones."""
+    boxes, scores, labels = crowd(4)
+    inputs = [
+        keras.Input((100, 4)), keras.Input((100,)), keras.Input((100,), dtype="int32")
+    ]
+    model = keras.Model(inputs, greedy_keep(*inputs, 0.5))
+    found = ops.convert_to_numpy(model([boxes[None], scores[None], labels[None]]))[0]
+    np.testing.assert_array_equal(np.flatnonzero(found), sequential(boxes, scores, labels, 0.5))
 
 
 def test_a_dropped_box_does_not_drop_others():
