@@ -1,6 +1,7 @@
 """`import kerasdet` is light, and every public name is there."""
 
 import importlib
+import pathlib
 import subprocess
 import sys
 
@@ -43,6 +44,14 @@ def test_every_public_name_is_there():
         for name in module.__all__:
             assert getattr(module, name) is not None
     assert set(kerasdet.__all__) <= set(dir(kerasdet))
+
+
+@pytest.mark.parametrize("package", ["data", "deploy", "metrics", "training"])
+def test_no_module_takes_the_place_of_a_public_name(package):
+    """An import of a module puts it into its package, in front of the package's `__getattr__`."""
+    package = importlib.import_module(f"kerasdet.{package}")
+    files = {file.stem for file in pathlib.Path(package.__file__).parent.iterdir()}
+    assert not files & set(package.__all__)
 
 
 def test_load_is_of_files_and_zoo_load_of_names():

@@ -25,7 +25,7 @@ from rich.console import Console
 
 import kerasdet
 from kerasdet.card import card_tables
-from kerasdet.deploy.export import latency
+from kerasdet.deploy.exporter import latency
 from kerasdet.deploy.litert import Runner
 
 SHELF = pathlib.Path(__file__).parent

@@ -6,7 +6,7 @@ Nothing heavy is imported until it is used: `LiteRTDetector` needs neither Keras
 import importlib
 
 _HOMES = {
-    "export": "export",
+    "export": "exporter",
     "ExportReport": "report",
     "ParityError": "report",
     "ConversionError": "convert",
@@ -20,8 +20,6 @@ __all__ = sorted(_HOMES)
 def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module 'kerasdet.deploy' has no attribute {name!r}")
-    # `export` is both a module and the function in it: the import binds the module to this
-    # package's namespace, the line below puts the function in its place.
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

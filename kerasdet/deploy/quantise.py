@@ -41,7 +41,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
         from ai_edge_quantizer.utils import qsv_utils
     except ImportError as error:
         raise ImportError(
-            "int8 needs ai-edge-quantizer; install it with: pip install 'kerasdet[export]'"
+            "int8 needs ai-edge-quantizer; install it: pip install ai-edge-quantizer"
         ) from error
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]

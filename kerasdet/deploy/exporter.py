@@ -72,7 +72,7 @@ def export(
         ParityError: file and Keras disagree.
     """
     path = Path(path)
-    is_file = path.suffix == ".tflite"
+    is_file = path.suffix.lower() == ".tflite"
     _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
     _check_backend()
     _check_path(path, is_file, overwrite)
