@@ -89,7 +89,8 @@ def _hush():
 
     def one_line(message, category, filename, lineno, file=None, line=None):
         # Of all the libraries below, only what is said to the user.
-        if issubclass(category, UserWarning) and "kerasdet" in Path(filename).parts:
+        # Not by the name alone: a checkout called kerasdet holds all libraries in its .venv/.
+        if issubclass(category, UserWarning) and Path(__file__).parent in Path(filename).parents:
             _warn("warning", str(message))
 
     warnings.showwarning = one_line

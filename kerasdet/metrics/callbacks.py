@@ -13,7 +13,7 @@ class CocoMetrics(keras.callbacks.Callback):
     `History`, `CSVLogger`, `EarlyStopping(monitor="val_AP", mode="max")`, `ModelCheckpoint` and the
     progress bar see "val_AP", "val_AP50", "val_MR" and so on, like any validation metric. Keras
     calls callbacks in the order of the list, so put this one before those that read its figures
-    and after one that swaps averaged weights in (`keras.callbacks.SwapEMAWeights`).
+    and after one that swaps averaged weights in (`kerasdet.training.EMA`; `fit` puts its own first).
 
     Args:
         dataset: the held-back photos, a sequence of `Sample`.
