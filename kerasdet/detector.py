@@ -45,6 +45,8 @@ class Detector(keras.Model):
         nms_iou=0.5, name=None,
     ):
         super().__init__(inputs, outputs, name=name)
+        _check_names("classes", classes)
+        _check_names("parts", parts)
         if resize not in photos_.RESIZES:
             raise ValueError(f"resize is {resize!r}; give one of {', '.join(photos_.RESIZES)}")
         self._settings = {
@@ -282,6 +284,13 @@ class Detector(keras.Model):
         from kerasdet import deploy
 
         return deploy.export(self, path, **options)
+
+
+def _check_names(kind: str, names):
+    if isinstance(names, str):
+        raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
+    if len(set(names)) != len(tuple(names)):
+        raise ValueError(f"{kind} {tuple(names)} names one twice; each must have its own name")
 
 
 def _is_batches(x) -> bool:

@@ -301,6 +301,8 @@ def test_part_loss_by_hand(dense):
         ({"image_size": 100}, "image_size is 100; give a multiple of 32"),
         ({"target": "dense", "aspect_ratio": 0.41}, "leave aspect_ratio out"),
         ({"resize": "crop"}, "resize is 'crop'"),
+        ({"classes": "cat"}, r"classes is the text 'cat'; give a list of names, such as \['cat'\]"),
+        ({"classes": ("cat", "cat")}, "names one twice"),
     ],
 )
 def test_wrong_options_are_told(option, message):
