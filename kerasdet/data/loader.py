@@ -65,7 +65,7 @@ def batches(
         )
     prepare = Prepare(
         size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
-        max_ignore=int(min(MAX_BOXES, _round_up(regions.max()))),
+        max_ignore=_round_up(regions.max()),
         part_columns=tuple(
             dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
         ),

@@ -108,6 +108,13 @@ def test_more_objects_than_max_boxes_warn_and_lose_the_smallest(one_photo):
         data.batches(1, model(data))
 
 
+def test_every_ignore_region_is_kept(one_photo):
+    regions = np.array([[i % 90, 0, i % 90 + 5, 10] for i in range(150)], np.float32)
+    data = one_photo([[0, 0, 50, 50]], ignore=regions)
+    (_, targets), = epoch(data.batches(1, model(data)))
+    assert (targets["ignore"][0, :, 2] > 0).sum() == 150
+
+
 # === Lengths and epochs ===
 
 
