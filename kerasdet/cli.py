@@ -215,8 +215,8 @@ def find_photos(arguments: list[str]) -> list[Path]:
             found += inside
         elif path.exists():
             found.append(path)
-        elif matches := sorted(glob.glob(argument, recursive=True)):
-            found += [Path(match) for match in matches if Path(match).is_file()]
+        elif matches := [p for p in map(Path, sorted(glob.glob(argument, recursive=True))) if p.is_file()]:
+            found += matches
         else:
             raise FileNotFoundError(f"{argument}: no such photo, folder or pattern")
     return list(dict.fromkeys(found))

@@ -245,12 +245,16 @@ def _read_config(folder: Path):
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the preset's configuration is missing")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        registered, config = values["class"], values["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error!r}); fetch the preset again") from error
     _register_detectors()
-    detector_class = keras.saving.get_registered_object(values["class"])
+    detector_class = keras.saving.get_registered_object(registered)
     if detector_class is None:
-        raise ValueError(f"{path}: there is no detector {values['class']!r} in this kerasdet")
-    return detector_class, values["config"]
+        raise ValueError(f"{path}: there is no detector {registered!r} in this kerasdet")
+    return detector_class, config
 
 
 def _register_detectors():

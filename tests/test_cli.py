@@ -112,6 +112,8 @@ def test_photos_are_found_by_path_folder_and_pattern(photos):
     assert cli.find_photos([str(photos / "**" / "*.png")]) == [b]
     with pytest.raises(FileNotFoundError, match=r"gone\*\.jpg: no such photo, folder or pattern"):
         cli.find_photos([str(photos / "gone*.jpg")])
+    with pytest.raises(FileNotFoundError, match=r"inn\*: no such photo, folder or pattern"):
+        cli.find_photos([str(photos / "inn*")])
     (photos / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: no photos in this folder"):
         cli.find_photos([str(photos / "empty")])

@@ -153,6 +153,10 @@ def test_a_configuration_of_another_detector_is_refused(own):
     edit(own / "config.json", **{"class": "kerasdet>Nothing"})
     with pytest.raises(ValueError, match="no detector 'kerasdet>Nothing'"):
         kerasdet.load(own)
+    for text in ('{"class": ', "{}"):
+        (own / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="config.json: damaged"):
+            kerasdet.load(own)
 
 
 # === Saving ===

@@ -45,7 +45,12 @@ class LiteRTDetector:
                 "export it with outputs='boxes' or 'detections' to run it here"
             )
         with open(path, "rb") as file:
-            self._runner = Runner(file.read(), threads)
+            data = file.read()
+        try:
+            self._runner = Runner(data, threads)
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.path}: LiteRT cannot run it ({reason}); is it complete?") from error
         self.resize = self.about.get("resize", "stretch")
         self.parts = self.about.get("parts", ()) if self.outputs == "boxes" else ()
         self._names = tuple(self.about.get("output_names", CONTRACT))

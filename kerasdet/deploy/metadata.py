@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def read_metadata(path) -> dict:
         tuple, empty where the file has no labels) and `normalization` ((mean, std) or None).
 
     Raises:
-        FileNotFoundError, ValueError: no such file; not a `.tflite` file.
+        FileNotFoundError, ValueError: no such file; not a `.tflite` file, or one that is cut off.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,7 +85,10 @@ def read_metadata(path) -> dict:
         return about
     texts = [t for n, t in sorted(files.items()) if n.endswith(".txt") and "label" in n.lower()]
     classes = tuple(texts[0].splitlines()) if texts else ()
-    return {"classes": classes, "normalization": _read_normalization(data)}
+    try:
+        return {"classes": classes, "normalization": _read_normalization(data)}
+    except (struct.error, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: damaged or cut off; make or fetch the file again") from error
 
 
 # --- Writing -------------------------------------------------------------------------------------

@@ -64,6 +64,11 @@ def test_raw_files_and_other_files_are_refused(exported, tmp_path):
     bare.write_bytes(flatbuffer.write(flatbuffer.read(exported(outputs="raw")[0].read_bytes())))
     with pytest.raises(ValueError, match="four are needed"):
         deploy.LiteRTDetector(bare)
+    whole = exported()[0].read_bytes()
+    for kept in (40, len(whole) // 2, len(whole) * 4 // 5):
+        (tmp_path / "cut.tflite").write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match="cut.tflite: (damaged or cut off|LiteRT cannot run it)"):
+            deploy.LiteRTDetector(tmp_path / "cut.tflite")
 
 
 def test_a_foreign_file_without_labels_has_numbers_for_names(exported, tmp_path):
