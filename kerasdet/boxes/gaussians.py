@@ -42,21 +42,6 @@ def splat(profile_y, profile_x, labels, classes: int):
     return ops.stack(maps, -1)
 
 
-def cell_mask(rows, columns, labels, height: int, width: int, classes: int):
-    """Marks one cell an object.
-
-    Args:
-        rows, columns: (batch, n) int32 cell of each object, clipped to the map.
-        labels: (batch, n) int32, -1 in padding rows.
-
-    Returns:
-        (batch, height, width, classes) float32, 1 in the objects' cells and 0 elsewhere.
-    """
-    row = ops.one_hot(ops.clip(rows, 0, height - 1), height)
-    column = ops.one_hot(ops.clip(columns, 0, width - 1), width)
-    return splat(row, column, labels, classes)
-
-
 def region_mask(boxes, height: int, width: int):
     """Cells whose middle lies in any of the boxes.
 
