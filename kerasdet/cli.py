@@ -315,6 +315,7 @@ def evaluate(
         split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
     dataset = data_.load(data, split=split)
     detector = zoo_.load_file(model)
+    dataset = _known_to(detector, dataset)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
     table = Table("figure", "value")
     for name, value in found.items():
@@ -323,6 +324,16 @@ def evaluate(
     console = Console()
     console.print(f"{model} on {dataset.name}, {len(dataset)} photos", markup=False, highlight=False)
     console.print(table)
+
+
+def _known_to(detector, dataset):
+    """The set with the classes that the detector knows; says which it leaves out."""
+    known = [name for name in dataset.classes if name in detector.classes]
+    if known and len(known) < len(dataset.classes):
+        others = ", ".join(name for name in dataset.classes if name not in known)
+        _warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
+        return dataset.select(*known)
+    return dataset
 
 
 # === export ===

@@ -43,11 +43,12 @@ def main(out: str | os.PathLike = "out") -> int:
     found = model.detect(photos.astronaut(), score=0.3)
     found.draw().save(out / "astronaut.jpg")
     say(f"   {found!r}")
-
-    say("[bold]2  Fine-tuning on drawn scenes[/bold]")
     folder = out / "scenes"
     train = scenes.write_scenes(folder, SCENES, seed=1)
     val = scenes.write_scenes(folder, HELD_OUT, seed=1, split="val")
+    model.detect(val[0].path).draw().save(out / "scene_before.jpg")
+
+    say("[bold]2  Fine-tuning on drawn scenes[/bold]")
     model = kerasdet.zoo.load("csp", classes=train.classes)
     before = model.evaluate_detections(val)
     start = time.perf_counter()
@@ -56,7 +57,7 @@ def main(out: str | os.PathLike = "out") -> int:
     minutes = (time.perf_counter() - start) / 60
     after = model.evaluate_detections(val)
     model.save(out / "mine.keras")
-    model.detect(val[0].path).draw().save(out / "scene.jpg")
+    model.detect(val[0].path).draw().save(out / "scene_after.jpg")
 
     say("[bold]3  A file for the phone[/bold]")
     report = model.export(out / "mine.tflite", precision="int8", calibration=train, overwrite=True)
@@ -74,7 +75,7 @@ def main(out: str | os.PathLike = "out") -> int:
     table.add_row("AP on drawn scenes, preset as it comes", f"{before['AP']:.3f}")
     table.add_row(f"AP after {minutes:.1f} minutes of fine-tuning", f"{after['AP']:.3f}")
     table.add_row("AP of the int8 file", f"{on_file['AP']:.3f}")
-    table.add_row("size of the int8 file", f"{report.size / 2**20:.1f} MiB")
+    table.add_row("size of the int8 file", f"{report.size / 1e6:.1f} MB")
     table.add_row(f"latency, {report.threads} threads of this CPU", f"{report.latency_ms:.1f} ms")
     table.add_row(
         f"LiteRT and MediaPipe on {boxes} boxes differ by at most", f"{pixels:.2f} px, {score:.3f} score"

@@ -14,7 +14,7 @@ from kerasdet import photo as photos_
 from kerasdet.boxes.peaks import take
 from kerasdet.boxes.suppression import greedy_keep
 from kerasdet.detections import Detections
-from kerasdet.training.ema import EMA
+from kerasdet.ema import EMA
 
 DEPTHS = ("raw", "boxes", "detections")
 

@@ -92,9 +92,10 @@ class Prepare(grain.transforms.RandomMap):
         base = photo.square_matrix(image.shape[0], image.shape[1], self.size, self.resize)
         changed = self.augment != Augment.none()
         matrix = self.augment.matrix(sample, base, self.size, rng) if changed else base
-        square = photo.warp(image, matrix, self.size)
         if changed:
-            square = self.augment.light(square, rng)
+            square = self.augment.light(photo.warp(image, matrix, self.size), rng)
+        else:
+            square, _ = photo.to_square(image, self.size, self.resize)
         boxes, labels, ignore, parts, part_weights = place(sample, matrix, self.size, self.augment)
         if len(boxes) > self.max_boxes:
             sides = boxes[:, 2:] - boxes[:, :2]
@@ -171,7 +172,7 @@ class Batches(grain.IterDataset):
     def __iter__(self):
         return iter(self.epoch_dataset(self.epoch))
 
-    def some_images(self, count: int = 128) -> list[np.ndarray]:
+    def some_images(self, count: int = 64) -> list[np.ndarray]:
         """About `count` pictures as training sees them, in batches: always the same ones."""
         first = itertools.islice(self.epoch_dataset(0), max(1, count // self.batch_size))
         return [images for images, _ in first]

@@ -260,10 +260,11 @@ def _export_folder(detector, path, check, options, on_parity) -> ExportReport:
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         folder = Path(work) / "saved_model"
         names = saved_model.save(detector, folder, options["outputs"], options["input_dtype"])
-        found, shapes = saved_model.run(folder, check.squares, names)
+        found, shapes, milliseconds = saved_model.run(folder, check.squares, names)
         result = _judge(detector, found, check, options["outputs"], "float32", path, on_parity)
         report = ExportReport(
-            path=str(path), **options, output_shapes=shapes, size=0, parity=result
+            path=str(path), **options, output_shapes=shapes, size=0, parity=result,
+            latency_ms=milliseconds, threads=os.cpu_count() or 1,
         )
         about = describe(detector, names, options, path.name) | {"report": _numbers(report)}
         metadata.write_beside(folder, about)

@@ -163,7 +163,7 @@ def to_detections(found: dict, detector, matrix, photo_size, score, nms_iou) -> 
         nms_iou: overlap above which the lower of two boxes of a class is dropped; None keeps all.
     """
     scores = np.asarray(found["scores"])
-    labels = np.asarray(found["classes"]).astype(np.int32)
+    labels = np.rint(found["classes"]).astype(np.int32)
     boxes = np.asarray(found["boxes_rel_yxyx"])
     rows = np.flatnonzero((scores > 0) & (scores >= score))
     rows = rows[np.argsort(-scores[rows], kind="stable")]

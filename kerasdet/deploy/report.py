@@ -50,8 +50,7 @@ class ExportReport:
         precision, outputs, input_dtype: as asked for.
         output_shapes: name -> shape, in the file's order.
         size: bytes.
-        latency_ms: median of one inference on this machine's CPU with `threads` threads; None for a
-            SavedModel.
+        latency_ms: median of one inference on this machine's CPU with `threads` threads.
         parity: see `Parity`.
         operators: LiteRT operator -> how often it stands in the file, most frequent first.
         scales: for int8, tensor in which eight bits end -> size of its quantisation step.

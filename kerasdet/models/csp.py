@@ -43,6 +43,8 @@ class CSP(Detector):
         classes: names of the classes; the paper has one.
         backbone: a name for `backbones.build`, or a keras.Model with outputs P2, P3, P4, P5.
         backbone_weights: "imagenet", a file, or None (random).
+        freeze_bn: a named backbone's batch norms keep their statistics, as ImageNet weights want it; False
+            for a backbone that starts from random weights.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, a multiple of 32.
         stride: pixels of the square a cell of the heads; the paper takes 4 and tries 2, 8 and 16.
@@ -65,9 +67,10 @@ class CSP(Detector):
     """
 
     def __init__(
-        self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_until=None,
-        image_size=320, stride=4, neck="light", channels=None, target="paper", aspect_ratio=None,
-        parts=(), resize="stretch", max_detections=100, nms_iou=0.5, candidates=100, name=None,
+        self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
+        freeze_until=None, image_size=320, stride=4, neck="light", channels=None, target="paper",
+        aspect_ratio=None, parts=(), resize="stretch", max_detections=100, nms_iou=0.5, candidates=100,
+        name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -83,8 +86,8 @@ class CSP(Detector):
         body = backbone
         if isinstance(backbone, str):
             body = backbones.build(
-                backbone, weights=backbone_weights, image_size=image_size, freeze_until=freeze_until,
-                output_stride=16 if neck == "deconv" else 32,
+                backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
+                freeze_until=freeze_until, output_stride=16 if neck == "deconv" else 32,
             )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -99,8 +102,9 @@ class CSP(Detector):
         self.cells = image_size // stride
         self.candidates = min(candidates, self.cells**2 * len(classes))
         self._config = {
-            "classes": list(classes), "backbone": backbone, "freeze_until": freeze_until,
-            "image_size": image_size, "stride": stride, "neck": neck, "channels": channels,
+            "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
+            "freeze_until": freeze_until, "image_size": image_size, "stride": stride, "neck": neck,
+            "channels": channels,
             "target": target, "aspect_ratio": aspect_ratio, "parts": list(parts), "resize": resize,
             "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
         }

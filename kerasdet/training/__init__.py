@@ -3,16 +3,16 @@
 import importlib
 
 _LAZY = {
-    "EMA": "ema",
-    "Checkpoint": "checkpoint",
-    "Stage": "stages",
-    "train": "run",
-    "train_in_stages": "stages",
+    "EMA": "kerasdet.ema",
+    "Checkpoint": "kerasdet.training.checkpoint",
+    "Stage": "kerasdet.training.stages",
+    "train": "kerasdet.training.run",
+    "train_in_stages": "kerasdet.training.stages",
 }
 __all__ = list(_LAZY)
 
 
 def __getattr__(name: str):
     if name in _LAZY:
-        return getattr(importlib.import_module(f"kerasdet.training.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'kerasdet.training' has no attribute {name!r}")

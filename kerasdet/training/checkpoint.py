@@ -7,7 +7,7 @@ import os
 import keras
 import numpy as np
 
-from kerasdet.training.ema import EMA
+from kerasdet.ema import EMA
 
 
 class Checkpoint(keras.callbacks.Callback):

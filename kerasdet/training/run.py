@@ -14,9 +14,9 @@ import keras
 
 from kerasdet import data as data_
 from kerasdet import zoo
+from kerasdet.ema import EMA
 from kerasdet.metrics import CocoMetrics
 from kerasdet.training.checkpoint import Checkpoint
-from kerasdet.training.ema import EMA
 
 # Share of the photos that are trained on where the set has no validation split.
 TRAIN_SHARE = 0.9

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 
 import keras
 
+from kerasdet.ema import EMA
 from kerasdet.training.checkpoint import Checkpoint
-from kerasdet.training.ema import EMA
+
+WARMUP_STEPS, WEIGHT_DECAY = 300, 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Stage:
 
 def train_in_stages(
     build: Callable[[int, bool], keras.Model], stages: Sequence[Stage], train, folder, *,
-    rate: float = 1e-3, weight_decay: float = 1e-3, warmup_steps: int = 300, ema: float = 0.999,
-    callbacks: Sequence[keras.callbacks.Callback] = (), steps_per_epoch: int | None = None,
+    rate: float = 1e-3, callbacks: Sequence[keras.callbacks.Callback] = (),
+    steps_per_epoch: int | None = None,
 ):
     """Trains a detector at one size after another under a single cosine schedule.
 
@@ -42,10 +44,8 @@ def train_in_stages(
         stages: what to train.
         train: the `Dataset`.
         folder: gets a checkpoint a stage and `log.csv`.
-        rate: highest learning rate of AdamW, after a linear warm-up; a cosine takes it to 1 % of that.
-        weight_decay: of AdamW; gradients are clipped to norm 10.
-        warmup_steps: length of the warm-up.
-        ema: upper bound of the weight average's momentum.
+        rate: highest learning rate of AdamW, after a linear warm-up of 300 steps; a cosine takes it to
+            1 % of that. Gradients are clipped to norm 10.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
 
@@ -56,17 +56,17 @@ def train_in_stages(
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(len(train) // stage.batch_size * stage.epochs for stage in stages)
     schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 100, max(1, total - warmup_steps), alpha=0.01, warmup_target=rate,
-        warmup_steps=warmup_steps,
+        rate / 100, max(1, total - WARMUP_STEPS), alpha=0.01, warmup_target=rate,
+        warmup_steps=WARMUP_STEPS,
     )
     done, previous, model = 0, None, None
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
         model = build(stage.image_size, previous is None)
         model.compile(
-            keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=10.0), ema=ema
+            keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=10.0)
         )
-        average = EMA(ema)
-        checkpoint = Checkpoint(folder / f"checkpoint_{stage.image_size}.npz", average)
+        average = EMA()
+        checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
         start = checkpoint.restore(model)
         if start == 0 and previous is not None:
             start = Checkpoint(previous, average).restore(model)
@@ -76,7 +76,8 @@ def train_in_stages(
             log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
             model.fit(
                 batches, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
-                callbacks=[average, checkpoint, *callbacks, log],
+                # The checkpoint comes last: an epoch that it holds is in the log.
+                callbacks=[average, *callbacks, log, checkpoint],
             )
         elif average.averages is not None:
             # The stage was complete when the run was killed.

@@ -21,17 +21,24 @@ def measure_statistics(model: keras.Model, images: Sequence) -> None:
     Source: Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3 (PreciseBN): the mean over
     batches of each batch's statistics.
     """
-    norms = [
-        layer for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
-    if not norms or not len(images):
-        return
+    norms = [norm for norm in _batch_norms(model) if norm.trainable]
     usual = [norm.momentum for norm in norms]
-    for count, batch in enumerate(images):
-        for norm in norms:
-            # Makes the running average the plain mean of the batches so far.
-            norm.momentum = count / (count + 1)
-        model(batch, training=True)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
+    try:
+        for count, batch in enumerate(images if norms else ()):
+            for norm in norms:
+                # Makes the running average the plain mean of the batches so far.
+                norm.momentum = count / (count + 1)
+            model(batch, training=True)
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+
+
+def _batch_norms(model) -> list:
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            found.append(layer)
+        elif isinstance(layer, keras.Model):
+            found += _batch_norms(layer)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from kerasdet.training.batch_norm import measure_statistics
+from kerasdet.layers.batch_norm import measure_statistics
 
 
 class EMA(keras.callbacks.Callback):
