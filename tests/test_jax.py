@@ -1,0 +1,59 @@
+"""The same tests on JAX, in processes of their own: Keras settles on one backend when imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jax")
+ROOT = Path(__file__).parents[1]
+TESTS = ["test_losses.py", "boxes", "models", "test_detector.py", "training/test_ema.py"]
+# What says nothing about the backend, and takes long because JAX compiles every shape anew.
+LEFT_OUT = "named_backbone or mixed_precision or wrong_options or kept_by_default or goes_on_training"
+
+
+def on_jax(*command, **variables):
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **variables}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_models_losses_and_fit():
+    folder = Path(__file__).parent
+    tests = [str(folder / name) for name in TESTS]
+    result = on_jax("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", f"not ({LEFT_OUT})", *tests)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+
+
+WITHOUT_TENSORFLOW = '''
+import sys
+
+
+class Missing:
+    """Every import of it fails, as where it is not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name)
+
+
+sys.meta_path.insert(0, Missing())
+import numpy as np
+from kerasdet.data.scenes import write_scenes
+from kerasdet.models.csp import CSP
+data = write_scenes(sys.argv[1], 2, size=(64, 64))
+model = CSP(data.classes, backbone="mobilenet_v2_0.35", image_size=64, channels=8, parts=data.parts)
+model.compile()
+model.fit(data.batches(2, model, training=True), verbose=0)
+print(len(model.detect(np.zeros((64, 64, 3), np.uint8), score=0.0)) > 0)
+model.save(sys.argv[1] + "/model.keras")
+'''
+
+
+def test_training_does_not_need_tensorflow(tmp_path):
+    result = on_jax("-c", WITHOUT_TENSORFLOW, str(tmp_path))
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.strip().endswith("True")
