@@ -13,7 +13,7 @@ from kerasdet.deploy.report import Parity
 
 MATCH_IOU = 0.8
 SURE = 0.3  # what scores this is compared at every precision
-BEST = 5  # so many of each photo are compared in float, whatever they score
+BEST = 5  # so many of each photo are compared in float32, whatever they score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def compare(
             for name in keras[0]
         }
         return Parity(**common, raw_error=errors)
-    best = 0 if precision == "int8" else BEST
+    best = BEST if precision == "float32" else 0
     counts, pairs = np.zeros(4, int), []
     for ours, theirs in zip(keras, exported, strict=True):
         found, of_photo = _match(ours, theirs, best, detector.image_size)
