@@ -274,7 +274,7 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
     ] = None,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-4,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     seed: Annotated[int, typer.Option()] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")

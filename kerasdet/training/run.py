@@ -35,7 +35,7 @@ def train(
     epochs: int = 20,
     batch_size: int = 16,
     image_size: int | None = None,
-    rate: float = 5e-4,
+    rate: float = 3e-4,
     seed: int = 0,
     resume: bool = False,
     callbacks=(),
