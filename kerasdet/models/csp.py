@@ -47,7 +47,7 @@ class CSP(Detector):
             for a backbone that starts from random weights.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, a multiple of 32.
-        stride: pixels of the square a cell of the heads; the paper takes 4 and tries 2, 8 and 16.
+        stride: pixels of the square a cell of the heads: 4, the paper's, or 8, which is faster.
         neck: "deconv", the paper's, or "light", for phones: depthwise convolutions and bilinear
             upsampling.
         channels: of the features that the heads share; the paper's 256.
