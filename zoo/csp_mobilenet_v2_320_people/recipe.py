@@ -4,7 +4,7 @@
         --out runs/people
 
 DATA holds people/ (CrowdHuman ODGT with fbox and hbox), pennfudan/ and voc12/ (COCO json). A run that
-was killed goes on when the same command is given again. Most epochs run at 224 px, the last at 320 px:
+was killed goes on when the same command is given again. Half of the epochs run at 224 px, half at 320 px:
 the network is convolutional, and small photos train twice as fast. With --ablation it trains two short
 runs instead, with and without the head part, and writes their scores to OUT/ablation.json.
 """
