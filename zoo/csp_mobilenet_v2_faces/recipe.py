@@ -16,7 +16,7 @@ import kerasdet
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, train_in_stages
 
-STAGES = Stage(224, 12, 16), Stage(320, 7, 16)
+STAGES = Stage(224, 12, 16), Stage(320, 5, 16)
 
 
 CARD = {
