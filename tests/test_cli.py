@@ -252,7 +252,7 @@ def test_train_evaluate_and_train_on(scenes, tmp_path):
     output = run("train", data, *options)
     assert "epoch 1/1: loss" in output and "best: epoch 1" in output
     settings = json.loads((out / "config.json").read_text())["settings"]
-    assert (settings["epochs"], settings["batch_size"], settings["rate"]) == (1, 4, 5e-4)
+    assert (settings["epochs"], settings["batch_size"], settings["rate"]) == (1, 4, 3e-4)
     assert "error: " in (again := run("train", data, *options, code=2)) and "not empty" in again
     assert "best: epoch 1" in run("train", data, *options, "--resume")
     output = run("evaluate", out / "best.keras", data, "--split", "train")
