@@ -263,9 +263,14 @@ def _figure(value) -> str:
 
 def shelf_table(cards):
     """A `rich.table.Table` with one row a preset."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("preset", "also", "finds", "input", "weights", "score")
+    cards = list(cards)
+    # A name that is cut off cannot be typed: its column keeps its width on any terminal.
+    longest = max((len(card.name) for card in cards), default=0)
+    table = Table(
+        Column("preset", min_width=longest), "also", "finds", "input", "weights", "score"
+    )
     for card in cards:
         first = next((row for row in card.scores if row["precision"] == "keras"), None)
         score = f"AP50 {_figure(first.get('AP50'))} on {first['data']}" if first else ""
