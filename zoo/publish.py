@@ -152,7 +152,7 @@ def main():
         card["training"] = dict(
             recipe.CARD["training"], device=machine(), hours=options.hours,
             epochs=sum(stage.epochs for stage in recipe.STAGES), curve=points,
-            command=recipe.__doc__.split("\n\n")[1].strip().replace("\\\n       ", ""),
+            command=" ".join(recipe.__doc__.split("\n\n")[1].split()),
         )
         kerasdet.zoo.save_preset(model, folder, card)
     scores, speeds = measure(options.preset, train, held_back)
