@@ -57,13 +57,13 @@ def light_neck(features: dict, stride: int, channels: int):
     p5 = _upsample(lateral["P5"], 4, "neck_P5_up")
     p4 = _upsample(lateral["P4"], 2, "neck_P4_up")
     x = layers.Concatenate(name="neck_join")([lateral["P3"], p4, p5])
-    x = _separable(x, channels, 5, "neck_block1")
-    x = _separable(x, channels, 5, "neck_block2")
+    x = separable(x, channels, 5, "neck_block1")
+    x = separable(x, channels, 5, "neck_block2")
     if stride == 8:
         return x
     x = _upsample(x, 2, "neck_up")
     x = layers.Concatenate(name="neck_join2")([_lateral(features["P2"], 32, "neck_P2"), x])
-    return _separable(x, channels, 3, "neck_block3")
+    return separable(x, channels, 3, "neck_block3")
 
 
 def _lateral(x, channels, name):
@@ -72,7 +72,18 @@ def _lateral(x, channels, name):
     return layers.ReLU(6.0, name=f"{name}_lateral_relu")(x)
 
 
-def _separable(x, channels, kernel, name):
+def separable(x, channels, kernel, name):
+    """A depthwise convolution and a 1x1 one, each with batch norm and ReLU6 (MobileNet's block).
+
+    Args:
+        x: (batch, h, w, c).
+        channels: of the result.
+        kernel: side of the depthwise convolution in cells.
+        name: prefix of the layers' names.
+
+    Returns:
+        (batch, h, w, channels).
+    """
     x = layers.DepthwiseConv2D(kernel, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
     x = layers.BatchNormalization(name=f"{name}_depthwise_bn")(x)
     x = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(x)

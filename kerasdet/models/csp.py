@@ -17,7 +17,7 @@ from kerasdet.boxes import gaussians
 from kerasdet.boxes.iou import area, giou
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
-from kerasdet.layers.necks import deconv_neck, light_neck
+from kerasdet.layers.necks import deconv_neck, light_neck, separable
 from kerasdet.losses import penalty_reduced_focal, smooth_l1
 
 NECKS = {"deconv": deconv_neck, "light": light_neck}
@@ -56,6 +56,8 @@ class CSP(Detector):
         aspect_ratio: None predicts height and width; a number (0.41 for pedestrians in the paper)
             predicts the height alone, the width is aspect_ratio times that.
         parts: names of further boxes of the same object, such as ("head",).
+        head_blocks: separable 5x5 convolutions of its own that the centre, the box and each part have
+            before their 1x1 convolutions; the paper has none.
         resize, max_detections, nms_iou: see `Detector`.
         candidates: peaks that are decoded.
 
@@ -69,8 +71,8 @@ class CSP(Detector):
     def __init__(
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
         freeze_until=None, image_size=320, stride=4, neck="light", channels=None, target="paper",
-        aspect_ratio=None, parts=(), resize="stretch", max_detections=100, nms_iou=0.5, candidates=100,
-        name=None,
+        aspect_ratio=None, parts=(), head_blocks=0, resize="stretch", max_detections=100, nms_iou=0.5,
+        candidates=100, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -92,7 +94,9 @@ class CSP(Detector):
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = NECKS[neck](body(images), stride, channels)
-        outputs = _heads(features, classes, parts, image_size, stride, aspect_ratio)
+        outputs = _heads(
+            features, classes, parts, image_size, stride, aspect_ratio, head_blocks, channels
+        )
         super().__init__(
             images, outputs, classes=classes, image_size=image_size, parts=parts, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,
@@ -104,8 +108,8 @@ class CSP(Detector):
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "stride": stride, "neck": neck,
-            "channels": channels,
-            "target": target, "aspect_ratio": aspect_ratio, "parts": list(parts), "resize": resize,
+            "channels": channels, "target": target, "aspect_ratio": aspect_ratio, "parts": list(parts),
+            "head_blocks": head_blocks, "resize": resize,
             "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
         }
         weights = PAPER_WEIGHTS if target == "paper" else DENSE_WEIGHTS
@@ -358,22 +362,33 @@ def _mean(values, weight):
     return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1.0)
 
 
-def _heads(features, classes, parts, image_size, stride, aspect_ratio) -> dict:
+def _heads(
+    features, classes, parts, image_size, stride, aspect_ratio, blocks, channels
+) -> dict:
     """The 1x1 convolutions of section 3.2, and a pair of them for each part."""
 
-    def head(channels, name, bias=0.0):
+    def branch(name):
+        x = features
+        for number in range(1, blocks + 1):
+            x = separable(x, channels, 5, f"head_{name}_block{number}")
+        return x
+
+    def head(x, channels, name, bias=0.0):
         return layers.Conv2D(
             channels, 1, bias_initializer=keras.initializers.Constant(bias),
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name=f"head_{name}",
-        )(features)
+        )(x)
 
     # The first guess of a side is a quarter of the square; that of a centre, one cell in a hundred.
+    box = branch("box")
+    side = math.log(image_size / 4 / stride)
     outputs = {
-        "center_logits": head(len(classes), "center", -math.log(99.0)),
-        "scale": head(1 if aspect_ratio else 2, "scale", math.log(image_size / 4 / stride)),
-        "offset": head(2, "offset"),
+        "center_logits": head(branch("center"), len(classes), "center", -math.log(99.0)),
+        "scale": head(box, 1 if aspect_ratio else 2, "scale", side),
+        "offset": head(box, 2, "offset"),
     }
     for part in parts:
-        outputs[f"{part}_scale"] = head(2, f"{part}_scale", math.log(0.25))
-        outputs[f"{part}_offset"] = head(2, f"{part}_offset")
+        x = branch(part)
+        outputs[f"{part}_scale"] = head(x, 2, f"{part}_scale", math.log(0.25))
+        outputs[f"{part}_offset"] = head(x, 2, f"{part}_offset")
     return outputs
