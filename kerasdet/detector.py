@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Iterable
@@ -30,7 +31,8 @@ class Detector(keras.Model):
     - `heads(raw)`: the dict of head tensors as they are exported (probabilities, not logits);
     - `decode(heads)`: candidates, a dict of `boxes` (batch, K, 4) xyxy pixels of the square, `scores`
       (batch, K) falling, `labels` (batch, K) int32 and, with parts, `parts` (batch, K, P, 4);
-    - `loss_parts(targets, raw)`: dict of named float32 scalars, whose sum is the loss.
+    - `loss_parts(targets, raw)`: dict of named float32 scalars, whose sum is the loss;
+    - `_config`: its constructor's arguments, of values that json can hold, and a backbone.
 
     Args:
         inputs, outputs: of the functional graph.
@@ -55,6 +57,8 @@ class Detector(keras.Model):
             "classes": tuple(classes), "image_size": int(image_size), "parts": tuple(parts),
             "resize": resize, "max_detections": int(max_detections), "nms_iou": nms_iou,
         }
+        # The arguments of a subclass's constructor, which the subclass puts here.
+        self._config: dict = {}
         self._loss_means: dict[str, keras.metrics.Mean] = {}
         self._ema = None
         self._inference: dict = {}
@@ -76,6 +80,21 @@ class Detector(keras.Model):
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
         raise NotImplementedError
+
+    def get_config(self):
+        config = dict(self._config, name=self.name)
+        if isinstance(config.get("backbone"), keras.Model):
+            config["backbone"] = keras.saving.serialize_keras_object(config["backbone"])
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = copy.deepcopy(config)  # Keras empties what it deserialises
+        if isinstance(config.get("backbone"), dict):
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
+        return cls(**config)
 
     # === Training ===
 

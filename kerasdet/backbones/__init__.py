@@ -69,6 +69,19 @@ def build(
     return model
 
 
+def resolve(backbone, weights=None, **options):
+    """The backbone that a detector is given: a name is built, a model is taken as it is.
+
+    backbone: a name for `build`, or a `keras.Model` whose outputs are {"P2", "P3", "P4", "P5"}.
+    weights, options: of `build`; they say nothing about a model.
+
+    Returns a `keras.Model` as `build` does.
+    """
+    if isinstance(backbone, str):
+        return build(backbone, weights=weights, **options)
+    return backbone
+
+
 def _find(name: str):
     """The function that plans `name` and its options; a width is the name's numeric suffix."""
     match = re.fullmatch(r"(?P<family>.+?)(?:_(?P<width>\d*\.?\d+))?", name)

@@ -6,7 +6,6 @@ no anchors. From top to bottom: network, targets, losses, decoding.
 
 from __future__ import annotations
 
-import copy
 import math
 
 import keras
@@ -85,12 +84,10 @@ class CSP(Detector):
         if target == "dense" and aspect_ratio is not None:
             raise ValueError("dense targets learn height and width; leave aspect_ratio out")
         channels = channels or {"deconv": 256, "light": 96}[neck]
-        body = backbone
-        if isinstance(backbone, str):
-            body = backbones.build(
-                backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
-                freeze_until=freeze_until, output_stride=16 if neck == "deconv" else 32,
-            )
+        body = backbones.resolve(
+            backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
+            freeze_until=freeze_until, output_stride=16 if neck == "deconv" else 32,
+        )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = NECKS[neck](body(images), stride, channels)
@@ -114,21 +111,6 @@ class CSP(Detector):
         }
         weights = PAPER_WEIGHTS if target == "paper" else DENSE_WEIGHTS
         self.track_losses(*weights, *(["part_loss"] if parts else []))
-
-    def get_config(self):
-        config = dict(self._config, name=self.name)
-        if not isinstance(config["backbone"], str):
-            config["backbone"] = keras.saving.serialize_keras_object(config["backbone"])
-        return config
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = copy.deepcopy(config)  # Keras empties what it deserialises
-        if isinstance(config["backbone"], dict):
-            config["backbone"] = keras.saving.deserialize_keras_object(
-                config["backbone"], custom_objects=custom_objects
-            )
-        return cls(**config)
 
     # === Targets ===
 
