@@ -375,7 +375,9 @@ def _calibration(path: str):
     """A data set where there are annotations, photos otherwise."""
     from kerasdet import data as data_
 
-    return data_.load(path) if data_.splits(path) else find_photos([path])
+    if Path(path).suffix.lower() not in PHOTO_SUFFIXES and data_.splits(path):
+        return data_.load(path)
+    return find_photos([path])
 
 
 # === zoo ===

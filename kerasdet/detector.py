@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -256,12 +255,7 @@ class Detector(keras.Model):
         Raises:
             FileNotFoundError, ValueError: a photo cannot be read (see `kerasdet.photo.read`).
         """
-        # What cannot be gone through is one photo too, or `photo.read` says why it is none.
-        single = (
-            isinstance(photos, (str, os.PathLike)) or not isinstance(photos, Iterable)
-            or getattr(photos, "ndim", 0) in (2, 3)
-        )
-        todo = [photos] if single else list(photos)
+        todo, single = photos_.listed(photos)
         found = []
         for start in range(0, len(todo), batch_size):
             found += self._detect_batch(todo[start : start + batch_size], score, batch_size, keep_photo)

@@ -51,6 +51,20 @@ def read(photo) -> np.ndarray:
     return array
 
 
+def listed(photos) -> tuple[list, bool]:
+    """One photo or many, as `detect` takes them, as a list; and whether it was one.
+
+    Args:
+        photos: what `read` takes, or something to go through that gives such.
+    """
+    # What cannot be gone through is one photo too, or `read` says why it is none.
+    one = (
+        isinstance(photos, (str, os.PathLike)) or not isinstance(photos, Iterable)
+        or getattr(photos, "ndim", 0) in (2, 3)
+    )
+    return ([photos] if one else list(photos)), one
+
+
 def _read_file(path: str) -> np.ndarray:
     import cv2
     from PIL import Image, UnidentifiedImageError
@@ -65,6 +79,7 @@ def _read_file(path: str) -> np.ndarray:
         # Reads the header alone; the bomb check comes before a pixel is decoded.
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
+            kind = header.format
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
@@ -78,7 +93,10 @@ def _read_file(path: str) -> np.ndarray:
     if not _is_truncated(data):
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise ValueError(f"{path}: the image is truncated or damaged; replace or remove it")
+        raise ValueError(
+            f"{path}: the {kind} image is truncated or damaged, or of a kind that OpenCV cannot decode; "
+            "replace it, or save it as JPEG or PNG"
+        )
     return image
 
 

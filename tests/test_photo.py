@@ -71,7 +71,7 @@ def test_truncated_jpeg_is_refused(tmp_path, kept):
     path = tmp_path / "cut.jpg"
     data = jpeg(path)
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ValueError, match=r"cut\.jpg: the image is truncated or damaged"):
+    with pytest.raises(ValueError, match=r"cut\.jpg: the JPEG image is truncated or damaged"):
         photo.read(path)
 
 

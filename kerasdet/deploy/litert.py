@@ -105,9 +105,9 @@ class LiteRTDetector:
         Returns:
             `Detections` of the photo, or a list of them for a list.
         """
-        if not isinstance(photos, (list, tuple)):
-            return self._detect(photos, score, keep_photo)
-        return [self._detect(photo, score, keep_photo) for photo in photos]
+        todo, single = photos_.listed(photos)
+        found = [self._detect(photo, score, keep_photo) for photo in todo]
+        return found[0] if single else found
 
     def _detect(self, photo, score, keep_photo) -> Detections:
         picture = photos_.read(photo)

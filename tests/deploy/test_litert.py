@@ -18,7 +18,9 @@ def test_it_finds_what_keras_finds(detector, exported, outputs):
     runner = deploy.LiteRTDetector(exported(outputs=outputs)[0], threads=1)
     assert (runner.classes, runner.image_size, runner.resize) == (CLASSES, 96, "stretch")
     pictures = [photo(seed, scale)[0] for seed, scale in ((0, 1), (1, 2), (2, 5))]
-    for ours, keras_ in zip(runner.detect(pictures), detector.detect(pictures), strict=True):
+    for ours, keras_ in zip(
+        runner.detect(iter(pictures)), detector.detect(iter(pictures)), strict=True
+    ):
         assert len(ours) > 0
         np.testing.assert_allclose(ours.boxes, keras_.boxes, atol=0.01)
         np.testing.assert_allclose(ours.scores, keras_.scores, atol=1e-4)

@@ -5,8 +5,8 @@
 
 DATA holds people/ (CrowdHuman ODGT with fbox and hbox), pennfudan/ and voc12/ (COCO json). A run that
 was killed goes on when the same command is given again. The first epochs run at 224 px, the others at
-320 px: the network is convolutional, and small photos train twice as fast. With --ablation it trains two short
-runs instead, with and without the head part, and writes their scores to OUT/ablation.json.
+320 px: the network is convolutional, and small photos train twice as fast. With --ablation it trains two
+short runs instead, with and without the head part, and writes their scores to OUT/ablation.json.
 """
 
 import argparse
