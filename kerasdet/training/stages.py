@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
@@ -32,7 +32,7 @@ class Stage:
 def train_in_stages(
     build: Callable[[int, bool], keras.Model], stages: Sequence[Stage], train, folder, *,
     rate: float = 1e-3, callbacks: Sequence[keras.callbacks.Callback] = (),
-    steps_per_epoch: int | None = None,
+    steps_per_epoch: int | None = None, batches: Mapping | None = None,
 ):
     """Trains a detector at one size after another under a single cosine schedule.
 
@@ -48,6 +48,7 @@ def train_in_stages(
             1 % of that. Gradients are clipped to norm 10.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
+        batches: further arguments of `Dataset.batches`, the same in every stage.
 
     Returns:
         The last stage's detector with the averaged weights.
@@ -71,18 +72,20 @@ def train_in_stages(
         if start == 0 and previous is not None:
             start = Checkpoint(previous, average).restore(model)
         end = done + stage.epochs
-        batches = train.batches(stage.batch_size, model, training=True, epoch=start)
+        photos = train.batches(
+            stage.batch_size, model, training=True, epoch=start, **(batches or {})
+        )
         if start < end:
             log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
             model.fit(
-                batches, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
+                photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
                 # The checkpoint comes last: an epoch that it holds is in the log.
                 callbacks=[average, *callbacks, log, checkpoint],
             )
         elif average.averages is not None:
             # The stage was complete when the run was killed.
             average.set_model(model)
-            average.images = batches.some_images()
+            average.images = photos.some_images()
             average.on_train_end()
         done, previous = end, checkpoint.path
     return model

@@ -1,0 +1,92 @@
+"""What every recipe of the shelf does: read its arguments, train in stages, save, print scores.
+
+A recipe, `zoo/<preset>/recipe.py`, holds what is its own:
+
+- its docstring, whose second paragraph is the command that trains it;
+- `CARD`, what a card says that no run can know, and `STAGES`;
+- `sets(folder)` -> training set, {name: held-back set}; the first of these is watched while training;
+- `build(size, weights)` -> detector.
+
+`zoo/publish.py` reads the same names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+
+from kerasdet.metrics import CocoMetrics
+from kerasdet.training.stages import Stage, train_in_stages
+
+
+def run(
+    doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float, every: int = 1,
+    batches: Mapping | None = None, ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
+    argv: Sequence[str] | None = None,
+):
+    """Trains as the command line says; this is what a recipe ends with.
+
+    Arguments of the command: --data, the folder that `sets` reads; --backbone, the file of the starting
+    weights; --out, the run's folder; --steps, an epoch's steps, to try a recipe out; and, with
+    `ablation`, --ablation. The same command again goes on with a run that was killed. The folder then
+    holds `model.keras`, with the averaged weights, and `log.csv`; with --ablation, `ablation.json` and
+    a folder for each arm.
+
+    Args:
+        doc: the recipe's docstring.
+        sets: folder -> training set, {name: held-back set}; the first is evaluated while training.
+        build: (image_size, weights) -> detector; weights is the file of --backbone for the first
+            stage's detector and None for the others, which take over what was learned.
+        stages: what to train.
+        rate: highest learning rate, see `train_in_stages`.
+        every: epochs from one evaluation to the next.
+        batches: further arguments of `Dataset.batches`, such as an `augment` of its own.
+        ablation: stages, and name of an arm -> its `build`. With --ablation every arm is trained from
+            the same seed, and scored on the first held-back set.
+        argv: the command's arguments; None takes the process's.
+
+    Returns:
+        The trained detector; None after --ablation.
+    """
+    options = _arguments(doc, argv, ablation is not None)
+    train, held_back = sets(options.data)
+    watched = next(iter(held_back.values()))
+
+    def train_on(build, stages, folder, callbacks=()):
+        keras.utils.set_random_seed(0)
+        return train_in_stages(
+            lambda size, fresh: build(size, options.backbone if fresh else None), stages, train, folder,
+            rate=rate, callbacks=callbacks, steps_per_epoch=options.steps, batches=batches,
+        )
+
+    if ablation and options.ablation:
+        short, arms = ablation
+        scores = {}
+        for name, build_arm in arms.items():
+            model = train_on(build_arm, short, options.out / name.replace(" ", "_"))
+            scores[name] = model.evaluate_detections(watched)
+            print(name, scores[name], flush=True)
+        (options.out / "ablation.json").write_text(json.dumps(scores, indent=1))
+        return None
+    model = train_on(build, stages, options.out, [CocoMetrics(watched, every=every)])
+    model.save(options.out / "model.keras")
+    for name, data in held_back.items():
+        print(name, model.evaluate_detections(data), flush=True)
+    return model
+
+
+def _arguments(doc: str, argv, ablation: bool) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the data sets")
+    parser.add_argument("--backbone", required=True, help="file of the backbone's ImageNet weights")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the run")
+    parser.add_argument("--steps", type=int, help="stop every epoch after so many steps (to try it out)")
+    if ablation:
+        parser.add_argument(
+            "--ablation", action="store_true", help="train the short runs of the ablation instead"
+        )
+    return parser.parse_args(argv)
