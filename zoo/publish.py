@@ -38,8 +38,7 @@ CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 5
 
 
 def recipe_of(preset: str):
-    """The module of a preset's recipe: it has `sets(data)` -> training set, {name: held-back set}, and
-    `CARD`, what a card says that no run can know."""
+    """The module of a preset's recipe; `kerasdet.training.recipe` says what it holds."""
     spec = importlib.util.spec_from_file_location("recipe", SHELF / preset / "recipe.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -99,13 +98,14 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
     return scores, speeds
 
 
-def ablation(preset: str, run: pathlib.Path, recipe, photos: int) -> list[dict]:
-    """Score rows of the recipe's short runs, one an arm."""
+def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[dict]:
+    """Score rows of the recipe's short runs, one an arm; they are scored on the first held-back set."""
     stage = recipe.ABLATION[0]
+    name, data = next(iter(held_back.items()))
     return [
         {
-            "data": f"people, {arm}, only {stage.epochs} epochs at {stage.image_size} px",
-            "photos": photos, "precision": "keras",
+            "data": f"{name}, {arm}, only {stage.epochs} epochs at {stage.image_size} px",
+            "photos": len(data), "precision": "keras",
             "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": machine(),
             **_figures(found),
         }
@@ -114,7 +114,10 @@ def ablation(preset: str, run: pathlib.Path, recipe, photos: int) -> list[dict]:
 
 
 def _figures(found: dict) -> dict:
-    return {k: round(found[k], 4) for k in FIGURES if k in found and not math.isnan(found[k])}
+    """A card's figures; those of each class too, where there is more than one."""
+    of_classes = [key for key in found if key.startswith("AP50/")]
+    keys = [*FIGURES, *(of_classes if len(of_classes) > 1 else ())]
+    return {k: round(found[k], 4) for k in keys if k in found and not math.isnan(found[k])}
 
 
 def curve(log: pathlib.Path) -> list[dict]:
@@ -160,14 +163,14 @@ def main():
     if options.run:
         if (options.run / "ablation.json").exists():
             card = dataclasses.replace(card, scores=scores + ablation(
-                options.preset, options.run, recipe, len(held_back["people"])
+                options.preset, options.run, recipe, held_back
             ))
         card.write(folder)
         from skimage import data as photos
 
-        kerasdet.zoo.load(options.preset).detect(photos.astronaut()).draw().save(
-            folder / "astronaut.jpg", quality=85
-        )
+        picture = "chelsea" if "cat" in card.classes else "astronaut"
+        found = kerasdet.zoo.load(options.preset).detect(getattr(photos, picture)())
+        found.draw().save(folder / f"{picture}.jpg", quality=85)
     Console().print(card_tables(card))
 
 

@@ -9,17 +9,15 @@ was killed goes on when the same command is given again. The first epochs run at
 short runs instead, with and without the head part, and writes their scores to OUT/ablation.json.
 """
 
-import argparse
 import dataclasses
-import json
+import functools
 import pathlib
 
-import keras
 import numpy as np
 
 import kerasdet
 from kerasdet.models.csp import CSP
-from kerasdet.training import Stage, train_in_stages
+from kerasdet.training import Stage, recipe
 
 ABLATION = (Stage(160, 6, 16),)
 STAGES = Stage(224, 24, 16), Stage(320, 28, 16)
@@ -27,7 +25,6 @@ STAGES = Stage(224, 24, 16), Stage(320, 28, 16)
 RATE = 4e-4
 # Penn-Fudan photos that are not trained on: the ends of both of its places, Fudan and Penn.
 HELD_OUT = range(0, 8), range(112, 120)
-
 
 CARD = {
     "aliases": ["csp"],
@@ -109,47 +106,16 @@ def sets(folder: pathlib.Path):
     return train, held_back
 
 
-def train_on(train, stages, backbone, out, parts=("head",), **options):
-    def build(size: int, fresh: bool):
-        return CSP(
-            ("person",), backbone="mobilenet_v2", backbone_weights=backbone if fresh else None,
-            freeze_until="P2", image_size=size, stride=8, neck="light", channels=128, target="dense",
-            parts=parts, head_blocks=2, name="csp_mobilenet_v2_320_people",
-        )
-
-    return train_in_stages(build, stages, train, out, rate=RATE, **options)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=pathlib.Path, required=True)
-    parser.add_argument("--backbone", required=True, help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--steps", type=int, help="stop every epoch after so many steps (to try it out)")
-    parser.add_argument("--ablation", action="store_true", help="what the head costs or gives the body")
-    options = parser.parse_args()
-    train, held_back = sets(options.data)
-    if options.ablation:
-        scores = {}
-        for name, parts in (("with head", ("head",)), ("without head", ())):
-            keras.utils.set_random_seed(0)
-            folder = options.out / name.replace(" ", "_")
-            model = train_on(
-                train, ABLATION, options.backbone, folder, parts, steps_per_epoch=options.steps
-            )
-            scores[name] = model.evaluate_detections(held_back["people"])
-            print(name, scores[name], flush=True)
-        (options.out / "ablation.json").write_text(json.dumps(scores, indent=1))
-        return
-    keras.utils.set_random_seed(0)
-    model = train_on(
-        train, STAGES, options.backbone, options.out, steps_per_epoch=options.steps,
-        callbacks=[kerasdet.metrics.CocoMetrics(held_back["people"], every=4)],
+def build(size: int, weights: str | None, parts=("head",)) -> CSP:
+    return CSP(
+        ("person",), backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P2",
+        image_size=size, stride=8, neck="light", channels=128, target="dense", parts=parts,
+        head_blocks=2, name="csp_mobilenet_v2_320_people",
     )
-    model.save(options.out / "model.keras")
-    for name, data in held_back.items():
-        print(name, model.evaluate_detections(data), flush=True)
 
+
+# What the head costs or gives the body.
+ARMS = {"with head": build, "without head": functools.partial(build, parts=())}
 
 if __name__ == "__main__":
-    main()
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=4, ablation=(ABLATION, ARMS))

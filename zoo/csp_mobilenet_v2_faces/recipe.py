@@ -7,19 +7,15 @@ DATA holds faces/ (COCO json with train and val). A run that was killed goes on 
 given again.
 """
 
-import argparse
 import pathlib
-
-import keras
 
 import kerasdet
 from kerasdet.models.csp import CSP
-from kerasdet.training import Stage, train_in_stages
+from kerasdet.training import Stage, recipe
 
 STAGES = Stage(224, 10, 16), Stage(320, 20, 16)
 # At 1e-3, Keras' own, the deepest stage of the backbone saturates and its features are lost.
 RATE = 5e-4
-
 
 CARD = {
     "aliases": ["csp_faces"],
@@ -55,30 +51,12 @@ def sets(folder: pathlib.Path):
     return train, {"faces": val}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=pathlib.Path, required=True)
-    parser.add_argument("--backbone", required=True, help="ImageNet weights of MobileNetV2 0.35")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--steps", type=int, help="stop every epoch after so many steps (to try it out)")
-    options = parser.parse_args()
-    keras.utils.set_random_seed(0)
-    train, held_back = sets(options.data)
-
-    def build(size: int, fresh: bool):
-        return CSP(
-            ("face",), backbone="mobilenet_v2_0.35",
-            backbone_weights=options.backbone if fresh else None, image_size=size, target="dense",
-            neck="light", channels=64, head_blocks=1, name="csp_mobilenet_v2_faces",
-        )
-
-    model = train_in_stages(
-        build, STAGES, train, options.out, rate=RATE, steps_per_epoch=options.steps,
-        callbacks=[kerasdet.metrics.CocoMetrics(held_back["faces"], every=2)],
+def build(size: int, weights: str | None) -> CSP:
+    return CSP(
+        ("face",), backbone="mobilenet_v2_0.35", backbone_weights=weights, image_size=size,
+        target="dense", neck="light", channels=64, head_blocks=1, name="csp_mobilenet_v2_faces",
     )
-    model.save(options.out / "model.keras")
-    print(model.evaluate_detections(held_back["faces"]))
 
 
 if __name__ == "__main__":
-    main()
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=2)

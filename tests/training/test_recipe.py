@@ -1,0 +1,136 @@
+"""What recipes share, on drawn scenes; and that the shelf's recipes hold what they have to."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from harness import tiny_backbone
+
+import kerasdet
+from kerasdet.data.scenes import write_scenes
+from kerasdet.models.csp import CSP
+from kerasdet.training import Stage, recipe, voc12
+
+SHELF = Path(__file__).parents[2] / "zoo"
+RECIPES = sorted(path.parent.name for path in SHELF.glob("*/recipe.py"))
+DOC = """Trains nothing much.
+
+    python recipe.py --data DATA
+"""
+
+
+def script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sets(folder):
+    scenes = kerasdet.data.load(folder)
+    return scenes.subset(range(8)), {"drawn": scenes.subset([8, 9]), "more": scenes.subset([10, 11])}
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_scenes(tmp_path / "scenes", 12, size=(64, 64), seed=0)
+    return tmp_path / "scenes"
+
+
+def builder(given, parts=()):
+    def build(size, weights):
+        given.append((size, weights))
+        return CSP(
+            ("person",), backbone=tiny_backbone(size), image_size=size, stride=8, channels=8,
+            target="dense", parts=parts,
+        )
+
+    return build
+
+
+def arguments(data, out, *more):
+    return ["--data", str(data), "--backbone", "start.h5", "--out", str(out), "--steps", "1", *more]
+
+
+def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
+    given = []
+    stages = Stage(64, 2, 4), Stage(96, 1, 4)
+    model = recipe.run(
+        DOC, sets, builder(given), stages, rate=1e-3, every=2, argv=arguments(data, tmp_path / "run")
+    )
+    assert given == [(64, "start.h5"), (96, None)], "starting weights are the first detector's only"
+    loaded = kerasdet.load(tmp_path / "run" / "model.keras")
+    for one, other in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (one, other)))
+    with (tmp_path / "run" / "log.csv").open() as log:
+        rows = list(csv.DictReader(log))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert {"loss", "val_AP", "val_AP50"} <= set(rows[0])
+    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "AP50" in line]
+    assert printed[-2:] == ["drawn", "more"]
+    curve = script(SHELF / "publish.py").curve(tmp_path / "run" / "log.csv")
+    assert curve[0]["epoch"] == 1 and set(curve[0]) == {"epoch", "loss", "AP", "AP50"}
+
+
+def test_an_ablation_trains_every_arm_from_the_same_seed(data, tmp_path):
+    arms = {"one": builder([]), "same again": builder([]), "with head": builder([], ("head",))}
+    found = recipe.run(
+        DOC, sets, builder([]), (Stage(64, 9, 4),), rate=1e-3, ablation=((Stage(64, 1, 4),), arms),
+        argv=arguments(data, tmp_path / "run", "--ablation"),
+    )
+    assert found is None and not (tmp_path / "run" / "model.keras").exists()
+    scores = json.loads((tmp_path / "run" / "ablation.json").read_text())
+    assert list(scores) == list(arms)
+    assert scores["one"] == pytest.approx(scores["same again"], nan_ok=True)
+    logs = [(tmp_path / "run" / arm / "log.csv").read_text() for arm in ("one", "same_again")]
+    assert logs[0].count("\n") == 2, "the short stages are trained"
+    first = [dict(csv.DictReader(log.splitlines()).__next__()) for log in logs]
+    assert float(first[0]["loss"]) == pytest.approx(float(first[1]["loss"]), rel=1e-4)
+
+
+def test_batches_take_the_recipe_s_own_arguments(data, tmp_path):
+    with pytest.raises(TypeError, match="no_such_argument"):
+        recipe.run(
+            DOC, sets, builder([]), (Stage(64, 1, 4),), rate=1e-3, batches={"no_such_argument": 1},
+            argv=arguments(data, tmp_path / "run"),
+        )
+
+
+def test_voc12_keeps_six_classes_and_forgets_the_others(tmp_path):
+    names = [*voc12.CLASSES[::-1], "sofa"]
+    (tmp_path / "voc12" / "images").mkdir(parents=True)
+    from PIL import Image
+
+    Image.new("RGB", (60, 40)).save(tmp_path / "voc12" / "images" / "a.jpg")
+    # A sofa, a person and a cat; a category's id is its place in `names`.
+    boxes = [{"category_id": names.index(name), "bbox": [i, 0, 20, 20]}
+             for i, name in enumerate(("sofa", "person", "cat"))]
+    for split in ("train", "val"):
+        (tmp_path / "voc12" / f"instances_{split}.json").write_text(json.dumps({
+            "images": [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+            "annotations": [
+                {"id": i, "image_id": 1, "iscrowd": 0, "area": 400} | box for i, box in enumerate(boxes)
+            ],
+        }))
+    train, held_back = voc12.sets(tmp_path)
+    for found in (train, held_back["voc12"]):
+        assert found.classes == voc12.CLASSES
+        assert [found.classes[label] for label in found[0].labels] == ["person", "cat"]
+        np.testing.assert_array_equal(found[0].boxes[:, 0], [1, 2])
+        assert not len(found[0].ignore)
+
+
+@pytest.mark.parametrize("preset", RECIPES)
+def test_recipes_of_the_shelf(preset):
+    made = script(SHELF / preset / "recipe.py")
+    command = " ".join(made.__doc__.split("\n\n")[1].split())
+    assert command.startswith(f"python zoo/{preset}/recipe.py --data DATA --backbone ")
+    assert callable(made.sets) and all(isinstance(stage, Stage) for stage in made.STAGES)
+    assert {"aliases", "summary", "training", "deviations"} <= set(made.CARD)
+    model = made.build(made.STAGES[-1].image_size, None)
+    assert model.name == preset and model.image_size == made.STAGES[-1].image_size
