@@ -1,0 +1,95 @@
+"""Assigners: which anchors learn which objects, and which of the others learn to be background."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from kerasdet.boxes.iou import pairwise_iou
+
+
+def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
+    """The object that each anchor learns.
+
+    Every object first gets an anchor of its own: of all pairs, the one that overlaps most is taken, then
+    the one that overlaps most among the objects and anchors left, and so on. Each other anchor learns the
+    object that it overlaps most, if by `threshold` or more.
+
+    Objects choose at once rather than in that order: each claims the anchor it overlaps most, and the
+    loser of two claims turns to its next best. That ends in the same pairs. After `rounds` rounds
+    those who still lose have no anchor of their own; such crowds are rare.
+
+    Args:
+        boxes: (batch, n, 4) float32 xyxy.
+        labels: (batch, n) int32; rows with -1 are padding.
+        anchors: (k, 4) float32 xyxy in the same unit.
+        threshold: of intersection over union.
+        rounds: how often an object may claim.
+
+    Returns:
+        (batch, k) int32, row of the object in `boxes`, or -1.
+
+    Source: SSD (Liu et al. 2016), section 2.2, "Matching strategy".
+    """
+    n, count = boxes.shape[1], anchors.shape[0]
+    overlap = pairwise_iou(boxes, anchors)
+    overlap = ops.where(ops.expand_dims(labels >= 0, -1), overlap, 0.0)
+    nearest = ops.cast(ops.argmax(overlap, axis=1), "int32")
+    matched = ops.where(ops.max(overlap, axis=1) >= threshold, nearest, -1)
+
+    row, column = ops.arange(n), ops.arange(count)
+    earlier = row[None, :] < row[:, None]
+    left = overlap
+    for _ in range(rounds):
+        choice, bid = ops.cast(ops.argmax(left, axis=-1), column.dtype), ops.max(left, axis=-1)
+        same = ops.equal(choice[..., :, None], choice[..., None, :])
+        # beats[b, i, j]: object j has more right to the anchor that both want than i has.
+        ahead = bid[..., None, :] - bid[..., :, None]
+        tie = ops.logical_and(ops.equal(ahead, 0.0), earlier)
+        beats = ops.logical_and(same, ops.logical_or(ahead > 0, tie))
+        lost = ops.any(beats, axis=-1)
+        refused = ops.logical_and(lost[..., None], ops.equal(column, choice[..., None]))
+        left = ops.where(refused, 0.0, left)
+    won = ops.cast(ops.logical_and(ops.logical_not(lost), bid > 0), "float32")
+    # One row at most claims an anchor, so the sum over rows is that row's number.
+    claims = ops.one_hot(choice, count, dtype="float32")
+    number = ops.einsum("bnk,bn->bk", claims, won * ops.cast(row + 1, "float32"))
+    own = ops.cast(ops.round(number), "int32") - 1
+    return ops.where(own >= 0, own, matched)
+
+
+def inside(centres, regions):
+    """Which points lie in any of some regions.
+
+    Args:
+        centres: (k, 2) float32 x, y.
+        regions: (batch, m, 4) float32 xyxy; empty ones hold nothing.
+
+    Returns:
+        (batch, k) bool.
+    """
+    x, y = centres[:, 0], centres[:, 1]
+    x1, y1, x2, y2 = (regions[..., i : i + 1] for i in range(4))
+    across = ops.logical_and(x >= x1, x < x2)
+    down = ops.logical_and(y >= y1, y < y2)
+    return ops.any(ops.logical_and(across, down), axis=1)
+
+
+def hard_negatives(loss, negative, count):
+    """The negatives with the highest losses, in every photo on its own.
+
+    Args:
+        loss: (batch, k) float32, at least 0: what each anchor costs as background.
+        negative: (batch, k) bool, which may be chosen.
+        count: (batch,) int32, how many to choose; where there are fewer negatives, all are.
+
+    Returns:
+        (batch, k) float32, 1 for those chosen. Of equal losses the first ones are.
+
+    Source: SSD (Liu et al. 2016), section 2.2, "Hard negative mining".
+
+    Example: losses .1 .9 .5 .7, of which the second is no negative, count 2: 0 0 1 1.
+    """
+    order = ops.argsort(ops.where(negative, -loss, 1.0), axis=-1)
+    rank = ops.argsort(order, axis=-1)
+    chosen = ops.logical_and(negative, rank < ops.expand_dims(ops.cast(count, rank.dtype), -1))
+    return ops.cast(chosen, "float32")

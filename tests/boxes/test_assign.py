@@ -1,0 +1,116 @@
+"""Assigners against worked examples and against plain loops."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasdet.boxes import assign
+
+
+def match(boxes, anchors, labels=None, **options):
+    boxes, anchors = np.array([boxes], np.float32), np.array(anchors, np.float32)
+    labels = np.array([labels or [0] * boxes.shape[1]], np.int32)
+    return ops.convert_to_numpy(assign.match(boxes, labels, anchors, **options))[0].tolist()
+
+
+# === Matching ===
+
+ROW = [[0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0, 40, 10]]
+
+
+def test_the_best_anchor_and_all_above_the_threshold():
+    # IoU with ROW[0]: 80 / 120; with ROW[1]: 20 / 180.
+    assert match([[2, 0, 12, 10]], ROW) == [0, -1, -1, -1]
+    # 40 / 160 with the third and 60 / 140 with the second: under the threshold, and yet the best one.
+    assert match([[14, 0, 24, 10]], ROW) == [-1, 0, -1, -1]
+    # 100 / 150 with the first two each: both learn it.
+    assert match([[0, 0, 15, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [30, 0, 40, 10]]) == [0, 0, -1]
+
+
+def test_an_anchor_between_two_objects_learns_the_nearer_one():
+    # The second anchor overlaps the first object by 8 / 12 and the second by 6 / 14 ...
+    anchors = [[0, 0, 10, 10], [2, 0, 12, 10], [6, 0, 16, 10]]
+    assert match([[0, 0, 10, 10], [6, 0, 16, 10]], anchors) == [0, 0, 1]
+
+
+def test_an_object_without_room_takes_the_next_best_anchor():
+    # Both want the first anchor; the exact one has it. The other's second best overlaps it by 1 / 19.
+    assert match([[1, 0, 11, 10], [0, 0, 10, 10]], ROW) == [1, 0, -1, -1]
+    # The one that is turned away turns a third one away, which has less right to the second anchor.
+    objects = [[0, 0, 10, 10], [1, 0, 11, 10], [10.9, 0, 10.95, 10]]
+    assert match(objects, ROW, rounds=1)[:2] == [0, 2]
+    assert match(objects, ROW) == [0, 1, -1, -1]
+
+
+def test_padding_and_objects_off_every_anchor_claim_nothing():
+    assert match([[0, 0, 10, 10], [20, 0, 30, 10]], ROW, labels=[-1, 3]) == [-1, -1, 1, -1]
+    assert match([[0, 50, 10, 60]], ROW) == [-1, -1, -1, -1]
+    assert match([[0, 0, 0, 0]] * 3, ROW, labels=[-1, -1, -1]) == [-1, -1, -1, -1]
+
+
+def test_equal_overlaps_are_settled_by_order():
+    assert match([[0, 0, 10, 10], [0, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 9]]) == [0, 1]
+
+
+def iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_agrees_with_taking_pair_by_pair(seed):
+    """SSD's matching, one pair after the other, on random boxes."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 60, (2, 40, 2))
+    boxes, anchors = (np.concatenate([x, x + rng.uniform(8, 40, (40, 2))], -1) for x in low)
+    boxes = boxes[:8]
+    overlap = np.array([[iou(a, b) for b in anchors] for a in boxes])
+    expected = np.where(overlap.max(0) >= 0.5, overlap.argmax(0), -1)
+    left = overlap.copy()
+    while left.max() > 0:
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        expected[column] = row
+        left[row], left[:, column] = 0, 0
+    assert match(boxes, anchors, rounds=8) == expected.tolist()
+
+
+def test_photos_of_a_batch_do_not_touch_each_other():
+    boxes = np.array([[[0, 0, 10, 10]], [[20, 0, 30, 10]]], np.float32)
+    found = assign.match(boxes, np.zeros((2, 1), np.int32), np.array(ROW, np.float32))
+    assert ops.convert_to_numpy(found).tolist() == [[0, -1, -1, -1], [-1, -1, 0, -1]]
+
+
+# === Regions ===
+
+
+def test_points_in_regions():
+    centres = np.array([[5, 5], [10, 5], [25, 9], [40, 40]], np.float32)
+    regions = np.array([[[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 0, 0], [0, 0, 100, 100]]], np.float32)
+    found = ops.convert_to_numpy(assign.inside(centres, regions))
+    assert found.tolist() == [[True, False, True, False], [True] * 4]
+
+
+# === Hard negatives ===
+
+
+def hard(loss, negative, count):
+    found = assign.hard_negatives(
+        np.array(loss, np.float32), np.array(negative, bool), np.array(count, np.int32)
+    )
+    return ops.convert_to_numpy(found).tolist()
+
+
+def test_the_worst_negatives_of_each_photo():
+    loss = [[0.1, 0.9, 0.5, 0.7], [0.4, 0.3, 0.2, 0.1]]
+    negative = [[True, False, True, True], [True, True, True, False]]
+    assert hard(loss, negative, [2, 1]) == [[0, 0, 1, 1], [1, 0, 0, 0]]
+
+
+def test_more_than_there_are_and_none():
+    assert hard([[0.1, 0.9]] * 2, [[True, False]] * 2, [5, 0]) == [[1, 0], [0, 0]]
+
+
+def test_exactly_so_many_of_equal_losses():
+    assert hard([[0.5] * 6], [[True] * 6], [4]) == [[1, 1, 1, 1, 0, 0]]
+    assert hard([[0.0] * 4], [[False, True, True, True]], [2]) == [[0, 1, 1, 0]]
