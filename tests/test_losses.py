@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.losses import penalty_reduced_focal, smooth_l1
+from kerasdet.losses import center_loss, dense_box_loss, penalty_reduced_focal, smooth_l1
 
 
 def number(x):
@@ -55,3 +55,26 @@ def test_smooth_l1_by_hand():
     found = ops.convert_to_numpy(smooth_l1(error))
     np.testing.assert_allclose(found, [1.5, 0.125, 0, 0.5, 2.5])
     np.testing.assert_allclose(ops.convert_to_numpy(smooth_l1(error, 0.5)), [1.75, 0.25, 0, 0.75, 2.75])
+
+
+def test_center_loss_is_shared_by_the_objects():
+    ones = np.ones((1, 1, 1, 1), np.float32)
+    goal = {"heat": ones, "positive": 1 * ones, "valid": ones}
+    three = {key: np.concatenate([value] * 3, 1) for key, value in goal.items()}
+    one = number(center_loss(0 * ones, goal))
+    assert one == pytest.approx(0.25 * math.log(2), rel=1e-5)
+    assert number(center_loss(np.zeros((1, 3, 1, 1), np.float32), three)) == pytest.approx(one, rel=1e-5)
+    nothing = {"heat": 0 * ones, "positive": 0 * ones, "valid": ones}
+    assert number(center_loss(0 * ones, nothing)) == pytest.approx(one, rel=1e-5)
+
+
+def test_dense_box_loss_by_hand():
+    # Two cells: one a third of the object's box beyond it (GIoU -1/3), one right; weights 1 and 3.
+    predicted = np.array([[2, 0, 3, 1], [0, 0, 1, 1]], np.float32).reshape(1, 1, 2, 4)
+    boxes = np.array([[[0, 0, 1, 1], [5, 5, 9, 9]]], np.float32)
+    owner = np.array([[1, 1], [0, 0]], np.float32).reshape(1, 2, 1, 2)
+    weight = np.array([[1, 3], [0, 0]], np.float32).reshape(1, 2, 1, 2)
+    loss = number(dense_box_loss(predicted, boxes, {"owner": owner, "weight": weight}))
+    assert loss == pytest.approx((1 + 1 / 3) / 4, rel=1e-5)
+    none = {"owner": 0 * owner, "weight": 0 * weight}
+    assert number(dense_box_loss(predicted, boxes, none)) == 0

@@ -77,3 +77,51 @@ def owners(reach, sizes):
 def paint(owner, values):
     """Writes objects' values (batch, n, c) into their cells: (batch, height, width, c)."""
     return ops.einsum("bnhw,bnc->bhwc", owner, values)
+
+
+def exact_radius(height, width, overlap: float = 0.7):
+    """How far both corners of a box may be off until boxes overlap less than asked for.
+
+    The least of three: of a box moved by r along both axes, one smaller by r on every side, and one
+    larger by r on every side.
+
+    Args:
+        height, width: (...) float32, of the box, in cells.
+        overlap: the IoU that is left.
+
+    Returns:
+        (...) float32 in cells.
+
+    Example: a box of n x n at an overlap of .7 gives n (1 - sqrt(.7)) / 2 = .0817 n.
+
+    Source: CornerNet (Law & Deng 2018), section 3.2; the roots are those of its three cases.
+    """
+    total, product = height + width, height * width
+
+    def root(a, b, c):
+        """The r nearest to 0 of a r^2 - b r + c = 0, without a difference of near terms."""
+        return 2 * c / ops.maximum(b + _root(ops.square(b) - 4 * a * c), 1e-6)
+
+    moved = root(1, total, product * (1 - overlap) / (1 + overlap))
+    smaller = root(4, 2 * total, product * (1 - overlap))
+    larger = root(-4 * overlap, 2 * overlap * total, product * (1 - overlap))
+    return ops.minimum(moved, ops.minimum(smaller, larger))
+
+
+def original_radius(height, width, overlap: float = 0.7):
+    """The radius that CornerNet and CenterNet were published with.
+
+    It means to be `exact_radius`, but divides the roots by 2 where they want 2 a, and takes the larger
+    root of each. Of its three values the third is always the least, and the only one computed here.
+
+    Args, returns: as `exact_radius`.
+
+    Example: a box of n x n at an overlap of .7 gives (sqrt(11.2) - 2.8) / 2 n = .273 n.
+    """
+    b = 2 * overlap * (height + width)
+    return (_root(ops.square(b) + 16 * overlap * (1 - overlap) * height * width) - b) / 2
+
+
+def _root(x):
+    """The square root; rounding must not bring it below zero."""
+    return ops.sqrt(ops.maximum(x, 0.0))

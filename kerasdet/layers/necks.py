@@ -35,6 +35,30 @@ def deconv_neck(features: dict, stride: int, channels: int):
     return layers.ReLU(name="neck_relu")(layers.BatchNormalization(name="neck_bn")(x))
 
 
+def centernet_deconv_neck(features: dict, stride: int, channels: int):
+    """CenterNet's neck on a ResNet: P5 to a finer stride by deconvolutions, one after the other.
+
+    Args:
+        features: P5 at stride 32, (batch, h, w, c); the other levels are not looked at.
+        stride: of the result: 4 by three deconvolutions, the paper's, or 8 by two.
+        channels: of each deconvolution and of the result; the paper's 256.
+
+    Returns:
+        (batch, S / stride, S / stride, channels).
+
+    Source: CenterNet (Zhou et al. 2019), section 5 and figure 6b; its deformable convolutions before
+    each deconvolution are left out, since phones have no such operator.
+    """
+    x = features["P5"]
+    for number in range(1, {4: 3, 8: 2}[stride] + 1):
+        x = layers.Conv2DTranspose(
+            channels, 4, strides=2, padding="same", use_bias=False, name=f"neck_deconv{number}"
+        )(x)
+        x = layers.BatchNormalization(name=f"neck_deconv{number}_bn")(x)
+        x = layers.ReLU(name=f"neck_deconv{number}_relu")(x)
+    return x
+
+
 def light_neck(features: dict, stride: int, channels: int):
     """A neck for phones: thin laterals, bilinear upsampling and depthwise convolutions.
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from kerasdet import backbones
-from kerasdet.boxes import gaussians
+from kerasdet.boxes import centers, gaussians
 from kerasdet.boxes.iou import area, giou
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
-from kerasdet.layers.necks import deconv_neck, light_neck, separable
-from kerasdet.losses import penalty_reduced_focal, smooth_l1
+from kerasdet.layers.heads import branch, head
+from kerasdet.layers.necks import deconv_neck, light_neck
+from kerasdet.losses import center_loss, dense_box_loss, smooth_l1
 
 NECKS = {"deconv": deconv_neck, "light": light_neck}
 TARGETS = ("paper", "dense")
@@ -30,8 +31,6 @@ MIN_LOG_SIDE = math.log(3.0)
 PART_WEIGHT = 2.0
 # A prediction of scale is painted over (2 r + 1)^2 cells (section 3.3).
 SCALE_RADIUS = 2
-# Dense targets: a Gaussian reaches over this fraction of an object's box (TTFNet, section 3.2).
-DENSE_REACH = 0.54
 
 
 @keras.saving.register_keras_serializable(package="kerasdet")
@@ -132,8 +131,7 @@ class CSP(Detector):
         """
         boxes, labels, cells = targets["boxes"] / self.stride, targets["labels"], self.cells
         x, y = _axis_target(boxes[..., 0], boxes[..., 2]), _axis_target(boxes[..., 1], boxes[..., 3])
-        centre = (boxes[..., :2] + boxes[..., 2:])[..., ::-1] / 2
-        cell = ops.clip(ops.floor(centre), 0, cells - 1)
+        centre, cell = centers.middle_cells(boxes, cells)
         real = ops.cast(labels >= 0, "float32")[..., None]
 
         def square(radius):
@@ -150,61 +148,16 @@ class CSP(Detector):
             "heat": gaussians.splat(
                 gaussians.profile(cells, *y), gaussians.profile(cells, *x), labels, len(self.classes)
             ),
-            "positive": self._centre_cells(cell, targets), "valid": self._valid(targets),
+            "positive": centers.positives(cell, targets, cells, len(self.classes)),
+            "valid": centers.learned_cells(targets, self.stride, cells),
             "scale_owner": gaussians.owners(square(SCALE_RADIUS), sizes),
             "centre_owner": gaussians.owners(square(0), sizes),
             "size": (boxes[..., 2:] - boxes[..., :2])[..., ::-1], "offset": centre - cell - 0.5,
         }
 
-    def _centre_cells(self, cell, targets: dict):
-        """(batch, h, w, classes): each object's weight in its centre's cell (batch, n, 2; y, x)."""
-        row, column = (ops.one_hot(ops.cast(cell[..., a], "int32"), self.cells) for a in (0, 1))
-        column = column * targets["weights"][..., None]
-        return gaussians.splat(row, column, targets["labels"], len(self.classes))
-
-    def _valid(self, targets: dict):
-        """Cells that are learned: all but those in ignore regions, save where an object lies."""
-        real = ops.cast(targets["labels"] >= 0, "float32")[..., None]
-        ignored = gaussians.region_mask(targets["ignore"] / self.stride, self.cells, self.cells)
-        inside = gaussians.region_mask(targets["boxes"] * real / self.stride, self.cells, self.cells)
-        kept = ops.logical_or(ops.logical_not(ignored), inside)
-        return ops.cast(kept, "float32")[..., None]
-
     def dense_targets(self, targets: dict) -> dict:
-        """Every cell under an object's Gaussian learns its box (TTFNet, sections 3.2 and 3.3).
-
-        Args: as `paper_targets`.
-
-        Returns:
-            heat, positive, valid as `paper_targets`, with Gaussians of sigma 0.54 * side / 6 about the
-            centre's cell; owner (batch, n, h, w), 1 where a cell belongs to an object (the smaller one
-            where two overlap); weight (batch, n, h, w), how much the cell's box counts: the Gaussian,
-            normalised to sum to log(area) over the object's cells.
-        """
-        boxes, labels, cells = targets["boxes"] / self.stride, targets["labels"], self.cells
-        real = labels >= 0
-        sides = boxes[..., 2:] - boxes[..., :2]
-        centre = ops.clip(ops.floor((boxes[..., :2] + boxes[..., 2:]) / 2), 0, cells - 1)
-        radius = ops.floor(sides / 2 * DENSE_REACH)
-        sigma = (2 * radius + 1) / 6
-        profiles = [
-            gaussians.profile(
-                cells, centre[..., a], sigma[..., a], (centre - radius)[..., a], (centre + radius)[..., a]
-            )
-            for a in (0, 1)
-        ]
-        heat = gaussians.splat(profiles[1], profiles[0], labels, len(self.classes))
-        each = profiles[1][..., :, None] * profiles[0][..., None, :]
-        each = each * ops.cast(real, "float32")[..., None, None]
-        owner = gaussians.owners(each, area(boxes))
-        mass = each * owner
-        total = ops.maximum(ops.sum(mass, axis=(2, 3), keepdims=True), 1e-6)
-        importance = targets["weights"] * ops.log(1 + area(targets["boxes"]))
-        return {
-            "heat": heat, "positive": self._centre_cells(centre[..., ::-1], targets),
-            "valid": self._valid(targets), "owner": owner,
-            "weight": mass / total * importance[..., None, None],
-        }
+        """`centers.dense_targets` on this detector's grid."""
+        return centers.dense_targets(targets, self.stride, self.cells, len(self.classes))
 
     # === Losses ===
 
@@ -212,12 +165,6 @@ class CSP(Detector):
         """The named losses of a batch, weighted as the paper (or TTFNet) weights them."""
         losses = self._paper_losses if self.target == "paper" else self._dense_losses
         return losses(targets, raw)
-
-    def _center_loss(self, goal: dict, raw: dict):
-        """Equation 3: the focal loss, divided by the number of objects."""
-        count = ops.maximum(ops.sum(goal["positive"]), 1.0)
-        loss = penalty_reduced_focal(raw["center_logits"], goal["heat"], goal["positive"], goal["valid"])
-        return loss / count
 
     def _paper_losses(self, targets: dict, raw: dict) -> dict:
         goal = self.paper_targets(targets)
@@ -231,7 +178,8 @@ class CSP(Detector):
         error = raw["offset"] - gaussians.paint(goal["centre_owner"], goal["offset"])
         centre = gaussians.paint(goal["centre_owner"], weights)
         losses = {
-            "center_loss": self._center_loss(goal, raw), "scale_loss": _mean(smooth_l1(relative), near),
+            "center_loss": center_loss(raw["center_logits"], goal),
+            "scale_loss": _mean(smooth_l1(relative), near),
             "offset_loss": _mean(smooth_l1(error), centre),
         }
         losses = {name: PAPER_WEIGHTS[name] * value for name, value in losses.items()}
@@ -241,13 +189,11 @@ class CSP(Detector):
 
     def _dense_losses(self, targets: dict, raw: dict) -> dict:
         goal = self.dense_targets(targets)
-        boxes = gaussians.paint(goal["owner"], targets["boxes"])
-        weight = ops.sum(goal["weight"], axis=1)
-        loss = ops.sum(weight * (1 - giou(self._box_map(raw), boxes)))
         losses = {
-            "center_loss": DENSE_WEIGHTS["center_loss"] * self._center_loss(goal, raw),
-            "box_loss": DENSE_WEIGHTS["box_loss"] * loss / ops.maximum(ops.sum(weight), 1.0),
+            "center_loss": center_loss(raw["center_logits"], goal),
+            "box_loss": dense_box_loss(self._box_map(raw), targets["boxes"], goal),
         }
+        losses = {name: DENSE_WEIGHTS[name] * value for name, value in losses.items()}
         if self.parts:
             losses["part_loss"] = self._part_loss(targets, raw, goal["weight"])
         return losses
@@ -348,29 +294,17 @@ def _heads(
     features, classes, parts, image_size, stride, aspect_ratio, blocks, channels
 ) -> dict:
     """The 1x1 convolutions of section 3.2, and a pair of them for each part."""
-
-    def branch(name):
-        x = features
-        for number in range(1, blocks + 1):
-            x = separable(x, channels, 5, f"head_{name}_block{number}")
-        return x
-
-    def head(x, channels, name, bias=0.0):
-        return layers.Conv2D(
-            channels, 1, bias_initializer=keras.initializers.Constant(bias),
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name=f"head_{name}",
-        )(x)
-
     # The first guess of a side is a quarter of the square; that of a centre, one cell in a hundred.
-    box = branch("box")
+    box = branch(features, "box", channels, blocks)
+    center = branch(features, "center", channels, blocks)
     side = math.log(image_size / 4 / stride)
     outputs = {
-        "center_logits": head(branch("center"), len(classes), "center", -math.log(99.0)),
+        "center_logits": head(center, len(classes), "center", -math.log(99.0)),
         "scale": head(box, 1 if aspect_ratio else 2, "scale", side),
         "offset": head(box, 2, "offset"),
     }
     for part in parts:
-        x = branch(part)
+        x = branch(features, part, channels, blocks)
         outputs[f"{part}_scale"] = head(x, 2, f"{part}_scale", math.log(0.25))
         outputs[f"{part}_offset"] = head(x, 2, f"{part}_offset")
     return outputs

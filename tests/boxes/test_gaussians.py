@@ -1,6 +1,7 @@
 """Gaussians on a grid: profiles, drawing, regions and who owns a cell."""
 
 import numpy as np
+import pytest
 from keras import ops
 
 from kerasdet.boxes import gaussians
@@ -60,3 +61,43 @@ def test_paint_writes_values_into_owned_cells():
     values = floats([5, 6], [7, 8])[None]
     painted = numpy(gaussians.paint(owner, values))[0]
     np.testing.assert_array_equal(painted, [[[0, 0], [5, 6]], [[7, 8], [0, 0]]])
+
+
+# === Radii ===
+
+
+def overlaps(height, width, r):
+    """IoU of a box with itself moved by r, smaller by r all around, and larger by r all around."""
+    area, shared = height * width, (height - r) * (width - r)
+    smaller, larger = (height - 2 * r) * (width - 2 * r), (height + 2 * r) * (width + 2 * r)
+    return shared / (2 * area - shared), smaller / area, area / larger
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 10), (40, 3), (1, 1), (25, 60)])
+def test_exact_radius_leaves_the_overlap_asked_for(height, width):
+    r = float(numpy(gaussians.exact_radius(floats(height), floats(width)))[0])
+    assert min(overlaps(height, width, r)) == pytest.approx(0.7, abs=1e-4)
+    r = float(numpy(gaussians.exact_radius(floats(height), floats(width), 0.5))[0])
+    assert min(overlaps(height, width, r)) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_radii_of_a_square_by_hand():
+    # (1 - sqrt .7) / 2 = .08167; of 2.8 n and sqrt((2.8 n)^2 + 3.36 n^2), half the difference: .27332.
+    n = floats(100)
+    np.testing.assert_allclose(numpy(gaussians.exact_radius(n, n)), [8.167], atol=1e-3)
+    np.testing.assert_allclose(numpy(gaussians.original_radius(n, n)), [27.332], atol=1e-3)
+
+
+def test_original_radius_is_the_least_larger_root_halved():
+    rng = np.random.default_rng(0)
+    height, width = rng.uniform(1, 100, (2, 50)).astype(np.float32)
+    total, area, o = height + width, height * width, 0.7
+    roots = []
+    for a, b, c in (  # a r^2 + b r + c = 0 of a box moved, smaller, larger
+        (1, -total, area * (1 - o) / (1 + o)),
+        (4, -2 * total, (1 - o) * area),
+        (4 * o, 2 * o * total, (o - 1) * area),
+    ):
+        roots.append((-b + np.sqrt(b**2 - 4 * a * c)) / 2)
+    found = numpy(gaussians.original_radius(height, width))
+    np.testing.assert_allclose(found, np.min(roots, 0), rtol=1e-4)

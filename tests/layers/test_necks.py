@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.layers.necks import deconv_neck, light_neck
+from kerasdet.layers.necks import centernet_deconv_neck, deconv_neck, light_neck
 
 SIZE = 64
 
@@ -20,6 +20,7 @@ def levels(strides):
     [
         (deconv_neck, (4, 8, 16, 16), {4: {"P2"}, 8: {"P2"}}),
         (light_neck, (4, 8, 16, 32), {4: set(), 8: {"P2"}}),
+        (centernet_deconv_neck, (4, 8, 16, 32), {4: {"P2", "P3", "P4"}, 8: {"P2", "P3", "P4"}}),
     ],
 )
 def test_shape_and_use_of_every_level(neck, strides, unused, stride):
