@@ -9,7 +9,7 @@ from kerasdet.metrics.miss_rate import HEIGHTS, log_average_miss_rate
 PEDESTRIANS = ("person", "pedestrian")
 
 
-def evaluate(detector, dataset, batch_size=16, progress=False):
+def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     """Runs a detector over a data set and scores what it finds.
 
     Photos are read and detected `batch_size` at a time and not kept, so memory does not grow with
@@ -21,6 +21,7 @@ def evaluate(detector, dataset, batch_size=16, progress=False):
         dataset: sequence of `Sample` with `.classes` and `.parts`.
         batch_size: photos handed to `detect` at a time.
         progress: show a progress bar.
+        options: further arguments of the detector's `detect`, such as flip.
 
     Returns:
         dict of float. From `coco_metrics`: "AP", "AP50", "AP75", "AP_small", "AP_medium",
@@ -34,7 +35,7 @@ def evaluate(detector, dataset, batch_size=16, progress=False):
         ValueError: empty set, or a class in it that the detector does not know.
     """
     class_map(detector.classes, dataset.classes)  # a misfit is told before the work, not after
-    found = pair(dataset, _detect(detector, dataset, batch_size, progress))
+    found = pair(dataset, _detect(detector, dataset, batch_size, progress, options))
     metrics = coco_metrics(dataset, found)
     for name in PEDESTRIANS:
         if name in dataset.classes:
@@ -50,7 +51,7 @@ def evaluate(detector, dataset, batch_size=16, progress=False):
     return metrics
 
 
-def _detect(detector, dataset, batch_size, progress):
+def _detect(detector, dataset, batch_size, progress, options):
     starts = range(0, len(dataset), batch_size)
     if progress:
         from rich.progress import track
@@ -59,4 +60,4 @@ def _detect(detector, dataset, batch_size, progress):
     for start in starts:
         stop = min(start + batch_size, len(dataset))
         paths = [dataset[i].path for i in range(start, stop)]
-        yield from detector.detect(paths, score=0.0, keep_photo=False)
+        yield from detector.detect(paths, score=0.0, keep_photo=False, **options)
