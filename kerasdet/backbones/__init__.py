@@ -13,6 +13,7 @@ _FAMILIES = {  # name -> (module, takes a width)
     "resnet50v2": ("resnet", False),
     "resnet101v2": ("resnet", False),
     "inception_v3": ("inception", False),
+    "darknet53": ("darknet", False),
 }
 
 
@@ -72,14 +73,35 @@ def build(
 def resolve(backbone, weights=None, **options):
     """The backbone that a detector is given: a name is built, a model is taken as it is.
 
-    backbone: a name for `build`, or a `keras.Model` whose outputs are {"P2", "P3", "P4", "P5"}.
+    backbone: a name for `build`, a backbone of `keras_cv.models` or `keras_hub.models` that scales its
+        input (`adapt` makes one of those that do not), or a `keras.Model` whose outputs are {"P2",
+        "P3", "P4", "P5"}.
     weights, options: of `build`; they say nothing about a model.
 
     Returns a `keras.Model` as `build` does.
+
+    Raises ValueError for what cannot be a backbone.
     """
     if isinstance(backbone, str):
         return build(backbone, weights=weights, **options)
+    from kerasdet.backbones import adapters
+
+    if adapters.is_foreign(backbone):
+        return adapters.adapt(backbone)
+    if not isinstance(getattr(backbone, "output", None), dict):
+        raise ValueError(
+            f"backbone is {backbone!r}; give a name ({', '.join(_FAMILIES)}), a backbone of keras-cv or "
+            "KerasHub, or a keras.Model whose outputs are a dict of P2, P3, P4 and P5"
+        )
     return backbone
+
+
+def __getattr__(name: str):
+    if name in ("adapt", "deserialize"):  # they import Keras; names() must not
+        from kerasdet.backbones import adapters
+
+        return getattr(adapters, name)
+    raise AttributeError(f"module 'kerasdet.backbones' has no attribute {name!r}")
 
 
 def _find(name: str):
