@@ -1,4 +1,4 @@
-"""What training does to a photo: one affine warp (zoom, crop, aspect, flip) and a change of light."""
+"""What training does to a photo: one affine warp (crop, zoom, aspect, flip) and a change of light."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import numpy as np
 
 from kerasdet import photo
 from kerasdet.data.sample import Sample
+
+# SSD's crops (Liu et al. 2016, section 2.2): sides as fractions of the picture, aspect, and how often to try.
+# The paper draws sides from .1 on; parts that small show more blur than photo.
+CROP_SIDES, CROP_ASPECT, CROP_TRIALS = (0.3, 1.0), 2.0, 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,13 @@ class Augment:
         min_visible: an object of which a smaller fraction than this stays in the picture is neither
             object nor background: it becomes an ignore region (CSP's rule for WIDER FACE).
         min_side: objects of which a side is shorter than this, in pixels of the square, are ignored.
+        expand: with probability 1/2 the photo is first laid somewhere on a canvas of mean colour, up to
+            this many times as wide and high.
+        overlaps: then one of these is picked, and a part of the picture is cut out that overlaps an
+            object by this IoU or more: 0 stands for any part, 1 for the whole picture. () cuts nothing.
+        hue: largest turn of all colours, in degrees.
+        by_centre: an object is kept if its centre stays in the picture, as SSD has it, in place of
+            `min_visible`.
     """
 
     zoom: tuple[float, float] = (0.6, 1.6)
@@ -35,13 +46,29 @@ class Augment:
     saturation: float = 0.5
     min_visible: float = 0.5
     min_side: float = 4.0
+    expand: float = 1.0
+    overlaps: tuple[float, ...] = ()
+    hue: float = 0.0
+    by_centre: bool = False
 
     @classmethod
     def none(cls) -> Augment:
         return cls((1.0, 1.0), 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
+    @classmethod
+    def ssd(cls) -> Augment:
+        """SSD's own: light, expansion, crops that overlap an object, flip (section 2.2 and 3.6)."""
+        return cls(
+            zoom=(1.0, 1.0), aspect=1.0, brightness=0.125, contrast=0.5, saturation=0.5, hue=36.0,
+            expand=4.0, overlaps=(0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), by_centre=True,
+        )
+
     def matrix(self, sample: Sample, base: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """The map (2, 3) from photo to square: `base` followed by a random zoom, crop and flip."""
+        """The map (2, 3) from photo to square: `base`, then SSD's crop, a zoom and a flip by chance."""
+        if self.expand > 1 or self.overlaps:
+            base = _fill(self.window(photo.transform_boxes(sample.boxes, base), size, rng), size) @ np.vstack(
+                [base, [0, 0, 1]]
+            )
         zoom = np.exp(rng.uniform(*np.log(self.zoom)))
         stretch = np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2)
         scale = np.array([zoom * stretch, zoom / stretch])
@@ -60,10 +87,44 @@ class Augment:
             matrix[0] = [-matrix[0, 0], 0, size - matrix[0, 2]]
         return matrix @ np.vstack([base, [0, 0, 1]])
 
+    def window(self, boxes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        """The part of the square, reaching beyond it perhaps, that is to fill the square.
+
+        Args:
+            boxes: (n, 4) xyxy pixels of the square.
+            size: its side.
+            rng: decides.
+
+        Returns:
+            (4,) float64 xyxy pixels of the square.
+
+        Source: SSD (Liu et al. 2016), sections 2.2 "Data augmentation" and 3.6. The part's sides are .3
+        to 1 of the picture's, its aspect 1/2 to 2. The centre of an object lies in it, if there is one.
+        """
+        window = np.array([0.0, 0.0, size, size])
+        if self.expand > 1 and rng.random() < 0.5:
+            side = size * rng.uniform(1, self.expand)
+            low = -rng.uniform(0, side - size, 2)
+            window = np.concatenate([low, low + side])
+        overlap = rng.choice(self.overlaps) if self.overlaps else 1.0
+        if overlap >= 1 or (overlap > 0 and not len(boxes)):
+            return window
+        for _ in range(CROP_TRIALS):
+            part = _part(window, rng)
+            if not len(boxes) or _fits(part, boxes, overlap):
+                return part
+        return window
+
     def light(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Brightness, contrast and saturation of a uint8 picture, changed by random amounts."""
+        """Hue, saturation, contrast and brightness of a uint8 picture, changed by random amounts."""
         import cv2
 
+        if self.hue:
+            turned = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+            # OpenCV's hues are of 2 degrees, 0..179.
+            turn = round(rng.uniform(-1, 1) * self.hue / 2)
+            turned[..., 0] = cv2.LUT(turned[..., 0], ((np.arange(256) + turn) % 180).astype(np.uint8))
+            image = cv2.cvtColor(turned, cv2.COLOR_HSV2RGB)
         if self.saturation:
             keep = float(1 + rng.uniform(-1, 1) * self.saturation)
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -90,7 +151,11 @@ def place(
     whole = _area(moved)
     visible = _area(clipped) / np.maximum(whole, 1e-6)
     side = np.min(clipped[:, 2:] - clipped[:, :2], -1, initial=np.inf)
-    keep = (visible >= augment.min_visible) & (side >= augment.min_side) & (_area(clipped) > 0)
+    stays = visible >= augment.min_visible
+    if augment.by_centre:
+        centre = (moved[:, :2] + moved[:, 2:]) / 2
+        stays = ((centre >= 0) & (centre < size)).all(-1)
+    keep = stays & (side >= augment.min_side) & (_area(clipped) > 0)
     ignore = np.clip(photo.transform_boxes(sample.ignore, matrix), 0, size)
     ignore = np.concatenate([ignore, clipped[~keep]])
     ignore = ignore[_area(ignore) > 0]
@@ -101,6 +166,36 @@ def place(
     seen = _area(parts_clipped) >= 0.5 * np.maximum(_area(parts), 1e-6)
     part_weights = sample.part_weights.reshape(len(keep), columns)[keep] * seen
     return clipped[keep], sample.labels[keep], ignore, parts_clipped, part_weights.astype(np.float32)
+
+
+def _part(window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random part (4,) of a window (4,), by SSD's rules."""
+    scale = rng.uniform(*CROP_SIDES)
+    # So that neither side exceeds the window's.
+    widest = min(CROP_ASPECT, 1 / scale**2)
+    stretch = np.sqrt(rng.uniform(1 / widest, widest))
+    sides = np.array([scale * stretch, scale / stretch])
+    low = rng.uniform(0, 1 - sides)
+    whole = window[2:] - window[:2]
+    return np.concatenate([window[:2] + low * whole, window[:2] + (low + sides) * whole])
+
+
+def _fits(part: np.ndarray, boxes: np.ndarray, overlap: float) -> bool:
+    """Whether a part holds the centre of an object, and overlaps one by an IoU of `overlap` or more."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    if not ((centre >= part[:2]) & (centre < part[2:])).all(-1).any():
+        return False
+    low, high = np.maximum(boxes[:, :2], part[:2]), np.minimum(boxes[:, 2:], part[2:])
+    shared = np.prod(np.maximum(high - low, 0), -1)
+    union = _area(boxes) + _area(part) - shared
+    return bool((shared >= overlap * union).any())
+
+
+def _fill(window: np.ndarray, size: int) -> np.ndarray:
+    """The map (2, 3) that makes a window (4,) fill the square."""
+    scale = size / (window[2:] - window[:2])
+    shift = -window[:2] * scale
+    return np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

@@ -134,3 +134,128 @@ def test_photos_without_objects_or_parts():
     assert [value.shape for value in empty[:3]] == [(0, 4), (0,), (0, 4)]
     boxes, *_ = place(sample_of([1, 1, 30, 30]), np.eye(2, 3), SIZE, Augment())
     assert boxes.shape == (1, 4)
+
+
+# === SSD's crops ===
+
+
+def plain(**options):
+    return dataclasses.replace(Augment.none(), **options)
+
+
+def scripted(monkeypatch, *parts):
+    """The next parts that are drawn from a window, as fractions of it."""
+    left = list(parts)
+
+    def part(window, rng):
+        x1, y1, x2, y2 = left.pop(0)
+        width, height = window[2:] - window[:2]
+        return np.array([x1 * width, y1 * height, x2 * width, y2 * height]) + np.tile(window[:2], 2)
+
+    monkeypatch.setattr("kerasdet.data.augment._part", part)
+    return left
+
+
+def test_a_part_is_taken_that_overlaps_an_object_enough(monkeypatch):
+    boxes = np.array([[0, 0, 48, 48], [70, 70, 80, 80]], np.float32)
+    parts = [
+        (0.6, 0, 1, 0.5),  # holds no centre
+        (0, 0, 1, 1),  # IoU .25 with the larger box
+        (0, 0, 0.75, 0.6),  # holds all of it: 48 * 48 of 72 * 57.6, .556
+    ]
+    for overlap, number in ((0.1, 1), (0.3, 2), (0.5, 2)):
+        scripted(monkeypatch, *parts)
+        found = plain(overlaps=(overlap,)).window(boxes, SIZE, np.random.default_rng(0))
+        np.testing.assert_allclose(found, np.array(parts[number]) * SIZE, err_msg=str(overlap))
+    # None of fifty is good enough: the whole picture.
+    left = scripted(monkeypatch, *parts * 20)
+    found = plain(overlaps=(0.9,)).window(boxes, SIZE, np.random.default_rng(0))
+    np.testing.assert_allclose(found, [0, 0, SIZE, SIZE])
+    assert len(left) == 60 - 50
+
+
+def test_any_part_or_the_whole_picture(monkeypatch):
+    boxes = np.array([[80, 80, 90, 90]], np.float32)
+    left = scripted(monkeypatch, (0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1), (0, 0, 0.5, 0.5))
+    rng = np.random.default_rng(0)
+    # Any, but with the object's centre.
+    np.testing.assert_allclose(plain(overlaps=(0.0,)).window(boxes, SIZE, rng), [48, 48, 96, 96])
+    assert len(left) == 1
+    np.testing.assert_allclose(plain(overlaps=(1.0,)).window(boxes, SIZE, rng), [0, 0, 96, 96])
+    assert len(left) == 1
+    # Without objects every part will do, but no overlap can be asked for.
+    none = np.zeros((0, 4), np.float32)
+    np.testing.assert_allclose(plain(overlaps=(0.5,)).window(none, SIZE, rng), [0, 0, 96, 96])
+    np.testing.assert_allclose(plain(overlaps=(0.0,)).window(none, SIZE, rng), [0, 0, 48, 48])
+
+
+def test_the_part_fills_the_square(monkeypatch):
+    """A crop by hand: the left half of the upper two thirds of the square, from a photo of 80 x 120."""
+    scripted(monkeypatch, (0, 0, 0.5, 2 / 3))
+    sample = sample_of([12, 8, 36, 40])
+    augment = plain(overlaps=(0.1,))
+    (matrix,) = matrices(augment, sample, (80, 120), 1)
+    # Across: 96 / 120, twice as large; down: 96 / 80, 1.5 times as large.
+    np.testing.assert_allclose(matrix, [[1.6, 0, 0], [0, 1.8, 0]], atol=1e-9)
+    boxes, *_ = place(sample, matrix, SIZE, augment)
+    np.testing.assert_allclose(boxes, [[19.2, 14.4, 57.6, 72]], rtol=1e-5)
+
+
+def test_expansion_shrinks_the_photo_within_the_square():
+    sample = sample_of([12, 8, 36, 40])
+    scales = []
+    for matrix in matrices(plain(expand=4.0), sample, (80, 120), 300):
+        left, top, right, bottom = photo.transform_boxes(np.array([[0, 0, 120, 80]]), matrix)[0]
+        assert min(left, top) >= -1e-3 and max(right, bottom) <= SIZE + 1e-3
+        assert right - left == pytest.approx(bottom - top)
+        scales.append((right - left) / SIZE)
+    scales = np.array(scales)
+    assert 0.4 < (scales == 1).mean() < 0.6 and 0.25 <= scales.min() < 0.27
+
+
+def test_parts_have_the_published_sides_and_aspects():
+    rng = np.random.default_rng(0)
+    augment = plain(overlaps=(0.0,))
+    none = np.zeros((0, 4), np.float32)
+    windows = np.array([augment.window(none, SIZE, rng) for _ in range(500)]) / SIZE
+    sides = windows[:, 2:] - windows[:, :2]
+    assert windows.min() >= 0 and windows.max() <= 1 + 1e-9
+    scale, aspect = np.sqrt(sides.prod(-1)), sides[:, 0] / sides[:, 1]
+    assert 0.3 <= scale.min() < 0.32 and 0.98 < scale.max() <= 1
+    assert 0.5 - 1e-9 <= aspect.min() < 0.6 and 1.7 < aspect.max() <= 2 + 1e-9
+
+
+def test_ssd_moves_pixels_and_boxes_together():
+    box = [40, 30, 72, 66]
+    image = np.zeros((80, 120, 3), np.uint8)
+    image[box[1] : box[3], box[0] : box[2]] = 255
+    sample = sample_of(box)
+    augment = dataclasses.replace(Augment.ssd(), min_side=0.0)
+    for matrix in matrices(augment, sample, (80, 120), 60):
+        boxes, *_ = place(sample, matrix, SIZE, augment)
+        assert len(boxes) == 1  # its centre is always in the picture
+        rows, columns = np.nonzero(photo.warp(image, matrix, SIZE).min(-1) > 127)
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(boxes[0], edges, atol=1.5)
+
+
+def test_objects_stay_by_their_centre():
+    matrix = np.array([[1.0, 0, -20], [0, 1, 0]])
+    # Centres at -1, 1 and 95.5 px: of the second and third about half is left.
+    sample = sample_of([0, 0, 38, 10], [0, 20, 42, 30], [100, 40, 131, 50], labels=[0, 1, 2])
+    boxes, labels, ignore, *_ = place(sample, matrix, SIZE, plain(by_centre=True, min_visible=0.9))
+    assert labels.tolist() == [1, 2]
+    np.testing.assert_allclose(boxes, [[0, 20, 22, 30], [80, 40, 96, 50]])
+    np.testing.assert_allclose(ignore, [[0, 0, 18, 10]])
+
+
+def test_hue_turns_colours_and_leaves_grey():
+    rng = np.random.default_rng(0)
+    augment = plain(hue=36.0)
+    grey = np.full((4, 4, 3), 90, np.uint8)
+    np.testing.assert_array_equal(augment.light(grey, rng), grey)
+    red = np.full((1, 1, 3), (200, 0, 0), np.uint8)
+    seen = {tuple(augment.light(red, rng)[0, 0].tolist()) for _ in range(200)}
+    # Up to 36 degrees either way: green or blue rises to 200 * 36 / 60, never both.
+    assert all(r == 200 and min(g, b) == 0 and max(g, b) <= 121 for r, g, b in seen)
+    assert max(g for _, g, _ in seen) > 100 and max(b for _, _, b in seen) > 100
