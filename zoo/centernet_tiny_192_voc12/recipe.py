@@ -1,0 +1,50 @@
+"""Trains centernet_tiny_192_voc12: people and five animals at 192 px, on a third of MobileNetV2's width.
+
+    python zoo/centernet_tiny_192_voc12/recipe.py --data DATA \
+        --backbone mobilenet_v2_0.35.weights.h5 --out runs/centernet_tiny
+
+DATA holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is
+given again.
+"""
+
+from kerasdet.models.centernet import CenterNet
+from kerasdet.training import Stage, recipe, voc12
+
+STAGES = (Stage(192, 80, 16),)
+# At 1e-3, Keras' own, the deepest stage of the backbone saturates and its features are lost.
+RATE = 5e-4
+
+CARD = {
+    "aliases": ["centernet_tiny"],
+    "summary": "Cats, cows, dogs, horses, sheep and people for the smallest devices: a tiny CenterNet.",
+    "training": {
+        "data": [voc12.CARD_DATA],
+        "starting_weights": {
+            "name": "MobileNetV2 0.35, ImageNet", "source": "keras.applications",
+            "licence": "Apache-2.0",
+        },
+    },
+    "deviations": [
+        "Dense targets (TTFNet): every cell near a middle learns the box by GIoU, and sizes are predicted "
+        "by their logarithms; the paper has one positive cell an object and L1 losses of plain sizes.",
+        "Heads at stride 8; the paper's stand at 4.",
+        "Light neck (depthwise, bilinear) on P3, P4 and P5 in place of three deconvolutions of P5.",
+        "Two separable 5x5 convolutions before the heads, one pair for the heat-map and one for size and "
+        "offset; the paper has a 3x3 convolution before each of the three.",
+        "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
+        "AdamW with a cosine schedule and averaged weights; the paper has Adam with two drops.",
+        "MobileNetV2 0.35 in place of ResNet, DLA or Hourglass, batch norm frozen.",
+    ],
+}
+sets = voc12.sets
+
+
+def build(size: int, weights: str | None) -> CenterNet:
+    return CenterNet(
+        voc12.CLASSES, backbone="mobilenet_v2_0.35", backbone_weights=weights, image_size=size, stride=8,
+        neck="light", channels=96, target="dense", head_blocks=2, name="centernet_tiny_192_voc12",
+    )
+
+
+if __name__ == "__main__":
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=5)
