@@ -196,32 +196,55 @@ def _transfer(source, target):
     """Copies weights layer by layer; the layers that tell classes apart, class by class."""
     import numpy as np
 
-    # Raw outputs called .._logits have one channel a class.
-    of_classes = {
-        tensor._keras_history.operation.name
-        for key, tensor in target.output.items()
-        if key.endswith("_logits")
-    }
+    of_classes = _class_layers(target)
     kept = [
         (source.classes.index(name), i)
         for i, name in enumerate(target.classes)
         if name in source.classes
     ]
+
+    def by_class(value, detector):
+        """(.., channels) as (.., anchors, classes): a cell's anchors each have a channel a class."""
+        return value.reshape(*value.shape[:-1], -1, len(detector.classes))
+
+    def misfit(layer, value, giver):
+        return ValueError(f"layer {layer.name!r}: weights of shape {giver.shape} do not fit {value.shape}")
+
     # Both are built from one configuration, so layers stand in one order; names that Keras counts
     # up ("conv2d_7") differ.
     for layer, giving in zip(target.layers, source.layers, strict=True):
         values = [np.array(value) for value in layer.get_weights()]
         for i, (value, giver) in enumerate(zip(values, giving.get_weights(), strict=True)):
             if layer.name in of_classes:
+                to, of = by_class(value, target), by_class(giver, source)
+                if to.shape[:-1] != of.shape[:-1]:
+                    raise misfit(layer, value, giver)
                 for old, new in kept:
-                    value[..., new] = giver[..., old]
+                    to[..., new] = of[..., old]
+                values[i] = to.reshape(value.shape)
             elif value.shape == giver.shape:
                 values[i] = giver
             else:
-                raise ValueError(
-                    f"layer {layer.name!r}: weights of shape {giver.shape} do not fit {value.shape}"
-                )
+                raise misfit(layer, value, giver)
         layer.set_weights(values)
+
+
+def _class_layers(detector) -> set[str]:
+    """Names of the layers that make the raw outputs called .._logits, which have one channel a class.
+
+    Layers without weights in between, which bring several anchors and maps into rows, are passed by.
+    """
+    import keras
+
+    found = set()
+    todo = [tensor for key, tensor in detector.output.items() if key.endswith("_logits")]
+    while todo:
+        layer = todo.pop()._keras_history.operation
+        if getattr(layer, "weights", None):
+            found.add(layer.name)
+        else:
+            todo += keras.tree.flatten(layer.input)
+    return found
 
 
 def _load_folder(folder: Path, classes, weights: bool, image_size: int | None):

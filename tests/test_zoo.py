@@ -7,11 +7,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from harness import tiny_backbone
+from keras import ops
 from presets import FIELDS, tiny_csp, write_preset
 
 import kerasdet
 from kerasdet import zoo
 from kerasdet.models.csp import CSP
+from kerasdet.models.ssd import SSD
 
 pytestmark = pytest.mark.usefixtures("shelf")
 NAME = "tiny_64_people"
@@ -121,6 +124,35 @@ def test_known_classes_keep_their_head_and_new_ones_start_afresh():
 def test_one_other_class_starts_afresh_as_well():
     assert np.abs(head(zoo.load("tiny", classes=["face"]))[0]).max() < 0.1
     assert np.abs(head(zoo.load("tiny", classes=["person"]))[0]).max() > 0.5
+
+
+def ssd(classes):
+    detector = SSD(
+        classes, backbone=tiny_backbone(64), image_size=64, anchor_sizes=(0.2, 0.3, 0.4, 0.5), name="tiny"
+    )
+    rng = np.random.default_rng(1)
+    detector.set_weights([rng.normal(size=w.shape, scale=0.2) ** 2 for w in detector.get_weights()])
+    return detector
+
+
+def test_every_anchor_keeps_its_channel_of_a_known_class(photo):
+    """SSD: six boxes a cell, three maps, and a background that no class owns."""
+    before = ssd(("cat", "dog", "cow"))
+    after = zoo.adapt(before, classes=("ox", "cow", "dog", "cat", "pig"))
+    square = photo[None, :64, :64]
+    old, new = (
+        {k: ops.convert_to_numpy(v) for k, v in d(square, training=False).items()} for d in (before, after)
+    )
+    for now, then in ((1, 2), (2, 1), (3, 0)):
+        np.testing.assert_allclose(new["class_logits"][..., now], old["class_logits"][..., then], rtol=1e-5)
+    assert (np.ptp(old["class_logits"], axis=-1) > 0).all()
+    np.testing.assert_array_equal(new["background_logit"], old["background_logit"])
+    np.testing.assert_array_equal(new["boxes"], old["boxes"])
+    # The new classes start afresh: from biases of 0, and so of 0 where nothing is seen.
+    for k in range(3):
+        kernel, bias = after.get_layer(f"head{k}_class").get_weights()
+        fresh = bias.reshape(6, 5)[:, [0, 4]], kernel.reshape(-1, 6, 5)[..., [0, 4]]
+        assert not fresh[0].any() and (fresh[1] < 0).any()
 
 
 def test_another_image_size_keeps_all_weights(tmp_path):

@@ -57,23 +57,6 @@ def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
     return ops.where(own >= 0, own, matched)
 
 
-def inside(centres, regions):
-    """Which points lie in any of some regions.
-
-    Args:
-        centres: (k, 2) float32 x, y.
-        regions: (batch, m, 4) float32 xyxy; empty ones hold nothing.
-
-    Returns:
-        (batch, k) bool.
-    """
-    x, y = centres[:, 0], centres[:, 1]
-    x1, y1, x2, y2 = (regions[..., i : i + 1] for i in range(4))
-    across = ops.logical_and(x >= x1, x < x2)
-    down = ops.logical_and(y >= y1, y < y2)
-    return ops.any(ops.logical_and(across, down), axis=1)
-
-
 def hard_negatives(loss, negative, count):
     """The negatives with the highest losses, in every photo on its own.
 

@@ -13,6 +13,7 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
+from kerasdet.boxes.slots import inside
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
 from kerasdet.losses import smooth_l1
@@ -129,7 +130,7 @@ class SSD(Detector):
         owner = assign.match(targets["boxes"], targets["labels"], anchors, MATCH_IOU)
         positive = owner >= 0
         owner = ops.maximum(owner, 0)
-        ignored = assign.inside((anchors[:, :2] + anchors[:, 2:]) / 2, targets["ignore"])
+        ignored = inside((anchors[:, :2] + anchors[:, 2:]) / 2, targets["ignore"])
         boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
         # A default box without object is given itself: a padding row's logarithms are infinite.
         boxes = ops.where(positive[..., None], boxes, anchors)
@@ -172,13 +173,13 @@ class SSD(Detector):
     # === Decoding ===
 
     def heads(self, raw: dict) -> dict:
-        """scores (batch, N, classes), probabilities without background's; boxes (batch, N, 4) as in raw."""
-        return {"scores": ops.softmax(self._logits(raw), axis=-1)[..., 1:], "boxes": raw["boxes"]}
+        """class (batch, N, classes), probabilities without background's; boxes (batch, N, 4) as in raw."""
+        return {"class": ops.softmax(self._logits(raw), axis=-1)[..., 1:], "boxes": raw["boxes"]}
 
     def decode(self, heads: dict) -> dict:
         """The pairs of default box and class that score highest, moved to where they belong."""
-        count, classes = heads["scores"].shape[1:]
-        scores = ops.reshape(heads["scores"], (-1, count * classes))
+        count, classes = heads["class"].shape[1:]
+        scores = ops.reshape(heads["class"], (-1, count * classes))
         scores, index = ops.top_k(ops.where(scores >= MIN_SCORE, scores, 0.0), self.candidates)
         rows = index // classes
         anchors = ops.take(ops.convert_to_tensor(self.anchors), rows, axis=0)

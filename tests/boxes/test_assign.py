@@ -81,16 +81,6 @@ def test_photos_of_a_batch_do_not_touch_each_other():
     assert ops.convert_to_numpy(found).tolist() == [[0, -1, -1, -1], [-1, -1, 0, -1]]
 
 
-# === Regions ===
-
-
-def test_points_in_regions():
-    centres = np.array([[5, 5], [10, 5], [25, 9], [40, 40]], np.float32)
-    regions = np.array([[[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 0, 0], [0, 0, 100, 100]]], np.float32)
-    found = ops.convert_to_numpy(assign.inside(centres, regions))
-    assert found.tolist() == [[True, False, True, False], [True] * 4]
-
-
 # === Hard negatives ===
 
 
