@@ -245,6 +245,9 @@ class Dataset(collections.abc.Sequence):
         workers: int = 0,
         max_boxes: int | None = None,
         epoch: int = 0,
+        augment=None,
+        sizes: Iterable[int] | None = None,
+        every: int = 10,
     ):
         """Batches for `model.fit`, as `kerasdet.data.loader.batches` makes them."""
         from kerasdet.data import loader
@@ -259,6 +262,9 @@ class Dataset(collections.abc.Sequence):
             workers=workers,
             max_boxes=max_boxes,
             epoch=epoch,
+            augment=augment,
+            sizes=sizes,
+            every=every,
         )
 
 

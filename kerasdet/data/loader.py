@@ -17,7 +17,7 @@ MAX_BOXES = 100
 
 def batches(
     dataset, batch_size, model, *, training=False, seed=0, threads=None, workers=0, max_boxes=None,
-    epoch=0, augment=None,
+    epoch=0, augment=None, sizes=None, every=10,
 ) -> Batches:
     """A Grain dataset of batches for `model.fit` and `model.evaluate`.
 
@@ -34,6 +34,11 @@ def batches(
             with more warn with their count; their smallest objects become ignore regions.
         epoch: the first epoch's number; a resumed run continues with the order it would have had.
         augment: `Augment`; None takes the default for training and no change otherwise.
+        sizes: two or more sides of the square in pixels, for a model that takes squares of any size
+            (`YOLOv3`), from which one is drawn again and again while training. None keeps to the model's
+            `image_size`.
+        every: batches from one change of size to the next. The first batch of an epoch stands alone:
+            Keras looks at two batches to learn which sides of their arrays change.
 
     Returns:
         Batches of `(images, targets)`: images (B, S, S, 3) uint8 RGB; targets a dict of
@@ -42,7 +47,8 @@ def batches(
         the model has parts, parts (B, N, P, 4) and part_weights (B, N, P) float32.
 
     Raises:
-        ValueError: the set is empty, or its classes are not the model's.
+        ValueError: the set is empty, its classes are not the model's, or sizes are given that are not
+            two or more, or not for training.
     """
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
@@ -52,6 +58,11 @@ def batches(
         raise ValueError(
             f"the set's classes {tuple(dataset.classes)} are not the model's {tuple(model.classes)}; "
             "load the model with classes=data.classes, or take data.select(...)"
+        )
+    if sizes is not None and (not training or len(set(sizes)) < 2 or every < 1):
+        raise ValueError(
+            f"sizes={tuple(sizes)}, every={every}, training={training}: sizes are for training; give two "
+            "different ones or more, changed every 1 batch or more"
         )
     counts = np.array([len(sample.boxes) for sample in dataset])
     regions = np.array([len(sample.boxes) + len(sample.ignore) for sample in dataset])
@@ -72,7 +83,7 @@ def batches(
         augment=augment or (Augment() if training else Augment.none()),
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
-                   workers, epoch)
+                   workers, epoch, sizes, every)
 
 
 def _round_up(count: int) -> int:
@@ -80,7 +91,10 @@ def _round_up(count: int) -> int:
 
 
 class Prepare(grain.transforms.RandomMap):
-    """Sample -> (image, targets) with static shapes. Arguments as in `batches`."""
+    """Sample -> (image, targets) with static shapes. Arguments as in `batches`.
+
+    In place of a sample it takes a pair of a sample and the side of its square.
+    """
 
     def __init__(self, size, resize, max_boxes, max_ignore, part_columns, augment):
         self.size, self.resize = size, resize
@@ -88,15 +102,16 @@ class Prepare(grain.transforms.RandomMap):
         self.part_columns, self.augment = part_columns, augment
 
     def random_map(self, sample, rng: np.random.Generator):
+        sample, size = sample if isinstance(sample, tuple) else (sample, self.size)
         image = photo.read(sample.path)
-        base = photo.square_matrix(image.shape[0], image.shape[1], self.size, self.resize)
+        base = photo.square_matrix(image.shape[0], image.shape[1], size, self.resize)
         changed = self.augment != Augment.none()
-        matrix = self.augment.matrix(sample, base, self.size, rng) if changed else base
+        matrix = self.augment.matrix(sample, base, size, rng) if changed else base
         if changed:
-            square = self.augment.light(photo.warp(image, matrix, self.size), rng)
+            square = self.augment.light(photo.warp(image, matrix, size), rng)
         else:
-            square, _ = photo.to_square(image, self.size, self.resize)
-        boxes, labels, ignore, parts, part_weights = place(sample, matrix, self.size, self.augment)
+            square, _ = photo.to_square(image, size, self.resize)
+        boxes, labels, ignore, parts, part_weights = place(sample, matrix, size, self.augment)
         if len(boxes) > self.max_boxes:
             sides = boxes[:, 2:] - boxes[:, :2]
             order = np.argsort(-sides.prod(-1), kind="stable")
@@ -128,6 +143,16 @@ def _pad(rows: np.ndarray, count: int, value=0) -> np.ndarray:
     return padded
 
 
+class _WithSize(grain.transforms.MapWithIndex):
+    """Sample -> (sample, side of its square); all samples of a batch get one side."""
+
+    def __init__(self, sides: list[int], batch_size: int):
+        self.sides, self.batch_size = sides, batch_size
+
+    def map_with_index(self, index, sample):
+        return sample, self.sides[index // self.batch_size]
+
+
 class Batches(grain.IterDataset):
     """One epoch of batches; `Detector.fit` goes on to the following epochs by itself.
 
@@ -136,11 +161,14 @@ class Batches(grain.IterDataset):
             does to them hang on it and on the seed alone.
     """
 
-    def __init__(self, dataset, batch_size, prepare, training, seed, threads, workers, epoch):
+    def __init__(
+        self, dataset, batch_size, prepare, training, seed, threads, workers, epoch, sizes, every
+    ):
         super().__init__()
         self.dataset, self.batch_size, self.prepare = dataset, batch_size, prepare
         self.training, self.seed, self.epoch = training, seed, epoch
         self.threads, self.workers = threads, workers
+        self.sizes, self.every = sizes, every
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.dataset), self.batch_size)
@@ -150,11 +178,25 @@ class Batches(grain.IterDataset):
     def _drop_remainder(self) -> bool:
         return self.training and len(self.dataset) > self.batch_size
 
-    def epoch_dataset(self, epoch: int) -> grain.IterDataset:
-        """The batches of one epoch, by number."""
+    def sides(self, epoch: int) -> list[int]:
+        """The side of the square of each of an epoch's batches, where `sizes` are given."""
+        rng = np.random.default_rng([self.seed, epoch])
+        sides: list[int] = []
+        for batch in range(-(-len(self.dataset) // self.batch_size)):
+            if batch == 0 or (batch - 1) % self.every == 0:
+                # Never the same again: a first and a second batch of one size would look to Keras as if
+                # all were.
+                side = int(rng.choice(sorted({*self.sizes} - {*sides[-1:]})))
+            sides.append(side)
+        return sides
+
+    def epoch_dataset(self, epoch: int, one_size: bool = False) -> grain.IterDataset:
+        """The batches of one epoch, by number; with `one_size` all of the model's own size."""
         photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
         if self.training:
             photos = photos.shuffle()
+        if self.sizes is not None and not one_size:
+            photos = photos.map_with_index(_WithSize(self.sides(epoch), self.batch_size))
         photos = photos.random_map(self.prepare)
         # Batched before it is read: so each thread or worker makes whole batches, and which photos a
         # batch holds does not hang on their number.
@@ -173,8 +215,8 @@ class Batches(grain.IterDataset):
         return iter(self.epoch_dataset(self.epoch))
 
     def some_images(self, count: int = 64) -> list[np.ndarray]:
-        """About `count` pictures as training sees them, in batches: always the same ones."""
-        first = itertools.islice(self.epoch_dataset(0), max(1, count // self.batch_size))
+        """About `count` pictures as training sees them, in batches of the model's size: always the same."""
+        first = itertools.islice(self.epoch_dataset(0, one_size=True), max(1, count // self.batch_size))
         return [images for images, _ in first]
 
     def endless(self) -> EndlessBatches:

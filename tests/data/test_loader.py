@@ -180,6 +180,68 @@ def test_augmentation_is_drawn_anew_for_every_epoch(one_photo):
     assert not same(views[0], views[1]) and not same(views[1], views[2])
 
 
+# === Squares of several sizes ===
+
+
+def sides(batches):
+    return [images.shape[1] for images, _ in batches]
+
+
+def test_sizes_change_every_so_many_batches_and_the_first_stands_alone(shapes):
+    batches = shapes.repeat(4).batches(4, model(shapes), training=True, sizes=(32, 64, 96), every=5)
+    found = sides(epoch(batches))
+    assert len(found) == 16 and set(found) <= {32, 64, 96}
+    assert [i for i in range(1, 16) if found[i] != found[i - 1]] == [1, 6, 11]
+    # Another epoch, another seed: other sizes in time.
+    others = [batches.sides(number) for number in range(8)]
+    assert len({tuple(other) for other in others}) > 4
+
+
+def test_boxes_are_those_of_the_batchs_own_square(one_photo):
+    data = one_photo([[10, 20, 60, 50]]).repeat(6)
+    batches = loader.batches(
+        data, 2, model(data), training=True, sizes=(32, 96), every=1, augment=Augment.none()
+    )
+    found = epoch(batches)
+    assert sorted(set(sides(found))) == [32, 96]
+    for images, targets in found:
+        side = images.shape[1]
+        assert images.shape == (2, side, side, 3)
+        expected = np.array([0.1, 0.4, 0.6, 1.0]) * side
+        np.testing.assert_allclose(targets["boxes"][:, 0], [expected, expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"threads": 5}, {"workers": 2}])
+def test_the_seed_alone_decides_the_sizes(shapes, options):
+    def make(**options):
+        return epoch(shapes.batches(4, model(shapes), training=True, sizes=(32, 64), every=2, **options))
+
+    assert same(make(epoch=1), make(epoch=1, **options))
+
+
+def test_sizes_go_on_from_a_state_as_they_would_have_gone(shapes):
+    batches = shapes.batches(4, model(shapes), training=True, sizes=(32, 64, 96), every=1)
+    first = iter(batches.endless())
+    [next(first) for _ in range(5)]
+    state, rest = first.get_state(), [next(first) for _ in range(3)]
+    second = iter(batches.endless())
+    second.set_state(state)
+    assert same([next(second) for _ in range(3)], rest)
+    later = shapes.batches(4, model(shapes), training=True, sizes=(32, 64, 96), every=1, epoch=1)
+    assert same(epoch(later)[1:], rest)
+
+
+def test_statistics_are_measured_on_the_models_own_size(shapes):
+    batches = shapes.batches(4, model(shapes), training=True, sizes=(32, 96), every=1)
+    assert {images.shape[1] for images in batches.some_images()} == {64}
+
+
+@pytest.mark.parametrize("options", [{"sizes": (32,)}, {"sizes": (32, 64), "training": False}])
+def test_sizes_that_make_no_sense_are_refused(shapes, options):
+    with pytest.raises(ValueError, match="sizes are for training; give two different ones"):
+        shapes.batches(4, model(shapes), **{"training": True} | options)
+
+
 # === What is refused ===
 
 

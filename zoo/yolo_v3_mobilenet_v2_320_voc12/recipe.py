@@ -1,0 +1,57 @@
+"""Trains yolo_v3_mobilenet_v2_320_voc12: people and five animals, from an ImageNet backbone.
+
+    python zoo/yolo_v3_mobilenet_v2_320_voc12/recipe.py --data DATA \
+        --backbone mobilenet_v2_1.0.weights.h5 --out runs/yolo_v3
+
+DATA holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is
+given again. The size of the square changes every ten batches, as in the paper.
+"""
+
+from kerasdet.models.yolo_v3 import YOLOv3
+from kerasdet.training import Stage, recipe, voc12
+
+STAGES = (Stage(320, 60, 16),)
+SIZES = (224, 256, 288, 320, 352)
+# At 1e-3, Keras' own, the deepest stage of the backbone saturates and its features are lost.
+RATE = 4e-4
+# `kerasdet data anchors DATA/voc12 --size 320`, of all twenty classes' boxes.
+ANCHORS = (
+    (20, 27), (43, 61), (54, 141), (100, 88), (99, 211), (152, 148), (172, 265), (245, 193), (282, 294),
+)
+
+CARD = {
+    "aliases": ["yolo_v3"],
+    "summary": "Cats, cows, dogs, horses, sheep and people: YOLOv3 on MobileNetV2 with a light neck.",
+    "training": {
+        "data": [voc12.CARD_DATA],
+        "starting_weights": {
+            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
+            "licence": "Apache-2.0",
+        },
+    },
+    "deviations": [
+        "MobileNetV2 in place of Darknet-53, batch norm frozen.",
+        "Light neck: 1x1 laterals and separable 5x5 convolutions of 128 channels in place of six "
+        "convolutions a level.",
+        "Boxes are learned by 1 - GIoU; the paper has squared errors.",
+        "Losses are divided by the number of objects, and objectness begins at 1 %.",
+        "Of two objects with the same cell and anchor the smaller one is learned.",
+        "Anchors of this set, at 320 px.",
+        "Random sizes from 224 to 352 px; the paper's go from 320 to 608.",
+        "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
+        "AdamW with a cosine schedule and averaged weights; the paper has SGD with two drops.",
+    ],
+}
+sets = voc12.sets
+
+
+def build(size: int, weights: str | None) -> YOLOv3:
+    return YOLOv3(
+        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P2",
+        image_size=size, anchors=ANCHORS, neck="light", channels=128, box_loss="giou",
+        name="yolo_v3_mobilenet_v2_320_voc12",
+    )
+
+
+if __name__ == "__main__":
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=4, batches={"sizes": SIZES})
