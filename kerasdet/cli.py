@@ -1,4 +1,4 @@
-"""The command line: detect, train, evaluate, export, zoo.
+"""The command line: detect, train, evaluate, export, zoo, data.
 
 What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
 at once and a `.tflite` is run without Keras.
@@ -24,6 +24,9 @@ from rich.table import Table
 from kerasdet import zoo as zoo_
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+data_app = typer.Typer(rich_markup_mode="rich", help="Looks into photos with boxes.")
+app.add_typer(data_app, name="data", no_args_is_help=True)
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 ROWS_SHOWN = 20
@@ -114,10 +117,10 @@ def _warn(kind: str, text: str):
     _error_console().print(f"[yellow]{kind}:[/] {escape(text)}", highlight=False)
 
 
-def _command(function):
+def _command(function, group=app):
     """Registers a command; an error becomes one line, exit code 2 (1 for failed parity)."""
 
-    @app.command()
+    @group.command()
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
         try:
@@ -402,3 +405,45 @@ def zoo(
         Console().print(card.shelf_table(cards))
     else:
         Console().print(f"there are no presets; name a folder of them in {zoo_.SHELVES}")
+
+
+# === data ===
+
+
+@functools.partial(_command, group=data_app)
+def anchors(
+    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
+    count: Annotated[int, typer.Option(min=1, help="How many; YOLOv3 has 9.")] = 9,
+    size: Annotated[int, typer.Option(min=32, help="Side of the network's square in pixels.")] = 320,
+    plot: Annotated[
+        Path | None, typer.Option(help="A picture to draw: the boxes' sizes and the anchors.")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+):
+    """Finds anchors: sizes that the boxes of a set cluster around, by k-means of 1 - IoU."""
+    from kerasdet import data as data_
+    from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
+    from kerasdet.data.anchors import box_sizes, draw_anchors
+
+    dataset = data_.load(data)
+    sizes = box_sizes(dataset, size)
+    found = kmeans_anchors(sizes, count, seed)
+    overlap = size_iou(sizes, found)
+    best, owner = overlap.max(1), overlap.argmax(1)
+    table = Table("width", "height", "share of boxes", "mean IoU")
+    for i, (width, height) in enumerate(found):
+        own = best[owner == i]
+        mean = f"{own.mean():.3f}" if len(own) else ""
+        table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
+    console = Console()
+    console.print(
+        f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}",
+        markup=False, highlight=False,
+    )
+    console.print(table)
+    pairs = ", ".join(f"({width:.0f}, {height:.0f})" for width, height in found)
+    console.print(f"anchors=({pairs})", markup=False, highlight=False, soft_wrap=True)
+    if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        draw_anchors(sizes, found, owner, size).save(plot)
+        console.print(f"drawn into {plot}", markup=False, highlight=False)
