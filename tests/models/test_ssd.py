@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, tiny_backbone
+from PIL import Image
 
+from kerasdet.data import Dataset
+from kerasdet.data.augment import Augment
+from kerasdet.data.sample import Sample
 from kerasdet.models.ssd import SSD
 
 
@@ -67,6 +71,30 @@ def test_ssd300_maps_are_the_published_ones(ssd300):
         ssd300.anchors[4 * 38 * 38 - 1],
         [300 - width / 2, 300 - height / 2, 300 + width / 2, 300 + height / 2], atol=1e-3,
     )
+
+
+def learn_two_photos(folder, image_size, steps):
+    """SSD on VGG16 from random weights, fitted to two real photos: what it then scores on them."""
+    pictures = pytest.importorskip("skimage.data")
+    samples = []
+    # Boxes by eye, in the photos' pixels: Eileen Collins, and Chelsea the cat.
+    for label, (name, box) in enumerate((("astronaut", [20, 15, 362, 512]), ("chelsea", [0, 0, 400, 300]))):
+        path = folder / f"{name}.png"
+        Image.fromarray(getattr(pictures, name)()).save(path)
+        samples.append(Sample(str(path), np.array([box], np.float32), np.array([label], np.int32)))
+    photos = Dataset(samples, ("person", "cat"))
+    keras.utils.set_random_seed(0)
+    detector = SSD(photos.classes, network="paper", backbone="vgg16", image_size=image_size)
+    batches = photos.repeat(steps).batches(2, detector, training=True, augment=Augment.none())
+    detector.compile(keras.optimizers.Adam(1e-4), ema=0.9)
+    detector.fit(batches, verbose=0)
+    return detector.evaluate_detections(photos)
+
+
+@pytest.mark.slow
+def test_ssd300_learns_two_photos_by_heart(tmp_path):
+    metrics = learn_two_photos(tmp_path, 300, 120)
+    assert metrics["AP"] >= 0.95, metrics
 
 
 def test_ssdlite_has_six_maps_of_six_boxes():
