@@ -87,11 +87,9 @@ class Detector(keras.Model):
         raise ValueError(f"{type(self).__name__} cannot be tested with flipping; leave flip=True out")
 
     def get_config(self):
-        config = dict(self._config, name=self.name)
+        config = _plain(dict(self._config, name=self.name))
         if isinstance(config.get("backbone"), keras.Model):
-            # Not a library's own class: then the file loads without that library.
-            backbone = backbones.resolve(config["backbone"])
-            config["backbone"] = keras.saving.serialize_keras_object(backbone)
+            config["backbone"] = backbones.serialize(config["backbone"])
         return config
 
     @classmethod
@@ -335,6 +333,13 @@ def _is_batches(x) -> bool:
     """Whether x comes from `Dataset.batches`, without importing Grain where nobody has."""
     loader = sys.modules.get("kerasdet.data.loader")
     return loader is not None and isinstance(x, loader.Batches)
+
+
+def _plain(value):
+    """Lists and dicts as Python's own: Keras' wrap the model's, and copying one copies the model."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain_tensorflow() -> bool:

@@ -97,7 +97,7 @@ def resolve(backbone, weights=None, **options):
 
 
 def __getattr__(name: str):
-    if name in ("adapt", "deserialize"):  # they import Keras; names() must not
+    if name in ("adapt", "serialize", "deserialize"):  # they import Keras; names() must not
         from kerasdet.backbones import adapters
 
         return getattr(adapters, name)
