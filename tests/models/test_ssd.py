@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, tiny_backbone
-from PIL import Image
 
-from kerasdet.data import Dataset
-from kerasdet.data.augment import Augment
-from kerasdet.data.sample import Sample
 from kerasdet.models.ssd import SSD
 
 
@@ -39,62 +35,7 @@ def paper():
 
 
 # === The published networks ===
-
-
-@pytest.fixture(scope="module")
-def ssd300():
-    return SSD([str(i) for i in range(90)], network="paper", backbone="vgg16", image_size=300)
-
-
-def test_ssd300_has_the_published_default_boxes_and_parameters(ssd300):
-    assert ssd300.anchors.shape == (8732, 4)
-    assert ssd300.output["class_logits"].shape == (None, 8732, 90)
-    # torchvision's ssd300_vgg16, with COCO's 91 names, background among them: 35.6 M. By layers:
-    kernels = [(3, 3, 64), (3, 64, 64), (3, 64, 128), (3, 128, 128), (3, 128, 256), (3, 256, 256),
-               (3, 256, 256), (3, 256, 512), *[(3, 512, 512)] * 5, (3, 512, 1024), (1, 1024, 1024),
-               (1, 1024, 256), (3, 256, 512), (1, 512, 128), (3, 128, 256), (1, 256, 128), (3, 128, 256),
-               (1, 256, 128), (3, 128, 256)]
-    heads = ((512, 4), (1024, 6), (512, 6), (256, 6), (256, 4), (256, 4))
-    kernels += [(3, channels, boxes * (91 + 4)) for channels, boxes in heads]
-    norm = 512
-    assert ssd300.count_params() == norm + sum(k * k * i * o + o for k, i, o in kernels) == 35_641_826
-
-
-def test_ssd300_maps_are_the_published_ones(ssd300):
-    counts = [ssd300.get_layer(f"head{k}_class").output.shape[1] for k in range(6)]
-    assert counts == [38, 19, 10, 5, 3, 1]
-    # The first box of the last map's only cell: 264 px in the middle.
-    np.testing.assert_allclose(ssd300.anchors[-4], [18, 18, 282, 282], atol=1e-3)
-    # The last of conv4_3's cells: steps of 8 px, so 37.5 * 8; a tall box of 30 / sqrt 2.
-    width, height = 30 / math.sqrt(2), 30 * math.sqrt(2)
-    np.testing.assert_allclose(
-        ssd300.anchors[4 * 38 * 38 - 1],
-        [300 - width / 2, 300 - height / 2, 300 + width / 2, 300 + height / 2], atol=1e-3,
-    )
-
-
-def learn_two_photos(folder, image_size, steps):
-    """SSD on VGG16 from random weights, fitted to two real photos: what it then scores on them."""
-    pictures = pytest.importorskip("skimage.data")
-    samples = []
-    # Boxes by eye, in the photos' pixels: Eileen Collins, and Chelsea the cat.
-    for label, (name, box) in enumerate((("astronaut", [20, 15, 362, 512]), ("chelsea", [0, 0, 400, 300]))):
-        path = folder / f"{name}.png"
-        Image.fromarray(getattr(pictures, name)()).save(path)
-        samples.append(Sample(str(path), np.array([box], np.float32), np.array([label], np.int32)))
-    photos = Dataset(samples, ("person", "cat"))
-    keras.utils.set_random_seed(0)
-    detector = SSD(photos.classes, network="paper", backbone="vgg16", image_size=image_size)
-    batches = photos.repeat(steps).batches(2, detector, training=True, augment=Augment.none())
-    detector.compile(keras.optimizers.Adam(1e-4), ema=0.9)
-    detector.fit(batches, verbose=0)
-    return detector.evaluate_detections(photos)
-
-
-@pytest.mark.slow
-def test_ssd300_learns_two_photos_by_heart(tmp_path):
-    metrics = learn_two_photos(tmp_path, 300, 120)
-    assert metrics["AP"] >= 0.95, metrics
+# SSD300 on VGG16 is checked with its backbone, in tests/backbones/test_vgg.py.
 
 
 def test_ssdlite_has_six_maps_of_six_boxes():
