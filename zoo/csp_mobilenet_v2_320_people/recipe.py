@@ -20,7 +20,7 @@ from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, recipe
 
 ABLATION = (Stage(160, 6, 16),)
-STAGES = Stage(224, 24, 16), Stage(320, 28, 16)
+STAGES = Stage(224, 24, 16), Stage(320, 20, 16)
 # At 1e-3, Keras' own, the deepest stage of the backbone saturates and its features are lost.
 RATE = 4e-4
 # Penn-Fudan photos that are not trained on: the ends of both of its places, Fudan and Penn.
