@@ -209,6 +209,23 @@ def test_fit_takes_squares_of_several_sizes(shapes):
     assert detector.detect(shapes[0].path, score=0.0).boxes.shape[1] == 4
 
 
+# === Other classes ===
+
+
+def test_known_classes_keep_what_every_anchor_learned_of_them(shapes):
+    pairs = ((6, 6), (8, 8), (12, 12), (16, 16), (24, 24), (32, 32))
+    before = yolo(("a", "b"), anchors=pairs)
+    for level in ("P3", "P4", "P5"):
+        layer = before.get_layer(f"head_{level}_class")
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel, 1.0 + np.arange(len(bias))])
+    after = zoo.adapt(before, classes=("c", "b", "d"))
+    images, _ = batch_of(shapes, yolo(SHAPES), 2)
+    old, new = (ops.convert_to_numpy(m(images, training=False)["class_logits"]) for m in (before, after))
+    np.testing.assert_allclose(new[..., 1], old[..., 1], atol=1e-5)
+    assert np.abs(new[..., 0]).max() < 0.5 < old.min()
+
+
 # === Options ===
 
 

@@ -1,0 +1,50 @@
+"""Trains yolo_v1_mobilenet_v2_voc12: people and five animals, from an ImageNet backbone.
+
+    python zoo/yolo_v1_mobilenet_v2_voc12/recipe.py --data DATA \
+        --backbone mobilenet_v2_1.0.weights.h5 --out runs/yolo_v1
+
+DATA holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is
+given again.
+"""
+
+from kerasdet.models.yolo_v1 import YOLOv1
+from kerasdet.training import Stage, recipe, voc12
+
+# A cell has 32 px, the backbone's own stride: 224 px are the paper's 7 x 7 cells and 98 boxes.
+STAGES = (Stage(224, 60, 16),)
+GRID = 7
+# At 1e-3, Keras' own, the deepest stage of the backbone saturates and its features are lost.
+RATE = 4e-4
+
+CARD = {
+    "aliases": ["yolo_v1"],
+    "summary": "Cats, cows, dogs, horses, sheep and people in 98 boxes: YOLOv1 on MobileNetV2.",
+    "training": {
+        "data": [voc12.CARD_DATA],
+        "starting_weights": {
+            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
+            "licence": "Apache-2.0",
+        },
+    },
+    "deviations": [
+        "MobileNetV2 at 224 px in place of the paper's 20 convolutions at 448 px, batch norm frozen; the "
+        "grid has the paper's 7 x 7 cells.",
+        "Three separable 5x5 convolutions of 256 channels and 1x1 outputs in place of four convolutions "
+        "and two fully connected layers.",
+        "Losses are divided by the number of objects.",
+        "Of two objects in a cell the smaller one is learned.",
+        "AdamW with a cosine schedule and averaged weights; the paper has SGD with two drops.",
+    ],
+}
+sets = voc12.sets
+
+
+def build(size: int, weights: str | None) -> YOLOv1:
+    return YOLOv1(
+        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P2",
+        image_size=size, grid=GRID, head="light", channels=256, name="yolo_v1_mobilenet_v2_voc12",
+    )
+
+
+if __name__ == "__main__":
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=4)
