@@ -1,22 +1,32 @@
 """Our detectors beside a peer's `.tflite`: the same photos, the same metrics, latency in turns.
 
     python bench/peers.py DATA --model OURS.tflite ... --peer SSD.tflite
+    python bench/peers.py voc12 --split val --classes cat cow dog horse sheep person --model ... --peer ...
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 
 from common import inference, interleave, load_detector, print_machine, spread, table
 
-# Detectors of COCO number its 90 ids from 0; the first is the person. The rest is not scored.
-COCO = ("person", *(str(label) for label in range(1, 90)))
+# Detectors of COCO number its 90 ids from 0. What has a number for a name here is not scored.
+NAMED = {
+    0: "person", 1: "bicycle", 2: "car", 3: "motorbike", 4: "aeroplane", 5: "bus", 6: "train", 8: "boat",
+    15: "bird", 16: "cat", 17: "dog", 18: "horse", 19: "sheep", 20: "cow", 43: "bottle", 61: "chair",
+    62: "sofa", 63: "pottedplant", 66: "diningtable", 71: "tvmonitor",
+}
+COCO = tuple(NAMED.get(label, str(label)) for label in range(90))
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="a labelled set with a class 'person'")
+    parser.add_argument("data", help="a labelled set")
+    parser.add_argument(
+        "--classes", nargs="+", default=["person"], help="of the set, under VOC's names; what is scored"
+    )
     parser.add_argument("--split", help="of the set; as kerasdet.data.load chooses if not given")
     parser.add_argument(
         "--model", nargs="+", required=True, help=".tflite; presets and .keras without latency"
@@ -28,7 +38,7 @@ def main(argv=None) -> int:
 
     from kerasdet import data, photo
 
-    dataset = data.load(args.data, split=args.split).select("person")
+    dataset = data.load(args.data, split=args.split).select(*args.classes)
     files = [args.peer, *(model for model in args.model if model.endswith(".tflite"))]
     picture = photo.read(dataset[0].path)
     times = interleave(
@@ -44,10 +54,10 @@ def main(argv=None) -> int:
                 spread(times[model] * 1000, ".2f"),
                 spread(times[model] / times[args.peer], ".3f"),
             ]
-        rows.append((model, *(f"{scores[key]:.3f}" for key in ("AP", "AP50", "MR")), *cells))
+        rows.append((model, *(f"{scores.get(key, math.nan):.3f}" for key in ("AP", "AP50", "MR")), *cells))
     print_machine(args.threads)
     boxes = sum(len(sample.boxes) for sample in dataset)
-    print(f"{args.data}: {len(dataset)} photos, {boxes} people; latency on one of the photos")
+    print(f"{args.data}: {len(dataset)} photos, {boxes} boxes; latency on one of the photos")
     head = ("detector", "AP", "AP50", "MR", "MB", "ms, median (quartiles)", "time / peer")
     table(head, rows)
     return 0
