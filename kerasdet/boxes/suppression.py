@@ -41,3 +41,50 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = 16):
         droppers = ops.matmul(drops, keep)
         keep = alive * (1.0 - ops.minimum(droppers, 1.0))
     return ops.squeeze(keep, -1)
+
+
+def soft_nms(boxes, scores, labels, method: str = "gaussian", sigma: float = 0.5, iou_threshold: float = 0.3):
+    """Soft-NMS: boxes that overlap a better one of their class lose score, in place of being dropped.
+
+    The best box is taken, the scores of those left decay by their overlap with it, the best of those left
+    is taken, and so on (Bodla et al., ICCV 2017, figure 2).
+
+    Args:
+        boxes: (batch, n, 4) float32 xyxy, in any order.
+        scores: (batch, n) float32.
+        labels: (batch, n) int32; boxes of different classes leave each other alone.
+        method: "gaussian", times exp(-IoU^2 / sigma), or "linear", times 1 - IoU where that overlap is
+            above the threshold.
+        sigma: of the Gaussian; twice TensorFlow's `soft_nms_sigma`.
+        iou_threshold: of the linear decay.
+
+    Returns:
+        (batch, n) float32, the decayed scores, box by box as they came.
+
+    Raises:
+        ValueError: another method.
+
+    Example: two boxes of a class with scores .9 and .8 and IoU .5: the second gets .8 * exp(-.25 / .5) =
+    .485 by the Gaussian, .8 * (1 - .5) = .4 by the linear decay.
+    """
+    if method not in ("gaussian", "linear"):
+        raise ValueError(f"method is {method!r}; give 'gaussian' or 'linear'")
+    count = boxes.shape[1]
+    overlap = pairwise_iou(boxes, boxes)
+    if method == "gaussian":
+        decay = ops.exp(-ops.square(overlap) / sigma)
+    else:
+        decay = ops.where(overlap > iou_threshold, 1.0 - overlap, 1.0)
+    same = ops.equal(ops.expand_dims(labels, -1), ops.expand_dims(labels, -2))
+    decay = ops.where(same, decay, 1.0)
+
+    def take_best(_, state):
+        left, scores = state
+        best = ops.argmax(ops.where(left > 0, scores, -1.0), axis=-1)
+        left = left * (1.0 - ops.one_hot(best, count))
+        factor = ops.squeeze(ops.take_along_axis(decay, best[:, None, None], axis=1), 1)
+        # What has been taken keeps the score that it was taken with.
+        return left, ops.where(left > 0, scores * factor, scores)
+
+    _, scores = ops.fori_loop(0, count, take_best, (ops.ones_like(scores), scores))
+    return scores

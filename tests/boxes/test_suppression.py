@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.boxes.suppression import greedy_keep
+from kerasdet.boxes.suppression import greedy_keep, soft_nms
 
 
 def iou(a, b):
@@ -90,3 +90,75 @@ def test_equal_overlap_is_not_more():
     scores = np.array([0.9, 0.8], np.float32)
     assert keep(boxes, scores, np.zeros(2, np.int32), 0.5).sum() == 2
     assert keep(boxes, scores, np.zeros(2, np.int32), 0.49).sum() == 1
+
+
+# === Soft-NMS ===
+
+
+def soften(boxes, scores, labels, *options):
+    arrays = (boxes[None], scores[None], labels[None])
+    return ops.convert_to_numpy(soft_nms(*map(ops.convert_to_tensor, arrays), *options))[0]
+
+
+def soft_sequential(boxes, scores, labels, decay):
+    """Figure 2 of the paper, box by box; `decay` gives the factor of an overlap."""
+    scores, left = scores.astype(np.float64), list(range(len(boxes)))
+    while left:
+        best = max(left, key=lambda i: scores[i])
+        left.remove(best)
+        for i in left:
+            if labels[i] == labels[best]:
+                scores[i] *= decay(iou(boxes[best], boxes[i]))
+    return scores
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("options", "decay"),
+    [
+        (("gaussian", 0.5), lambda overlap: np.exp(-(overlap**2) / 0.5)),
+        (("gaussian", 0.2), lambda overlap: np.exp(-(overlap**2) / 0.2)),
+        (("linear", 0.5, 0.3), lambda overlap: 1 - overlap if overlap > 0.3 else 1.0),
+    ],
+)
+def test_soft_nms_decays_as_the_sequential_algorithm(seed, options, decay):
+    boxes, scores, labels = crowd(seed, count=40, side=30)
+    shuffled = np.random.default_rng(seed).permutation(40)  # no order is asked for
+    boxes, scores, labels = boxes[shuffled], scores[shuffled], labels[shuffled]
+    found = soften(boxes, scores, labels, *options)
+    np.testing.assert_allclose(found, soft_sequential(boxes, scores, labels, decay), rtol=1e-4, atol=1e-7)
+    assert (found < 0.5 * scores).sum() >= 10 and (found == scores).sum() >= 2
+
+
+def test_soft_nms_by_hand():
+    # The second box is half of the first, IoU .5; the third is of another class.
+    boxes = np.array([[0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 4, 4]], np.float32)
+    scores, labels = np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 0, 1], np.int32)
+    np.testing.assert_allclose(soften(boxes, scores, labels), [0.9, 0.48522, 0.7], rtol=1e-5)
+    np.testing.assert_allclose(soften(boxes, scores, labels, "linear"), [0.9, 0.4, 0.7], rtol=1e-6)
+    with pytest.raises(ValueError, match="method is 'hard'"):
+        soften(boxes, scores, labels, "hard")
+
+
+def test_soft_nms_is_tensorflow_s():
+    tf = pytest.importorskip("tensorflow")
+    boxes, scores, labels = crowd(5, count=40, side=30)
+    found = soften(boxes, scores, labels, "gaussian", 0.6)
+    for label in (0, 1):
+        rows = np.flatnonzero((labels == label) & (scores > 0))
+        # A threshold of 1 drops nothing; their Gaussian is exp(-IoU^2 / (2 sigma)).
+        order, theirs = tf.image.non_max_suppression_with_scores(
+            boxes[rows], scores[rows], len(rows), iou_threshold=1.0, soft_nms_sigma=0.3
+        )
+        assert len(order) == len(rows) > 10
+        np.testing.assert_allclose(found[rows[order.numpy()]], theirs.numpy(), rtol=1e-4)
+
+
+def test_soft_nms_takes_a_batch_of_a_model():
+    boxes, scores, labels = map(np.stack, zip(*(crowd(s, count=20) for s in (1, 2)), strict=True))
+    inputs = keras.Input((20, 4)), keras.Input((20,)), keras.Input((20,), dtype="int32")
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: soft_nms(*x), output_shape=(20,))(inputs))
+    found = ops.convert_to_numpy(model([boxes, scores, labels]))
+    for row in range(2):
+        alone = soften(boxes[row], scores[row], labels[row])
+        np.testing.assert_allclose(found[row], alone, rtol=1e-5)
