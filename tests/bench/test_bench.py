@@ -132,14 +132,18 @@ def test_startup_sees_what_was_imported():
         startup.run("import no_such_module")
 
 
-def test_targets(untraced, capsys):
+@pytest.mark.parametrize("detector, ways", [
+    ("csp", {"csp paper", "csp dense"}), ("centernet", {"centernet paper", "centernet dense"}),
+    ("ssdlite", {"ssdlite"}), ("yolo_v1", {"yolo_v1"}), ("yolo_v3", {"yolo_v3 yolo", "yolo_v3 giou"}),
+])
+def test_targets(detector, ways, untraced, capsys):
     code = bench(
-        "targets", "--size", 64, "--batch", 2, "--boxes", 8, "--rounds", 1, "--backbone",
+        "targets", detector, "--size", 64, "--batch", 2, "--boxes", 8, "--rounds", 1, "--backbone",
         "mobilenet_v2_0.35",
     )
-    found = rows(capsys.readouterr().out, "targets")
+    found = rows(capsys.readouterr().out, "detector")
     assert code == 0
-    assert set(found) == {"paper", "dense"}
+    assert set(found) == ways
 
 
 def test_peers(tiny, capsys):
