@@ -69,6 +69,7 @@ class DetectorHarness:
     overfit_epochs = 120
     overfit_rate = 5e-3
     overfit_ap = 0.95
+    narrow_loss = 0.05  # of AP, in float16 and int8, on the few photos learned by heart
     classes = SHAPES
     parts = ()
 
@@ -188,7 +189,8 @@ class DetectorHarness:
         self.check_export(detector, few, tmp_path)
 
     def check_export(self, detector, data, folder):
-        """The trained detector as files: parity is checked by `export` itself, fidelity here."""
+        """The trained detector as files of all depths and precisions: `export` checks the float32 ones'
+        parity by itself, and here it is checked that they score what the detector scores."""
         if keras.backend.backend() != "tensorflow":
             return
         from kerasdet.deploy import LiteRTDetector
@@ -203,6 +205,14 @@ class DetectorHarness:
             assert a.names == b.names
             np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
             np.testing.assert_allclose(a.boxes, b.boxes, atol=0.5)
+        right = detector.evaluate_detections(data)["AP"]
+        for precision in ("float16", "int8"):
+            path = folder / f"{precision}.tflite"
+            # So few boxes that one which falls below the score breaks the rule of 95 %.
+            detector.export(
+                path, precision=precision, calibration=data, check_photos=data, on_parity="warn"
+            )
+            assert LiteRTDetector(path).evaluate_detections(data)["AP"] >= right - self.narrow_loss, precision
 
     def test_decodes_heads_made_by_hand(self, detector):
         heads, expected = self.known_heads(detector)

@@ -190,7 +190,7 @@ class SSDHarness(DetectorHarness):
         return ssd(network=self.network, **changes)
 
 
-class TestSSD(SSDHarness):
+class TestPaperSSD(SSDHarness):
     """The paper's network: P3 with its norm, P5 at stride 16, plain convolutions."""
 
     network = "paper"
