@@ -241,9 +241,9 @@ class Detector(keras.Model):
             raw = dict(self.output) if isinstance(self.output, dict) else self.output
             heads = self.heads(raw)
             if flip:
-                again = keras.Model(self.inputs, heads)
+                again = keras.Model(self.inputs[0], heads)
                 heads = self.merge_flipped(heads, again(ops.flip(self.inputs[0], axis=2)))
-            graph = keras.Model(self.inputs, self._suppress(self.decode(heads)))
+            graph = keras.Model(self.inputs[0], self._suppress(self.decode(heads)))
             graph.compile(jit_compile=False if _plain_tensorflow() else "auto")
             self._inference[name] = graph
         return self._inference[name].predict_on_batch(images)

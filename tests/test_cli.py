@@ -158,7 +158,7 @@ def test_an_unreadable_photo_is_skipped_and_told(photos, tmp_path):
     data = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(data[: len(data) // 2])
     output = run("detect", photos, "-m", "tiny", "-o", tmp_path / "out", "--score", 0, code=2)
-    assert "skipped: " in output and "cut.jpg: the image is truncated" in output
+    assert "skipped: " in output and "cut.jpg: the JPEG image is truncated" in output
     assert "error: 1 of 3 photos could not be read" in output
     assert (tmp_path / "out" / "a.jpg").is_file() and (tmp_path / "out" / "b.png").is_file()
 
