@@ -22,6 +22,15 @@ import keras
 from kerasdet.metrics import CocoMetrics
 from kerasdet.training.stages import Stage, train_in_stages
 
+# Files that --backbone takes, as cards name them.
+MOBILENET_V2 = {
+    "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
+    "licence": "Apache-2.0",
+}
+MOBILENET_V2_035 = {
+    "name": "MobileNetV2 0.35, ImageNet", "source": "keras.applications", "licence": "Apache-2.0",
+}
+
 
 def run(
     doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float, every: int = 1,

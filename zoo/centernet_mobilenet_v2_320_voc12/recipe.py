@@ -20,10 +20,7 @@ CARD = {
     "summary": "Cats, cows, dogs, horses, sheep and people, for phones: CenterNet on MobileNetV2.",
     "training": {
         "data": [voc12.CARD_DATA],
-        "starting_weights": {
-            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2,
     },
     "deviations": [
         "Dense targets (TTFNet): every cell near a middle learns the box by GIoU, and sizes are predicted "

@@ -19,10 +19,7 @@ CARD = {
     "summary": "Cats, cows, dogs, horses, sheep and people for the smallest devices: a tiny CenterNet.",
     "training": {
         "data": [voc12.CARD_DATA],
-        "starting_weights": {
-            "name": "MobileNetV2 0.35, ImageNet", "source": "keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2_035,
     },
     "deviations": [
         "Dense targets (TTFNet): every cell near a middle learns the box by GIoU, and sizes are predicted "

@@ -46,10 +46,7 @@ CARD = {
                 "terms": "flickr photos, research use",
             },
         ],
-        "starting_weights": {
-            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2,
     },
     "deviations": [
         "Peaks by 3x3 max-pooling before suppression; the paper thresholds every cell.",

@@ -27,10 +27,7 @@ CARD = {
                 "terms": "rights unclear; used to train, shown nowhere",
             },
         ],
-        "starting_weights": {
-            "name": "MobileNetV2 0.35, ImageNet", "source": "keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2_035,
     },
     "deviations": [
         "Peaks by 3x3 max-pooling before suppression; the paper thresholds every cell.",

@@ -27,10 +27,7 @@ CARD = {
     "summary": "Cats, cows, dogs, horses, sheep and people: SSDLite for phones.",
     "training": {
         "data": [voc12.CARD_DATA],
-        "starting_weights": {
-            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2,
     },
     "deviations": [
         "Default boxes of .15 to .9 of the square, for small objects; SSDLite's are .2 to .95.",

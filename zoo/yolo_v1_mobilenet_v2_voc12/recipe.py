@@ -21,10 +21,7 @@ CARD = {
     "summary": "Cats, cows, dogs, horses, sheep and people in 98 boxes: YOLOv1 on MobileNetV2.",
     "training": {
         "data": [voc12.CARD_DATA],
-        "starting_weights": {
-            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2,
     },
     "deviations": [
         "MobileNetV2 at 224 px in place of the paper's 20 convolutions at 448 px, batch norm frozen; the "

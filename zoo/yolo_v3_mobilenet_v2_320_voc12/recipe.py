@@ -24,10 +24,7 @@ CARD = {
     "summary": "Cats, cows, dogs, horses, sheep and people: YOLOv3 on MobileNetV2 with a light neck.",
     "training": {
         "data": [voc12.CARD_DATA],
-        "starting_weights": {
-            "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.MOBILENET_V2,
     },
     "deviations": [
         "MobileNetV2 in place of Darknet-53, batch norm frozen.",
