@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -28,7 +29,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 data_app = typer.Typer(rich_markup_mode="rich", help="Looks into photos with boxes.")
 app.add_typer(data_app, name="data", no_args_is_help=True)
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 ROWS_SHOWN = 20
 GREETING = """[bold]kerasdet[/] finds objects on photos, learns yours, and writes them for a phone.
 
@@ -166,7 +166,7 @@ def detect(
 
     from kerasdet import photo as photos_
 
-    paths = find_photos(photos)
+    paths = photo_.find(photos)
     targets = _picture_names(paths, out)
     detector = zoo_.load_file(model)
     out.mkdir(parents=True, exist_ok=True)
@@ -196,33 +196,6 @@ def detect(
     console.print(f"{len(results)} objects; see {escape(str(out))}/ with detections.json")
     if unreadable:
         _fail(f"{unreadable} of {len(paths)} photos could not be read", 2)
-
-
-def find_photos(arguments: list[str]) -> list[Path]:
-    """The photos that paths, folders (with those inside) and patterns mean, each once.
-
-    Raises:
-        FileNotFoundError: an argument that means nothing.
-        ValueError: a folder without photos.
-    """
-    import glob
-
-    found: list[Path] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in PHOTO_SUFFIXES]
-            if not inside:
-                kinds = ", ".join(sorted(PHOTO_SUFFIXES))
-                raise ValueError(f"{argument}: no photos in this folder ({kinds})")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        elif matches := [p for p in map(Path, sorted(glob.glob(argument, recursive=True))) if p.is_file()]:
-            found += matches
-        else:
-            raise FileNotFoundError(f"{argument}: no such photo, folder or pattern")
-    return list(dict.fromkeys(found))
 
 
 def _picture_names(paths: list[Path], out: Path) -> list[Path]:
@@ -378,9 +351,9 @@ def _calibration(path: str):
     """A data set where there are annotations, photos otherwise."""
     from kerasdet import data as data_
 
-    if Path(path).suffix.lower() not in PHOTO_SUFFIXES and data_.splits(path):
+    if Path(path).suffix.lower() not in photo_.SUFFIXES and data_.splits(path):
         return data_.load(path)
-    return find_photos([path])
+    return photo_.find([path])
 
 
 # === zoo ===
@@ -418,9 +391,12 @@ def anchors(
     plot: Annotated[
         Path | None, typer.Option(help="A picture to draw: the boxes' sizes and the anchors.")
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Of the k-means' beginnings.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Finds anchors: sizes that the boxes of a set cluster around, by k-means of 1 - IoU."""
+    if plot is not None and plot.exists() and not overwrite:
+        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
     from kerasdet import data as data_
     from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
     from kerasdet.data.anchors import box_sizes, draw_anchors

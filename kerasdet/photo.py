@@ -8,13 +8,16 @@ megapixels gives the same boxes in Python and on the phone.
 
 from __future__ import annotations
 
+import glob
 import io
 import os
+import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 
 RESIZES = ("stretch", "letterbox")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # The colour beyond the photo's border (letterbox, zooming out): ImageNet's mean, RGB.
 BORDER = (124, 116, 104)
 # A header may promise any size; a photo beyond this is refused before it is decoded. OpenCV samples
@@ -63,6 +66,31 @@ def listed(photos) -> tuple[list, bool]:
         or getattr(photos, "ndim", 0) in (2, 3)
     )
     return ([photos] if one else list(photos)), one
+
+
+def find(arguments: list[str]) -> list[pathlib.Path]:
+    """The photos that paths, folders (with those inside) and patterns mean, each once.
+
+    Raises:
+        FileNotFoundError: an argument that means nothing.
+        ValueError: a folder without photos.
+    """
+    found: list[pathlib.Path] = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            if not inside:
+                kinds = ", ".join(sorted(SUFFIXES))
+                raise ValueError(f"{argument}: no photos in this folder ({kinds})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        elif matches := [p for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p)]:
+            found += map(pathlib.Path, matches)
+        else:
+            raise FileNotFoundError(f"{argument}: no such photo, folder or pattern")
+    return list(dict.fromkeys(found))
 
 
 def _read_file(path: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from PIL import Image
 from presets import tiny_csp
 from typer.testing import CliRunner
 
-from kerasdet import card, cli, zoo
+from kerasdet import card, cli, photo, zoo
 from kerasdet.boxes.kmeans import kmeans_anchors
 
 pytestmark = pytest.mark.usefixtures("shelf")
@@ -95,6 +95,11 @@ def test_data_anchors_says_what_is_wrong(shapes, tmp_path):
     output = run("data", "anchors", shapes.root, "--count", 999, code=2)
     assert "error: 999 anchors of" in output
     assert "error:" in run("data", "anchors", tmp_path / "gone", code=2)
+    (tmp_path / "mine.png").write_text("mine")
+    output = run("data", "anchors", shapes.root, "--count", 3, "--plot", tmp_path / "mine.png", code=2)
+    assert "mine.png exists" in output and (tmp_path / "mine.png").read_text() == "mine"
+    run("data", "anchors", shapes.root, "--count", 3, "--plot", tmp_path / "mine.png", "--overwrite")
+    assert Image.open(tmp_path / "mine.png").size[0] > 100
 
 
 # === detect ===
@@ -132,16 +137,16 @@ def test_pycocotools_reads_the_results(photos, tmp_path):
 
 def test_photos_are_found_by_path_folder_and_pattern(photos):
     a, b = photos / "a.jpg", photos / "inner" / "b.png"
-    assert cli.find_photos([str(photos)]) == [a, b]
-    assert cli.find_photos([str(b), str(photos / "*.jpg"), str(a)]) == [b, a]
-    assert cli.find_photos([str(photos / "**" / "*.png")]) == [b]
+    assert photo.find([str(photos)]) == [a, b]
+    assert photo.find([str(b), str(photos / "*.jpg"), str(a)]) == [b, a]
+    assert photo.find([str(photos / "**" / "*.png")]) == [b]
     with pytest.raises(FileNotFoundError, match=r"gone\*\.jpg: no such photo, folder or pattern"):
-        cli.find_photos([str(photos / "gone*.jpg")])
+        photo.find([str(photos / "gone*.jpg")])
     with pytest.raises(FileNotFoundError, match=r"inn\*: no such photo, folder or pattern"):
-        cli.find_photos([str(photos / "inn*")])
+        photo.find([str(photos / "inn*")])
     (photos / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: no photos in this folder"):
-        cli.find_photos([str(photos / "empty")])
+        photo.find([str(photos / "empty")])
 
 
 def test_drawings_never_replace_photos_or_each_other(photos, tmp_path):
