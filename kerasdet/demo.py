@@ -11,8 +11,10 @@ import numpy as np
 
 # Scenes, epochs and rate of the fine-tuning: about a minute of two CPU cores.
 SCENES, HELD_OUT, EPOCHS, BATCH, RATE = 128, 48, 5, 16, 5e-4
-# What LiteRT and MediaPipe may differ by on the same photo.
-MAX_PIXELS, MAX_SCORE = 2.0, 0.02
+# What LiteRT and MediaPipe may differ by on the same photo. The two carry different releases of their
+# kernels, whose eight-bit sums sometimes round to neighbouring steps: one step of a box's log size is some
+# 1.5 % of its side. In float they agree but for MediaPipe's whole pixels.
+LIMITS = {"float32": (2.0, 0.02), "int8": (10.0, 0.04)}
 
 
 def main(out: str | os.PathLike = "out") -> int:
@@ -66,8 +68,13 @@ def main(out: str | os.PathLike = "out") -> int:
     on_file = phone.evaluate_detections(val)
     phone.detect(val[0].path).draw().save(out / "scene_int8.jpg")
 
-    say("[bold]4  The same file in MediaPipe Tasks[/bold]")
-    pixels, score, boxes = agreement(phone, out / "mine.tflite", [sample.path for sample in val])
+    say("[bold]4  The same files in MediaPipe Tasks[/bold]")
+    paths = {"float32": out / "mine_float32.tflite", "int8": out / "mine.tflite"}
+    model.export(paths["float32"], check_photos=val[:8], overwrite=True)
+    photos_of_val = [sample.path for sample in val]
+    agreements = {
+        precision: agreement(kerasdet.load(path), path, photos_of_val) for precision, path in paths.items()
+    }
 
     table = Table(title="kerasdet demo")
     for column in ("what", "value"):
@@ -77,16 +84,22 @@ def main(out: str | os.PathLike = "out") -> int:
     table.add_row("AP of the int8 file", f"{on_file['AP']:.3f}")
     table.add_row("size of the int8 file", f"{report.size / 1e6:.1f} MB")
     table.add_row(f"latency, {report.threads} threads of this CPU", f"{report.latency_ms:.1f} ms")
-    table.add_row(
-        f"LiteRT and MediaPipe on {boxes} boxes differ by at most", f"{pixels:.2f} px, {score:.3f} score"
-    )
+    for precision, (pixels, score, boxes) in agreements.items():
+        table.add_row(
+            f"LiteRT and MediaPipe, {precision}, on {boxes} boxes differ by at most",
+            f"{pixels:.2f} px, {score:.3f} score",
+        )
     say(table)
     say(f"pictures and files: {out.resolve()}")
     wrong = []
     if not after["AP"] > before["AP"]:
         wrong.append("fine-tuning did not raise AP")
-    if boxes == 0 or pixels > MAX_PIXELS or score > MAX_SCORE:
-        wrong.append(f"LiteRT and MediaPipe disagree (more than {MAX_PIXELS} px or {MAX_SCORE} score)")
+    for precision, (pixels, score, boxes) in agreements.items():
+        most = LIMITS[precision]
+        if boxes == 0 or pixels > most[0] or score > most[1]:
+            wrong.append(
+                f"LiteRT and MediaPipe disagree in {precision} (more than {most[0]} px or {most[1]} score)"
+            )
     for text in wrong:
         say(f"[red]{text}[/red]")
     return 1 if wrong else 0
