@@ -69,12 +69,13 @@ def main(out: str | os.PathLike = "out") -> int:
     phone.detect(val[0].path).draw().save(out / "scene_int8.jpg")
 
     say("[bold]4  The same files in MediaPipe Tasks[/bold]")
-    paths = {"float32": out / "mine_float32.tflite", "int8": out / "mine.tflite"}
-    model.export(paths["float32"], check_photos=val[:8], overwrite=True)
-    photos_of_val = [sample.path for sample in val]
-    agreements = {
-        precision: agreement(kerasdet.load(path), path, photos_of_val) for precision, path in paths.items()
+    model.export(out / "mine_float32.tflite", check_photos=val[:8], overwrite=True)
+    files = {
+        "float32": (kerasdet.load(out / "mine_float32.tflite"), out / "mine_float32.tflite"),
+        "int8": (phone, out / "mine.tflite"),
     }
+    paths = [sample.path for sample in val]
+    agreements = {precision: agreement(*file, paths) for precision, file in files.items()}
 
     table = Table(title="kerasdet demo")
     for column in ("what", "value"):

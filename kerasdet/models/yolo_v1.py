@@ -17,6 +17,7 @@ from kerasdet.backbones.darknet import convolution
 from kerasdet.boxes.iou import area, iou
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
+from kerasdet.layers.heads import head
 from kerasdet.layers.necks import separable
 from kerasdet.layers.per_anchor import PerAnchor
 
@@ -242,7 +243,8 @@ def _paper_head(x, step: int, channels: int, boxes: int, classes: int) -> dict:
 
     def output(name, rows, width, bias):
         flat = layers.Dense(
-            rows * width, kernel_initializer=_small(), bias_initializer=_constant(bias), name=f"head_{name}"
+            rows * width, bias_initializer=keras.initializers.Constant(bias),
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name=f"head_{name}",
         )(x)
         return layers.Reshape((rows, width), name=f"head_{name}_rows")(flat)
 
@@ -261,10 +263,7 @@ def _light_head(x, step: int, channels: int, boxes: int, classes: int) -> dict:
 
     def output(name, rows, width, bias):
         per_cell = rows // cells
-        maps = layers.Conv2D(
-            per_cell * width, 1, kernel_initializer=_small(), bias_initializer=_constant(bias),
-            name=f"head_{name}",
-        )(x)
+        maps = head(x, per_cell * width, name, bias)
         return PerAnchor(per_cell, name=f"head_{name}_rows")(maps)
 
     return _outputs(output, cells, boxes, classes)
@@ -278,11 +277,3 @@ def _outputs(output, cells: int, boxes: int, classes: int) -> dict:
         "confidence": output("confidence", cells * boxes, 1, 0.0),
         "class_logits": output("class", cells, classes, 0.0),
     }
-
-
-def _small():
-    return keras.initializers.RandomNormal(stddev=0.01)
-
-
-def _constant(value: float):
-    return keras.initializers.Constant(value)

@@ -17,6 +17,7 @@ from kerasdet.backbones.darknet import convolution
 from kerasdet.boxes.iou import area, ciou, giou, pairwise_iou
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
+from kerasdet.layers.heads import head
 from kerasdet.layers.necks import separable
 from kerasdet.layers.per_anchor import PerAnchor
 
@@ -318,9 +319,6 @@ def _head(maps: dict, name: str, channels: int, per_cell: int, bias: float = 0.0
     """(batch, N, channels): a 1x1 convolution a level, one row an anchor."""
     rows = []
     for level in LEVELS:
-        x = layers.Conv2D(
-            per_cell * channels, 1, bias_initializer=keras.initializers.Constant(bias),
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name=f"head_{level}_{name}",
-        )(maps[level])
+        x = head(maps[level], per_cell * channels, f"{level}_{name}", bias)
         rows.append(PerAnchor(per_cell, name=f"head_{level}_{name}_rows")(x))
     return layers.Concatenate(axis=1, name=f"head_{name}")(rows)
