@@ -2,9 +2,12 @@
 
 The body is what lies between convolutions (`flatbuffer.body_operators`). The photo's normalisation
 before it stays in float: folding it into the input's scale was tried and saved no time. Decoding
-behind it works on coordinates and indices, which eight bits cannot hold. A stem of a convolution and a
-depthwise one, as MobileNets have, stays in float too: it was where most of the error came from, and
-saved no time in eight bits.
+behind it works on coordinates and indices, which eight bits cannot hold. Three kinds of operators of
+the body stay in float too, since eight bits cost accuracy there and save no time:
+- a stem of a convolution and a depthwise one, as MobileNets have: most of the error came from it;
+- the heads' last 1x1 convolutions: one step of eight bits is some 1.5 % of a box's side;
+- bilinear upsampling: releases of LiteRT's kernels round it differently, so that the same file found
+  other boxes in MediaPipe than in LiteRT.
 
 Ranges of activations are the least and greatest values over all calibration photos. A moving average,
 the quantiser's own habit, cuts the rare high logits that objects are made of.
@@ -47,8 +50,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
     graph = model.subgraphs[0]
     names = [graph.tensors[i].name for i in graph.outputs]
     # The quantiser picks operators by their outputs' names, so the body's are marked for it.
-    body = flatbuffer.body_operators(model)
-    for op in body[_stem_length(model, body) :]:
+    for op in _in_eight_bits(model):
         for i in op.outputs:
             graph.tensors[i].name = _MARK + graph.tensors[i].name
     is_uint8 = graph.tensors[graph.inputs[0]].type == schema.TensorType.UINT8
@@ -88,10 +90,24 @@ def _restore_names(model, outputs: list[bytes]):
     return model
 
 
-def _stem_length(model, body: list) -> int:
-    """How many operators at the body's start stay in float."""
-    names = [flatbuffer.op_name(model, op) for op in body[:2]]
-    return 2 if names == ["CONV_2D", "DEPTHWISE_CONV_2D"] else 0
+def _in_eight_bits(model) -> list:
+    """The body's operators that are quantised; the module's docstring says why the others are not."""
+    tensors = model.subgraphs[0].tensors
+    body = flatbuffer.body_operators(model)
+    names = [flatbuffer.op_name(model, op) for op in body]
+    stem = 2 if names[:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"] else 0
+    read = {int(i) for op in body for i in op.inputs}
+
+    def is_float(op, name: str) -> bool:
+        if name == "CONV_2D" and not any(int(i) in read for i in op.outputs):
+            return tuple(tensors[op.inputs[1]].shape[1:3]) == (1, 1)
+        return name == "RESIZE_BILINEAR"
+
+    return [
+        op
+        for op, name in zip(body[stem:], names[stem:], strict=True)
+        if not is_float(op, name)
+    ]
 
 
 @contextlib.contextmanager

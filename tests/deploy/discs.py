@@ -30,6 +30,8 @@ class DiscDetector:
         blur = {"padding": "same", "use_bias": False}
         x = keras.layers.DepthwiseConv2D(5, strides=2, name="blur", **blur)(x)
         x = keras.layers.DepthwiseConv2D(5, name="smooth", **blur)(x)
+        x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)  # as necks do
+        x = conv(2, 2, strides=2, name="mean")(x)
         heads = {"center": 2, "scale": 2, "offset": 2, "core_scale": 2, "core_offset": 2}
         self.model = keras.Model(inputs, {k: conv(n, 1, name=k)(x) for k, n in heads.items()})
         kernel = np.zeros((5, 5, 3, 2), "float32")
@@ -39,6 +41,7 @@ class DiscDetector:
         bell = np.outer(line, line) / line.sum() ** 2
         for name in ("blur", "smooth"):
             self._set(name, np.repeat(bell[:, :, None, None], 2, 2))
+        self._set("mean", np.tile(np.eye(2) / 4, (2, 2, 1, 1)), np.zeros(2))
         spread = np.array([[1.0, -1.0], [1.0, -1.0]], "float32")[None, None]
         self._set("center", 30 * np.eye(2)[None, None], np.full(2, -5.0))
         self._set("scale", 0.1 * spread, np.full(2, np.log(DIAMETER / STRIDE)))
