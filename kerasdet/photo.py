@@ -165,15 +165,20 @@ def square_matrix(height: int, width: int, size: int, resize: str = "stretch") -
     raise ValueError(f"resize is {resize!r}; give one of {', '.join(RESIZES)}")
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Samples `image` into the (size, size) square that `matrix` (2, 3) maps it to. uint8 in and out."""
+def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Samples `image` into what `matrix` (2, 3) maps it to: a square, or a part (width, height) of one.
+
+    uint8 in and out.
+    """
     import cv2
+
+    size = (size, size) if isinstance(size, int) else size
 
     # Boxes speak of pixel edges, sampling of pixel indices: mirrored, edge x lies at size - x but
     # pixel x at size - 1 - x.
     mirrored = np.array([[0, 0, matrix[0, 0] < 0], [0, 0, matrix[1, 1] < 0]], np.float64)
     return cv2.warpAffine(
-        image, matrix - mirrored, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+        image, matrix - mirrored, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
         borderValue=BORDER,
     )
 

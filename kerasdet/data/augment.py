@@ -36,6 +36,11 @@ class Augment:
         hue: largest turn of all colours, in degrees.
         by_centre: an object is kept if its centre stays in the picture, as SSD has it, in place of
             `min_visible`.
+        mixup: two photos are laid over one another, one as strong as lambda and the other as
+            1 - lambda, and their objects count as much; lambda is drawn from Beta(mixup, mixup), inf
+            makes it 1/2. 0 mixes none (Zhang et al. 2019, "Bag of Freebies", section 3.1: 1.5).
+        mosaic: probability that a picture is put together of parts of four photos (Bochkovskiy et al.
+            2020, YOLOv4, section 3.3). Such a picture is not mixed up as well.
     """
 
     zoom: tuple[float, float] = (0.6, 1.6)
@@ -50,6 +55,28 @@ class Augment:
     overlaps: tuple[float, ...] = ()
     hue: float = 0.0
     by_centre: bool = False
+    mixup: float = 0.0
+    mosaic: float = 0.0
+
+    def __post_init__(self):
+        if not self.mixup >= 0:
+            raise ValueError(f"mixup is {self.mixup}; give 0 for none, or Beta's parameter, such as 1.5")
+        if not 0 <= self.mosaic <= 1:
+            raise ValueError(f"mosaic is {self.mosaic}; give a probability, 0 to 1")
+
+    @property
+    def photos(self) -> int:
+        """How many photos a picture may be made of."""
+        return 4 if self.mosaic else 2 if self.mixup else 1
+
+    @property
+    def one_photo(self) -> Augment:
+        """The same without mixup and mosaic."""
+        return dataclasses.replace(self, mixup=0.0, mosaic=0.0)
+
+    def share(self, rng: np.random.Generator) -> float:
+        """How strong the first of two photos is."""
+        return 0.5 if np.isinf(self.mixup) else float(rng.beta(self.mixup, self.mixup))
 
     @classmethod
     def none(cls) -> Augment:
@@ -85,6 +112,26 @@ class Augment:
         matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
         if rng.random() < self.flip:
             matrix[0] = [-matrix[0, 0], 0, size - matrix[0, 2]]
+        return matrix @ np.vstack([base, [0, 0, 1]])
+
+    def tile(
+        self, base: np.ndarray, size: int, sides: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The map (2, 3) from photo to a tile of a mosaic: `base`, zoomed out as far as it fills the tile.
+
+        Args:
+            base: the map (2, 3) from photo to square.
+            size: side of the square in pixels.
+            sides: (2,) width and height of the tile in pixels.
+            rng: decides.
+        """
+        stretch = np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2)
+        zoom = np.exp(rng.uniform(np.log(sides.max() / size), 0))
+        scale = np.maximum(zoom * np.array([stretch, 1 / stretch]), sides / size)
+        shift = rng.uniform(np.minimum(sides - size * scale, 0), 0)
+        matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
+        if rng.random() < self.flip:
+            matrix[0] = [-matrix[0, 0], 0, sides[0] - matrix[0, 2]]
         return matrix @ np.vstack([base, [0, 0, 1]])
 
     def window(self, boxes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -138,16 +185,20 @@ class Augment:
 
 
 def place(
-    sample: Sample, matrix: np.ndarray, size: int, augment: Augment
+    sample: Sample, matrix: np.ndarray, size: int | tuple[int, int], augment: Augment
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What is labelled on a photo, moved into the network's square by `matrix` (2, 3).
+
+    `size` is the square's side, or the width and height of the part of it that the photo fills.
 
     Returns:
         boxes (n, 4) and labels (n,) of what is still there, ignore (m, 4), parts (n, P, 4),
         part_weights (n, P); all boxes float32 xyxy pixels of the square, clipped to it.
     """
+    size = np.broadcast_to(np.float32(size), 2)
+    edges = np.tile(size, 2)
     moved = photo.transform_boxes(sample.boxes, matrix)
-    clipped = np.clip(moved, 0, size)
+    clipped = np.clip(moved, 0, edges)
     whole = _area(moved)
     visible = _area(clipped) / np.maximum(whole, 1e-6)
     side = np.min(clipped[:, 2:] - clipped[:, :2], -1, initial=np.inf)
@@ -156,13 +207,13 @@ def place(
         centre = (moved[:, :2] + moved[:, 2:]) / 2
         stays = ((centre >= 0) & (centre < size)).all(-1)
     keep = stays & (side >= augment.min_side) & (_area(clipped) > 0)
-    ignore = np.clip(photo.transform_boxes(sample.ignore, matrix), 0, size)
+    ignore = np.clip(photo.transform_boxes(sample.ignore, matrix), 0, edges)
     ignore = np.concatenate([ignore, clipped[~keep]])
     ignore = ignore[_area(ignore) > 0]
     # A sample without parts says so by empty arrays, whatever the number of its boxes.
     columns = sample.parts.shape[1]
     parts = photo.transform_boxes(sample.parts.reshape(len(keep), columns, 4)[keep], matrix)
-    parts_clipped = np.clip(parts, 0, size)
+    parts_clipped = np.clip(parts, 0, edges)
     seen = _area(parts_clipped) >= 0.5 * np.maximum(_area(parts), 1e-6)
     part_weights = sample.part_weights.reshape(len(keep), columns)[keep] * seen
     return clipped[keep], sample.labels[keep], ignore, parts_clipped, part_weights.astype(np.float32)

@@ -248,6 +248,7 @@ class Dataset(collections.abc.Sequence):
         augment=None,
         sizes: Iterable[int] | None = None,
         every: int = 10,
+        mix_until: int | None = None,
     ):
         """Batches for `model.fit`, as `kerasdet.data.loader.batches` makes them."""
         from kerasdet.data import loader
@@ -265,6 +266,7 @@ class Dataset(collections.abc.Sequence):
             augment=augment,
             sizes=sizes,
             every=every,
+            mix_until=mix_until,
         )
 
 

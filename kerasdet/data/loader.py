@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 
@@ -17,7 +18,7 @@ MAX_BOXES = 100
 
 def batches(
     dataset, batch_size, model, *, training=False, seed=0, threads=None, workers=0, max_boxes=None,
-    epoch=0, augment=None, sizes=None, every=10,
+    epoch=0, augment=None, sizes=None, every=10, mix_until=None,
 ) -> Batches:
     """A Grain dataset of batches for `model.fit` and `model.evaluate`.
 
@@ -39,6 +40,8 @@ def batches(
             `image_size`.
         every: batches from one change of size to the next. The first batch of an epoch stands alone:
             Keras looks at two batches to learn which sides of their arrays change.
+        mix_until: number of the first epoch without mixup and mosaic: the last ones should see photos as
+            they are. None keeps to `augment` throughout.
 
     Returns:
         Batches of `(images, targets)`: images (B, S, S, 3) uint8 RGB; targets a dict of
@@ -64,10 +67,13 @@ def batches(
             f"sizes={tuple(sizes)}, every={every}, training={training}: sizes are for training; give two "
             "different ones or more, changed every 1 batch or more"
         )
+    augment = augment or (Augment() if training else Augment.none())
     counts = np.array([len(sample.boxes) for sample in dataset])
     regions = np.array([len(sample.boxes) + len(sample.ignore) for sample in dataset])
     if max_boxes is None:
-        max_boxes = min(MAX_BOXES, _round_up(counts.max()))
+        # Several photos in one picture are seldom all crowded.
+        others = np.quantile(counts, 0.9) * (augment.photos - 1)
+        max_boxes = min(MAX_BOXES, _round_up(counts.max() + others))
     if (counts > max_boxes).any():
         warnings.warn(
             f"{(counts > max_boxes).sum()} photos have more than max_boxes={max_boxes} objects "
@@ -75,15 +81,15 @@ def batches(
             stacklevel=3,
         )
     prepare = Prepare(
-        size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
-        max_ignore=_round_up(regions.max()),
+        dataset, size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
+        max_ignore=_round_up(np.sort(regions)[-augment.photos :].sum()),
         part_columns=tuple(
             dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
         ),
-        augment=augment or (Augment() if training else Augment.none()),
+        augment=augment,
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
-                   workers, epoch, sizes, every)
+                   workers, epoch, sizes, every, mix_until)
 
 
 def _round_up(count: int) -> int:
@@ -96,45 +102,117 @@ class Prepare(grain.transforms.RandomMap):
     In place of a sample it takes a pair of a sample and the side of its square.
     """
 
-    def __init__(self, size, resize, max_boxes, max_ignore, part_columns, augment):
+    def __init__(self, dataset, size, resize, max_boxes, max_ignore, part_columns, augment):
+        self.dataset = dataset
         self.size, self.resize = size, resize
         self.max_boxes, self.max_ignore = max_boxes, max_ignore
         self.part_columns, self.augment = part_columns, augment
 
+    def one_photo(self) -> Prepare:
+        """The same without mixup and mosaic."""
+        return Prepare(
+            self.dataset, self.size, self.resize, self.max_boxes, self.max_ignore, self.part_columns,
+            self.augment.one_photo,
+        )
+
     def random_map(self, sample, rng: np.random.Generator):
         sample, size = sample if isinstance(sample, tuple) else (sample, self.size)
-        image = photo.read(sample.path)
-        base = photo.square_matrix(image.shape[0], image.shape[1], size, self.resize)
-        changed = self.augment != Augment.none()
-        matrix = self.augment.matrix(sample, base, size, rng) if changed else base
-        if changed:
-            square = self.augment.light(photo.warp(image, matrix, size), rng)
+        augment = self.augment
+        if augment == Augment.none():
+            square, matrix = photo.to_square(photo.read(sample.path), size, self.resize)
+            return square, self._targets(self._placed(sample, matrix, size))
+        if augment.mosaic and rng.random() < augment.mosaic:
+            square, labelled = self._mosaic(sample, size, rng)
         else:
-            square, _ = photo.to_square(image, size, self.resize)
+            share = augment.share(rng) if augment.mixup else 1.0
+            square, labelled = self._overlaid(sample, size, share, rng)
+        return augment.light(square, rng), self._targets(labelled)
+
+    def _partner(self, sample, rng):
+        """Any other photo of the set; the same if there is no other."""
+        index = rng.integers(len(self.dataset))
+        if self.dataset[index].path == sample.path:
+            index = (index + 1) % len(self.dataset)
+        return self.dataset[index]
+
+    def _overlaid(self, sample, size, share, rng):
+        """A photo as strong as `share` and, if that is less than 1, another one laid over it.
+
+        Both lie in the upper left corner of a canvas that holds either, and are not resized: what is done
+        to the canvas is done to both.
+        """
+        import cv2
+
+        samples = [sample] if share >= 1 else [sample, self._partner(sample, rng)]
+        images = [photo.read(each.path) for each in samples]
+        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+        base = photo.square_matrix(height, width, size, self.resize)
+        objects = np.concatenate([each.boxes for each in samples])
+        matrix = self.augment.matrix(dataclasses.replace(sample, boxes=objects), base, size, rng)
+        squares = [photo.warp(image, matrix, size) for image in images]
+        labelled = [
+            self._placed(each, matrix, size, weight)
+            for each, weight in zip(samples, (share, 1 - share), strict=False)
+        ]
+        if len(samples) == 1:
+            return squares[0], labelled[0]
+        return cv2.addWeighted(squares[0], share, squares[1], 1 - share, 0), _together(labelled)
+
+    def _mosaic(self, sample, size, rng):
+        """Parts of four photos about a point in the middle half of the square."""
+        middle = np.rint(size * rng.uniform(0.25, 0.75, 2)).astype(int)
+        square, labelled = np.empty((size, size, 3), np.uint8), []
+        for tile in range(4):
+            image = photo.read(sample.path)
+            at = np.array([tile % 2, tile // 2])
+            low, high = at * middle, np.where(at, size, middle)
+            sides = high - low
+            base = photo.square_matrix(*image.shape[:2], size, self.resize)
+            matrix = self.augment.tile(base, size, sides, rng)
+            part = tuple(int(side) for side in sides)
+            square[low[1] : high[1], low[0] : high[0]] = photo.warp(image, matrix, part)
+            placed = self._placed(sample, matrix, part)
+            for key in ("boxes", "ignore", "parts"):
+                placed[key] = placed[key] + np.tile(low, 2).astype(np.float32)
+            labelled.append(placed)
+            sample = self._partner(sample, rng)
+        return square, _together(labelled)
+
+    def _placed(self, sample, matrix, size, weight: float = 1.0) -> dict:
+        """What `place` gives, with the model's parts, and each object's weight."""
         boxes, labels, ignore, parts, part_weights = place(sample, matrix, size, self.augment)
+        n, columns = len(boxes), self.part_columns
+        # A part that the set does not label gets weight 0 in every row.
+        nowhere, unknown = np.zeros((n, 4), np.float32), np.zeros(n, np.float32)
+        return {
+            "boxes": boxes, "labels": labels.astype(np.int32),
+            "weights": np.full(n, weight, np.float32), "ignore": ignore,
+            "parts": np.stack([parts[:, c] if c >= 0 else nowhere for c in columns], 1)
+            if columns else np.zeros((n, 0, 4), np.float32),
+            "part_weights": np.stack([part_weights[:, c] if c >= 0 else unknown for c in columns], 1)
+            if columns else np.zeros((n, 0), np.float32),
+        }
+
+    def _targets(self, labelled: dict) -> dict:
+        """What is labelled, padded to fixed numbers of rows."""
+        labelled = dict(labelled)
+        boxes, ignore = labelled["boxes"], labelled.pop("ignore")
         if len(boxes) > self.max_boxes:
             sides = boxes[:, 2:] - boxes[:, :2]
             order = np.argsort(-sides.prod(-1), kind="stable")
             largest, rest = order[: self.max_boxes], order[self.max_boxes :]
             ignore = np.concatenate([ignore, boxes[rest]])
-            boxes, labels = boxes[largest], labels[largest]
-            parts, part_weights = parts[largest], part_weights[largest]
+            labelled = {key: rows[largest] for key, rows in labelled.items()}
+        padding = {"labels": -1}
         targets = {
-            "boxes": _pad(boxes, self.max_boxes),
-            "labels": _pad(labels.astype(np.int32), self.max_boxes, -1),
-            "weights": _pad(np.ones(len(boxes), np.float32), self.max_boxes),
-            "ignore": _pad(ignore[: self.max_ignore], self.max_ignore),
+            key: _pad(rows, self.max_boxes, padding.get(key, 0)) for key, rows in labelled.items()
+            if self.part_columns or not key.startswith("part")
         }
-        if self.part_columns:
-            # A part that the set does not label gets weight 0 in every row.
-            n, columns = len(boxes), self.part_columns
-            some = np.stack([parts[:, c] if c >= 0 else np.zeros((n, 4), np.float32) for c in columns], 1)
-            weight = np.stack(
-                [part_weights[:, c] if c >= 0 else np.zeros(n, np.float32) for c in columns], 1
-            )
-            targets["parts"] = _pad(some, self.max_boxes)
-            targets["part_weights"] = _pad(weight, self.max_boxes)
-        return square, targets
+        return targets | {"ignore": _pad(ignore[: self.max_ignore], self.max_ignore)}
+
+
+def _together(labelled: list[dict]) -> dict:
+    return {key: np.concatenate([each[key] for each in labelled]) for key in labelled[0]}
 
 
 def _pad(rows: np.ndarray, count: int, value=0) -> np.ndarray:
@@ -162,13 +240,14 @@ class Batches(grain.IterDataset):
     """
 
     def __init__(
-        self, dataset, batch_size, prepare, training, seed, threads, workers, epoch, sizes, every
+        self, dataset, batch_size, prepare, training, seed, threads, workers, epoch, sizes, every,
+        mix_until,
     ):
         super().__init__()
         self.dataset, self.batch_size, self.prepare = dataset, batch_size, prepare
         self.training, self.seed, self.epoch = training, seed, epoch
         self.threads, self.workers = threads, workers
-        self.sizes, self.every = sizes, every
+        self.sizes, self.every, self.mix_until = sizes, every, mix_until
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.dataset), self.batch_size)
@@ -197,7 +276,8 @@ class Batches(grain.IterDataset):
             photos = photos.shuffle()
         if self.sizes is not None and not one_size:
             photos = photos.map_with_index(_WithSize(self.sides(epoch), self.batch_size))
-        photos = photos.random_map(self.prepare)
+        mixes = self.mix_until is None or epoch < self.mix_until
+        photos = photos.random_map(self.prepare if mixes else self.prepare.one_photo())
         # Batched before it is read: so each thread or worker makes whole batches, and which photos a
         # batch holds does not hang on their number.
         photos = photos.batch(self.batch_size, drop_remainder=self._drop_remainder)
