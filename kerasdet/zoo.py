@@ -230,14 +230,15 @@ def _transfer(source, target):
 
 
 def _class_layers(detector) -> set[str]:
-    """Names of the layers that make the raw outputs called .._logits, which have one channel a class.
+    """Names of the layers that make the raw outputs called .._logits, which have one channel a class, and
+    .._per_class, which have several.
 
     Layers without weights in between, which bring several anchors and maps into rows, are passed by.
     """
     import keras
 
     found = set()
-    todo = [tensor for key, tensor in detector.output.items() if key.endswith("_logits")]
+    todo = [tensor for key, tensor in detector.output.items() if key.endswith(("_logits", "_per_class"))]
     while todo:
         layer = todo.pop()._keras_history.operation
         if getattr(layer, "weights", None):

@@ -230,6 +230,11 @@ def freeze_up_to(model: keras.Model, where: str) -> None:
         layer.trainable = False
 
 
+def take_any_size(model: keras.Model) -> None:
+    """Lets a convolutional model be called with other sizes than it was drawn with."""
+    model.input_spec = [layers.InputSpec(ndim=4, axes={-1: 3})]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest of `known`, or an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -13,6 +13,7 @@ import keras
 from keras import layers, ops
 
 from kerasdet import backbones
+from kerasdet.backbones.common import take_any_size
 from kerasdet.backbones.darknet import convolution
 from kerasdet.boxes.iou import area, ciou, giou, pairwise_iou
 from kerasdet.boxes.slots import inside, winners
@@ -88,7 +89,7 @@ class YOLOv3(Detector):
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until,
         )
-        _take_any_square(body)
+        take_any_size(body)
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = (_paper_neck if neck == "paper" else _light_neck)(body(images), channels)
@@ -102,7 +103,7 @@ class YOLOv3(Detector):
             images, outputs, classes=classes, image_size=image_size, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
-        _take_any_square(self)
+        take_any_size(self)
         # === Config ===
         self.anchors, self.per_cell = anchors, per_cell
         self.box_loss, self.ignore_iou = box_loss, ignore_iou
@@ -274,11 +275,6 @@ def _check_anchors(anchors, image_size: int) -> tuple[tuple[float, float], ...]:
 
 
 # === Network ===
-
-
-def _take_any_square(model: keras.Model):
-    """Lets a model that is convolutional be called with other sizes than it was drawn with."""
-    model.input_spec = [keras.layers.InputSpec(ndim=4, axes={-1: 3})]
 
 
 def _paper_neck(features: dict, channels: int) -> dict:

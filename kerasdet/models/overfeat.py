@@ -1,0 +1,400 @@
+"""OverFeat: integrated recognition, localization and detection (Sermanet et al., ICLR 2014).
+
+One network says what a window of the photo shows and where in it the object is; slid over the whole photo
+as a convolution it shares nearly all work between neighbouring windows, and pooling at every offset
+brings the windows closer together. From top to bottom: the paper's networks, the detector, targets, losses,
+decoding, network. How the votes of many windows and scales become one answer is in `kerasdet.views`, how
+boxes are merged in `kerasdet.boxes.merging`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+from keras import layers, ops
+
+from kerasdet import backbones
+from kerasdet.backbones.common import take_any_size
+from kerasdet.boxes import assign
+from kerasdet.boxes.peaks import take
+from kerasdet.boxes.slots import inside
+from kerasdet.detector import Detector
+from kerasdet.layers import Interleave, OffsetMaxPool
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network of the paper.
+
+    Attributes:
+        features: up to the map before the last pooling, (channels, side, stride, padding) of a
+            convolution or the side of a pooling.
+        pool: side p of the last pooling's pools, which can be laid at p * p offsets.
+        window: side of what the classifier sees, in pooled cells.
+        units: channels of the classifier's hidden layers.
+        side: what the classifier sees in pixels of the photo; the paper's training photos.
+        stride: pixels from one cell of the map before the last pooling to the next.
+    """
+
+    features: tuple
+    pool: int
+    window: int
+    units: tuple[int, int]
+    side: int
+    stride: int
+
+
+NETWORKS = {
+    # Table 1: windows lie 32 px apart, with offsets 16.
+    "fast": Network(
+        ((96, 11, 4, "valid"), 2, (256, 5, 1, "valid"), 2, (512, 3, 1, "same"), (1024, 3, 1, "same"),
+         (1024, 3, 1, "same")),
+        pool=2, window=6, units=(3072, 4096), side=231, stride=16,
+    ),
+    # Table 3: 36 px apart, with offsets 12.
+    "accurate": Network(
+        ((96, 7, 2, "valid"), 3, (256, 7, 1, "valid"), 2, (512, 3, 1, "same"), (512, 3, 1, "same"),
+         (1024, 3, 1, "same"), (1024, 3, 1, "same")),
+        pool=3, window=5, units=(4096, 4096), side=221, stride=12,
+    ),
+}
+# Section 4, "Generating predictions": the regressor's hidden layers.
+REGRESSOR = (4096, 1024)
+# Height and width at which the paper looks at a photo (table 5).
+SCALES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))
+# Mean and standard deviation of ImageNet's pixels, over all channels, as the published networks have it.
+MEAN, DEVIATION = 118.380948, 61.896913
+REGRESSIONS = ("per_class", "single")
+PHASES = ("all", "classifier", "regressor")
+# A window learns an object that it overlaps by this IoU or more; what scores less is not looked at.
+OVERLAP, MIN_SCORE = 0.5, 0.01
+NEGATIVES_PER_POSITIVE, BOX_WEIGHT, DROPOUT = 3, 5.0, 0.5
+
+
+@keras.saving.register_keras_serializable(package="kerasdet")
+class OverFeat(Detector):
+    """A classifier and a box regressor that slide over the photo.
+
+    `OverFeat(classes, network="accurate", image_size=245)` is the paper's larger network with nine windows
+    on the smallest of its scales.
+
+    Args:
+        classes: names of the classes, without background.
+        network: "fast" or "accurate": layers, windows and pools (appendix, tables 1 and 3).
+        backbone: what takes the place of the network's own features, up to the last pooling: a name for
+            `backbones.build`, or a keras.Model with an output P4. A 1x1 convolution brings it to the
+            1024 channels (times `width`) of the network's last features.
+        backbone_weights: "imagenet", a file, or None (random).
+        freeze_bn: a named backbone's batch norms keep their statistics.
+        freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
+        width: factor of all channels but the backbone's.
+        window: side of what the classifier sees in pooled cells; None takes the network's.
+        image_size: side of the network's square in pixels.
+        offsets: pool at every offset (section 3.3); False pools at the first one only.
+        background: whether windows may show none of the classes, as detection needs it (section 5).
+            Without it a window says which class it shows most of; only windows on objects teach.
+        regression: a box for each class ("per_class"), or one for all ("single").
+        resize, max_detections, nms_iou: see `Detector`.
+        candidates: pairs of window and class that are decoded.
+
+    The raw outputs, for each window, h down and w across: class_logits (.., h, w, classes);
+    background_logit (.., h, w, 1), with background; boxes (.., h, w, 4), or boxes_per_class
+    (.., h, w, 4 * classes), edges x1, y1, x2, y2 of the object, each as its way from the window's own edge
+    in units of the window's side; of several classes x1 comes first for each.
+
+    Differs from the paper: kernels start as by He et al. (2015), not by N(0, .01), at which narrow
+    networks do not start to learn; classifier and regressor can be trained at once.
+    """
+
+    def __init__(
+        self, classes, *, network="accurate", backbone=None, backbone_weights=None, freeze_bn=True,
+        freeze_until=None, width=1.0, window=None, image_size=245, offsets=True, background=True,
+        regression="per_class", resize="stretch", max_detections=100, nms_iou=0.5, candidates=300, name=None,
+    ):
+        if network not in NETWORKS:
+            raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
+        if regression not in REGRESSIONS:
+            raise ValueError(f"regression is {regression!r}; give one of {', '.join(REGRESSIONS)}")
+        plan = NETWORKS[network]
+        cells = window or plan.window
+        # === Functional Model ===
+        images = keras.Input((image_size, image_size, 3), name="images")
+        if backbone is None:
+            body, stride, side = _features(plan, image_size, width), plan.stride, plan.side
+            side += (cells - plan.window) * plan.pool * stride
+        else:
+            body = _backbone(
+                backbone, image_size, width, weights=backbone_weights, image_size=image_size,
+                freeze_bn=freeze_bn, freeze_until=freeze_until,
+            )
+            stride = image_size // body.output.shape[1]
+            side = cells * plan.pool * stride
+        take_any_size(body)
+        features = body(images)
+        if pooled_cells(features.shape[1], plan.pool, offsets) < cells:
+            smallest = side + (plan.pool - 1) * stride * offsets
+            raise ValueError(
+                f"image_size is {image_size}; a window is {side} px wide"
+                f"{' and is moved by offsets' if offsets else ''}, give {smallest} or more"
+            )
+        pool = (OffsetMaxPool if offsets else layers.MaxPooling2D)(plan.pool, name="pool")
+        units = [max(1, round(count * width)) for count in plan.units]
+        heads = _heads(
+            pool(features), cells, units, [max(1, round(count * width)) for count in REGRESSOR],
+            len(classes), background, regression,
+        )
+        if offsets:
+            heads = {key: Interleave(plan.pool, name=f"all_{key}")(value) for key, value in heads.items()}
+        super().__init__(
+            images, heads, classes=classes, image_size=image_size, resize=resize,
+            max_detections=max_detections, nms_iou=nms_iou, name=name,
+        )
+        take_any_size(self)
+        # === Config ===
+        self.window, self.step = side, stride if offsets else stride * plan.pool
+        self.offsets, self.background, self.regression = offsets, background, regression
+        h, w = heads["class_logits"].shape[1:3]
+        self.candidates = min(candidates, h * w * len(classes))
+        self._config = {
+            "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,
+            "freeze_until": freeze_until, "width": width, "window": window, "image_size": image_size,
+            "offsets": offsets, "background": background, "regression": regression, "resize": resize,
+            "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
+        }
+        self._learns = {id(layer): layer.trainable for layer in self._parts()}
+        self.track_losses("class_loss", "box_loss")
+
+    # === Training ===
+
+    def train_only(self, phase: str):
+        """Chooses what the next `compile` and `fit` train.
+
+        The paper trains the classifier first and then the regressor on features that no longer change
+        (section 4.2).
+
+        Args:
+            phase: "classifier", with the features; "regressor", with nothing else; or "all".
+        """
+        if phase not in PHASES:
+            raise ValueError(f"phase is {phase!r}; give one of {', '.join(PHASES)}")
+        for layer in self._parts():
+            regresses = layer.name.startswith("regressor")
+            wanted = phase == "all" or regresses == (phase == "regressor")
+            layer.trainable = wanted and self._learns[id(layer)]
+
+    def _parts(self) -> list[keras.layers.Layer]:
+        """All layers; not the models that hold some, which would set all of theirs alike."""
+        return [layer for layer in self._flatten_layers() if not isinstance(layer, keras.Model)]
+
+    # === Targets ===
+
+    def windows(self, rows: int, columns: int):
+        """The windows that the outputs speak of.
+
+        Args:
+            rows, columns: h and w of the outputs.
+
+        Returns:
+            (h, w, 4) float32 xyxy pixels of the square. Padding of the features is not counted.
+        """
+        y, x = (ops.arange(count, dtype="float32") * self.step for count in (rows, columns))
+        x, y = ops.meshgrid(x, y)
+        return ops.stack([x, y, x + self.window, y + self.window], -1)
+
+    def targets(self, targets: dict, rows: int, columns: int) -> dict:
+        """What every window learns.
+
+        Args:
+            targets: boxes (batch, n, 4) float32 xyxy pixels, labels (batch, n) int32 with -1 in padding
+                rows, weights (batch, n), ignore (batch, m, 4).
+            rows, columns: h and w of the outputs.
+
+        Returns:
+            over the k = h * w windows: positive (batch, k) bool, those that learn an object: each object's
+            best window, and every other that overlaps one by half or more (section 4.2); negative
+            (batch, k) bool, those that may learn to be background: neither positive nor with their middle
+            in an ignore region; label (batch, k) int32 and weight (batch, k) float32 of the object, 0 where
+            there is none; boxes (batch, k, 4), as the raw outputs have them, 0 where there is none.
+        """
+        windows = ops.reshape(self.windows(rows, columns), (-1, 4))
+        owner = assign.match(targets["boxes"], targets["labels"], windows, OVERLAP)
+        positive = owner >= 0
+        owner = ops.maximum(owner, 0)
+        ignored = inside((windows[:, :2] + windows[:, 2:]) / 2, targets["ignore"])
+        boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
+        label = ops.take_along_axis(targets["labels"], owner, axis=1)
+        weight = ops.take_along_axis(targets["weights"], owner, axis=1)
+        return {
+            "positive": positive,
+            "negative": ops.logical_not(ops.logical_or(positive, ignored)),
+            "label": ops.where(positive, label, 0), "weight": ops.where(positive, weight, 0.0),
+            "boxes": ops.where(positive[..., None], (boxes - windows) / self.window, 0.0),
+        }
+
+    # === Losses ===
+
+    def loss_parts(self, targets: dict, raw: dict) -> dict:
+        """Cross-entropy, and squared distance of boxes (section 4.2), each per object's window.
+
+        Background is learned from those windows that are taken for objects most, three times as many as
+        the photo has windows on objects, and three where it has none (section 5: "bootstrapping on the
+        fly").
+        """
+        _, rows, columns, classes = raw["class_logits"].shape
+        goal = self.targets(targets, rows, columns)
+        weight, total = goal["weight"], ops.maximum(ops.sum(goal["weight"]), 1.0)
+        answers = classes + int(self.background)
+        log_p = ops.log_softmax(ops.reshape(self._logits(raw), (-1, rows * columns, answers)))
+        truth = ops.one_hot(goal["label"] + int(self.background), answers, dtype="float32")
+        class_loss = -ops.sum(weight * ops.sum(truth * log_p, axis=-1)) / total
+        if self.background:
+            learned = ops.sum(ops.cast(weight > 0, "int32"), axis=-1)
+            count = NEGATIVES_PER_POSITIVE * ops.maximum(learned, 1)
+            miss = -log_p[..., 0]
+            hard = assign.hard_negatives(miss, goal["negative"], count)
+            class_loss += ops.sum(hard * miss) / total
+        error = self._class_boxes(raw) - goal["boxes"][..., None, :]
+        if self.regression == "per_class":
+            error *= ops.one_hot(goal["label"], classes, dtype="float32")[..., None]
+        distance = ops.sum(ops.square(error), axis=(-2, -1))
+        return {"class_loss": class_loss, "box_loss": BOX_WEIGHT * ops.sum(weight * distance) / total}
+
+    def _logits(self, raw: dict):
+        """(batch, h, w, classes), or with background 1 + classes, background first."""
+        if not self.background:
+            return raw["class_logits"]
+        return ops.concatenate([raw["background_logit"], raw["class_logits"]], axis=-1)
+
+    def _class_boxes(self, heads: dict):
+        """(batch, h * w, classes or 1, 4): the raw boxes."""
+        if self.regression == "single":
+            _, h, w, _ = heads["boxes"].shape
+            return ops.reshape(heads["boxes"], (-1, h * w, 1, 4))
+        _, h, w, channels = heads["boxes_per_class"].shape
+        apart = ops.reshape(heads["boxes_per_class"], (-1, h * w, 4, channels // 4))
+        return ops.transpose(apart, (0, 1, 3, 2))
+
+    # === Decoding ===
+
+    def heads(self, raw: dict) -> dict:
+        """class (batch, h, w, classes), probabilities without background's; boxes as in raw."""
+        boxes = {key: value for key, value in raw.items() if key.startswith("boxes")}
+        return {"class": ops.softmax(self._logits(raw), axis=-1)[..., int(self.background) :], **boxes}
+
+    def decode(self, heads: dict) -> dict:
+        """The pairs of window and class that score highest, and their boxes."""
+        _, h, w, classes = heads["class"].shape
+        scores = ops.reshape(heads["class"], (-1, h * w * classes))
+        scores, index = ops.top_k(ops.where(scores >= MIN_SCORE, scores, 0.0), self.candidates)
+        labels = index % classes if classes > 1 else ops.zeros_like(index)
+        row = index // classes
+        boxes = self._class_boxes(heads)
+        each = boxes.shape[2]
+        moved = take(ops.reshape(boxes, (-1, 1, h * w * each, 4)), index if each > 1 else row)
+        windows = ops.take(ops.reshape(self.windows(h, w), (-1, 4)), row, axis=0)
+        boxes = ops.clip(windows + self.window * moved, 0.0, self.image_size)
+        return {"boxes": boxes, "scores": scores, "labels": labels}
+
+
+# === Network ===
+
+
+def pooled_cells(cells: int, pool: int, offsets: bool = True) -> int:
+    """How many pools fit beside each other on so many cells, at each offset or at the first."""
+    return (cells - pool + 1) // pool if offsets else cells // pool
+
+
+def feature_layers(plan: Network, width: float = 1.0) -> list[keras.layers.Layer]:
+    """The layers up to the map before the last pooling, not yet built."""
+    found = []
+    for row in plan.features:
+        number = len([layer for layer in found if isinstance(layer, layers.Conv2D)])
+        if isinstance(row, int):
+            found.append(layers.MaxPooling2D(row, name=f"pool{number}"))
+            continue
+        channels, side, stride, padding = row
+        found.append(
+            layers.Conv2D(
+                max(1, round(channels * width)), side, strides=stride, padding=padding, activation="relu",
+                kernel_initializer="he_normal", name=f"conv{number + 1}",
+            )
+        )
+    return found
+
+
+def map_sizes(network: str, height: int, width: int) -> dict[str, tuple[int, int]]:
+    """Sizes of a network's maps on a photo of some size, as tables 3 and 5 have them; nothing is built.
+
+    Args:
+        network: "fast" or "accurate".
+        height, width: of the photo in pixels.
+
+    Returns:
+        (h, w) of: features, before the last pooling; pooled, at each offset; classified, the classifier's
+        at each offset; joined, those of all offsets.
+    """
+    plan = NETWORKS[network]
+    shape = (None, height, width, 3)
+    for layer in feature_layers(plan):
+        shape = layer.compute_output_shape(shape)
+    features = shape[1:3]
+    pooled = OffsetMaxPool(plan.pool).compute_output_shape(shape)[1:3]
+    classified = tuple(cells - plan.window + 1 for cells in pooled)
+    joined = tuple(cells * plan.pool for cells in classified)
+    return {"features": features, "pooled": pooled, "classified": classified, "joined": joined}
+
+
+def parameters(network: str, classes: int) -> int:
+    """How many numbers a network's features and classifier hold; nothing is built."""
+    plan = NETWORKS[network]
+    convolutions = [row for row in plan.features if not isinstance(row, int)]
+    convolutions = [(channels, side) for channels, side, *_ in convolutions]
+    convolutions += [(plan.units[0], plan.window), (plan.units[1], 1), (classes, 1)]
+    total, below = 0, 3
+    for channels, side in convolutions:
+        total += (below * side**2 + 1) * channels
+        below = channels
+    return total
+
+
+def _features(plan: Network, image_size: int, width: float) -> keras.Model:
+    """The paper's features: RGB 0..255 to the map before the last pooling."""
+    images = keras.Input((image_size, image_size, 3), name="image")
+    x = layers.Rescaling(1 / DEVIATION, offset=-MEAN / DEVIATION, name="normalise")(images)
+    for layer in feature_layers(plan, width):
+        x = layer(x)
+    return keras.Model(images, x, name="features")
+
+
+def _backbone(backbone, size: int, width: float, **options) -> keras.Model:
+    """A backbone up to P4, and a 1x1 convolution on it."""
+    body = backbones.resolve(backbone, **options)
+    squeeze = layers.Conv2D(
+        max(1, round(1024 * width)), 1, activation="relu", kernel_initializer="he_normal", name="squeeze"
+    )
+    # P5 is left out, and with it every layer that only leads there.
+    return keras.Model(body.input, squeeze(body.output["P4"]), name="features")
+
+
+def _heads(pooled, window: int, units, regressor, classes: int, background: bool, regression: str) -> dict:
+    """Fully connected layers as convolutions: the first sees a window, the others are 1x1 (section 3.5)."""
+
+    def dense(x, count, side, name):
+        return layers.Conv2D(
+            count, side, activation="relu", kernel_initializer="he_normal", name=name
+        )(x)
+
+    x = layers.Dropout(DROPOUT, name="classifier_dropout1")(dense(pooled, units[0], window, "classifier1"))
+    x = layers.Dropout(DROPOUT, name="classifier_dropout2")(dense(x, units[1], 1, "classifier2"))
+    start = keras.initializers.RandomNormal(stddev=0.01)
+    outputs = {"class_logits": layers.Conv2D(classes, 1, kernel_initializer=start, name="classifier3")(x)}
+    if background:
+        outputs["background_logit"] = layers.Conv2D(
+            1, 1, kernel_initializer=start, name="classifier_background"
+        )(x)
+    x = dense(pooled, regressor[0], window, "regressor1")
+    x = dense(x, regressor[1], 1, "regressor2")
+    key, channels = ("boxes", 4) if regression == "single" else ("boxes_per_class", 4 * classes)
+    outputs[key] = layers.Conv2D(channels, 1, kernel_initializer=start, name="regressor3")(x)
+    return outputs

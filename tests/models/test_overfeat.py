@@ -1,0 +1,348 @@
+"""OverFeat: the paper's tables, windows as convolutions, targets and losses by hand, and the harness."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from handmade import arrays, losses, objects, raw_maps
+from harness import SHAPES, DetectorHarness, tiny_backbone
+from keras import ops
+
+from kerasdet import zoo
+from kerasdet.models import overfeat
+from kerasdet.models.overfeat import SCALES, OverFeat, map_sizes, parameters
+
+
+def fine_backbone(size=64):
+    """The tiny backbone, cut at stride 8."""
+    tiny = tiny_backbone(size)
+    return keras.Model(tiny.input, {"P4": tiny.output["P3"]})
+
+
+def small(classes=("a", "b"), **options):
+    """At 64 px: 8 x 8 cells of 8 px, 2 x 2 pools, windows of 32 px, 4 x 4 of them, 8 px apart."""
+    options = {"network": "fast", "window": 2, "width": 1 / 64, "image_size": 64} | options
+    options.setdefault("backbone", fine_backbone())
+    return OverFeat(classes, **options)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return small()
+
+
+def numbers(*shape):
+    return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+
+
+# === The paper's networks ===
+
+TABLE_5 = {  # features, pooled, classified, joined
+    (245, 245): ((17, 17), (5, 5), (1, 1), (3, 3)),
+    (281, 317): ((20, 23), (6, 7), (2, 3), (6, 9)),
+    (317, 389): ((23, 29), (7, 9), (3, 5), (9, 15)),
+    (389, 461): ((29, 35), (9, 11), (5, 7), (15, 21)),
+    (425, 497): ((32, 38), (10, 12), (6, 8), (18, 24)),  # the paper has 32 x 35, a misprint
+    (461, 569): ((35, 44), (11, 14), (7, 10), (21, 30)),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_maps_of_the_accurate_network_at_six_scales(scale):
+    names = ("features", "pooled", "classified", "joined")
+    assert map_sizes("accurate", *scale) == dict(zip(names, TABLE_5[scale], strict=True))
+
+
+def test_a_photo_of_one_window_gives_one_window():
+    for name, plan in overfeat.NETWORKS.items():
+        cells = map_sizes(name, plan.side, plan.side)["features"]
+        assert cells == (plan.pool * plan.window,) * 2
+        # As far as the last offset goes, and not a pixel less, there are windows at every offset.
+        side = plan.side + (plan.pool - 1) * plan.stride
+        assert map_sizes(name, side, side)["joined"] == (plan.pool, plan.pool)
+        assert map_sizes(name, side - 1, side)["classified"] == (0, 1)
+
+
+def test_parameters_are_the_published_ones():
+    assert parameters("fast", 1000) == pytest.approx(145.9e6, abs=0.05e6)
+    assert parameters("accurate", 1000) == pytest.approx(144.7e6, abs=0.05e6)
+
+
+@pytest.mark.parametrize("network", ["fast", "accurate"])
+def test_the_networks_are_built_as_they_are_counted(network, monkeypatch):
+    """At a tenth of the width, with the counts of the tables taken a tenth of."""
+    plan = overfeat.NETWORKS[network]
+    size = plan.side + (plan.pool - 1) * plan.stride
+    detector = OverFeat(
+        tuple("abcdefghij"), network=network, width=0.1, image_size=size, background=False
+    )
+    tenth = lambda row: row if isinstance(row, int) else (round(row[0] / 10), *row[1:])  # noqa: E731
+    narrow = overfeat.dataclasses.replace(
+        plan, features=tuple(map(tenth, plan.features)), units=tuple(round(n / 10) for n in plan.units)
+    )
+    monkeypatch.setitem(overfeat.NETWORKS, network, narrow)
+    found = sum(
+        layer.count_params() for layer in detector.layers if not layer.name.startswith("regressor")
+    )
+    assert found == parameters(network, 10)
+    assert detector.output["class_logits"].shape == (None, plan.pool, plan.pool, 10)
+    assert detector.get_layer("regressor3").kernel.shape == (1, 1, 102, 40)
+    assert detector.window == plan.side and detector.step == plan.stride
+
+
+# === Windows ===
+
+
+def test_windows_by_hand(detector):
+    windows = ops.convert_to_numpy(detector.windows(4, 4))
+    assert detector.output["class_logits"].shape == (None, 4, 4, 2)
+    np.testing.assert_array_equal(windows[0, 0], [0, 0, 32, 32])
+    np.testing.assert_array_equal(windows[1, 3], [24, 8, 56, 40])
+    coarse = small(offsets=False)
+    assert coarse.output["class_logits"].shape == (None, 3, 3, 2)
+    np.testing.assert_array_equal(ops.convert_to_numpy(coarse.windows(3, 3))[1, 2], [32, 16, 64, 48])
+
+
+def test_windows_without_offsets_are_every_other_one_with_them(detector):
+    coarse = small(offsets=False)
+    coarse.set_weights(detector.get_weights())
+    photos = numbers(2, 64, 64, 3)
+    fine, found = detector(photos), coarse(photos)
+    for key in fine:
+        every = ops.convert_to_numpy(fine[key])[:, ::2, ::2]
+        np.testing.assert_allclose(ops.convert_to_numpy(found[key])[:, :2, :2], every, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["fast", "accurate"])
+def test_one_pass_gives_what_each_window_gives(network, monkeypatch):
+    """Photos cut to every window and run on their own; the network is not padded, so they are equal."""
+    plan = overfeat.NETWORKS[network]
+    bare = overfeat.dataclasses.replace(
+        plan, window=2,
+        features=tuple(row if isinstance(row, int) else (*row[:3], "valid") for row in plan.features[:4]),
+    )
+    monkeypatch.setitem(overfeat.NETWORKS, network, bare)
+    # Two pooled cells, back through pools and convolutions: 4 * 23 + 11 and 2 * 53 + 7 px.
+    side = {"fast": 103, "accurate": 113}[network]
+    assert map_sizes(network, side, side)["features"] == (2 * plan.pool,) * 2
+    monkeypatch.setitem(overfeat.NETWORKS, network, overfeat.dataclasses.replace(bare, side=side))
+    size = side + (plan.pool + 1) * plan.stride
+    dense = OverFeat(("a", "b"), network=network, width=0.05, image_size=size)
+    one = OverFeat(("a", "b"), network=network, width=0.05, image_size=side, offsets=False)
+    one.set_weights(dense.get_weights())
+    photo = numbers(1, size, size, 3)
+    found = {key: ops.convert_to_numpy(value) for key, value in dense(photo).items()}
+    rows, columns = found["class_logits"].shape[1:3]
+    assert rows == columns and rows in (plan.pool, 2 * plan.pool)
+    windows = ops.convert_to_numpy(dense.windows(rows, columns)).astype(int)
+    for row, column in ((0, 0), (1, 0), (rows - 1, 1), (rows - 1, columns - 1)):
+        x1, y1, x2, y2 = windows[row, column]
+        assert x2 - x1 == side and x2 <= size
+        alone = one(photo[:, y1:y2, x1:x2])
+        for key, value in found.items():
+            np.testing.assert_allclose(
+                ops.convert_to_numpy(alone[key])[0, 0, 0], value[0, row, column], rtol=1e-3, atol=1e-4
+            )
+
+
+def test_photos_of_any_size(detector):
+    raw = detector(numbers(1, 96, 64, 3))
+    assert tuple(raw["class_logits"].shape) == (1, 8, 4, 2)
+    assert tuple(raw["boxes_per_class"].shape) == (1, 8, 4, 8)
+
+
+def test_photos_smaller_than_a_window_are_refused():
+    with pytest.raises(ValueError, match="image_size is 32; a window is 32 px wide and is moved .* give 40"):
+        small(image_size=32, backbone=fine_backbone(32))
+    with pytest.raises(ValueError, match="image_size is 200; a window is 221 px wide, give 221 or more"):
+        OverFeat(("a",), width=0.01, image_size=200, offsets=False)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"network": "slow"}, "network is 'slow'; give one of fast, accurate"),
+     ({"regression": "both"}, "regression is 'both'; give one of per_class, single")],
+)
+def test_options_that_do_not_exist(options, message):
+    with pytest.raises(ValueError, match=message):
+        small(**options)
+
+
+# === Targets ===
+
+
+def test_targets_by_hand(detector):
+    # The first is the window (row 1, column 2) but for 2 px; the neighbours, 8 px away, overlap it by
+    # 24 / 40 = .6 along one axis and by .39 along two.
+    box = [18, 8, 50, 40]
+    goal = arrays(detector.targets(objects(box, labels=[1], weights=[0.5]), 4, 4))
+    positive = goal["positive"].reshape(4, 4)
+    assert np.argwhere(positive).tolist() == [[0, 2], [1, 1], [1, 2], [1, 3], [2, 2]]
+    assert (goal["label"].reshape(4, 4) == positive).all()
+    assert (goal["weight"].reshape(4, 4) == 0.5 * positive).all()
+    boxes = goal["boxes"].reshape(4, 4, 4)
+    np.testing.assert_allclose(boxes[1, 2], [2 / 32, 0, 2 / 32, 0])
+    np.testing.assert_allclose(boxes[0, 2], [2 / 32, 8 / 32, 2 / 32, 8 / 32])
+    assert (goal["negative"].reshape(4, 4) == ~positive).all() and not boxes[~positive].any()
+
+
+def test_a_small_object_has_its_best_window(detector):
+    # 8 x 8 px about (20, 20): in sixteen windows none of which it fills.
+    goal = arrays(detector.targets(objects([20, 20, 28, 28]), 4, 4))
+    assert goal["positive"].sum() == 1
+    window = ops.convert_to_numpy(detector.windows(4, 4)).reshape(16, 4)[goal["positive"]][0]
+    assert (window[:2] <= 20).all() and (window[2:] >= 28).all()
+
+
+def test_windows_on_ignore_regions_are_no_background(detector):
+    goal = arrays(detector.targets(objects(ignore=[[0, 0, 30, 30]]), 4, 4))
+    # Middles at 16, 24, 32 and 40 px.
+    expected = np.ones((4, 4), bool)
+    expected[:2, :2] = False
+    assert (goal["negative"].reshape(4, 4) == expected).all() and not goal["positive"].any()
+
+
+# === Losses ===
+
+
+def test_losses_by_hand(detector):
+    targets = objects([18, 8, 50, 40], labels=[1])
+    raw = raw_maps(detector)
+    raw["class_logits"][:] = np.log([1, 4])
+    raw["background_logit"][:] = np.log(3)
+    found = losses(detector, targets, raw)
+    # Five windows on the object, each log 2; eleven of fifteen negatives there are, each log(8 / 3).
+    assert found["class_loss"] == pytest.approx(math.log(2) + 11 / 5 * math.log(8 / 3), rel=1e-5)
+    # All want 2 px to the right; four of five are 8 px away, which two edges have to go.
+    squares = [4 * (2 / 32) ** 2 * 0 + 2 * (2 / 32) ** 2] + 2 * [2 * (2 / 32) ** 2 + 2 * (8 / 32) ** 2]
+    squares += [2 * (6 / 32) ** 2, 2 * (10 / 32) ** 2]
+    assert found["box_loss"] == pytest.approx(5 * sum(squares) / 5, rel=1e-5)
+
+
+def test_only_the_objects_own_class_learns_its_box(detector):
+    targets = objects([16, 8, 48, 40], labels=[1])
+    raw = raw_maps(detector)
+    right = losses(detector, targets, raw)["box_loss"]
+    # Channels are x1 of each class, y1 of each class and so on.
+    raw["boxes_per_class"][..., ::2] = 7.0
+    assert losses(detector, targets, raw)["box_loss"] == pytest.approx(right)
+    raw["boxes_per_class"][..., 1] = 7.0
+    assert losses(detector, targets, raw)["box_loss"] > right + 100
+
+
+def test_one_box_for_all_classes():
+    single = small(regression="single")
+    assert single.output["boxes"].shape == (None, 4, 4, 4)
+    found = [
+        losses(single, objects([18, 8, 50, 40], labels=[label]), raw_maps(single))["box_loss"]
+        for label in (0, 1)
+    ]
+    assert found[0] == pytest.approx(found[1]) and found[0] > 0
+
+
+def test_without_background_only_windows_on_objects_teach():
+    plain = small(background=False)
+    assert "background_logit" not in plain.output
+    raw = raw_maps(plain)
+    raw["class_logits"][:] = np.log([1, 3])
+    assert losses(plain, objects([18, 8, 50, 40], labels=[1]), raw)["class_loss"] == pytest.approx(
+        math.log(4 / 3), rel=1e-5
+    )
+    nothing = losses(plain, objects(), raw)
+    assert nothing == {"class_loss": 0, "box_loss": 0}
+    heads = plain.heads({key: ops.convert_to_tensor(value) for key, value in raw.items()})
+    np.testing.assert_allclose(ops.convert_to_numpy(heads["class"])[0, 0, 0], [0.25, 0.75], rtol=1e-5)
+
+
+def test_background_is_learned_where_there_are_no_objects(detector):
+    raw = raw_maps(detector)
+    raw["class_logits"][0, 2, 1] = 5.0
+    found = losses(detector, objects(), raw)
+    # Three windows: the one that is most taken for an object, and two of those with log 3.
+    hard = math.log(1 + 2 * math.exp(5.0))
+    assert found["class_loss"] == pytest.approx(hard + 2 * math.log(3), rel=1e-5)
+    assert found["box_loss"] == 0
+
+
+# === Phases ===
+
+
+def test_phases_train_what_they_say():
+    backbone = fine_backbone()
+    frozen = backbone.layers[2]
+    frozen.trainable = False
+    detector = small(backbone=backbone)
+    whole = {variable.path for variable in detector.trainable_variables}
+    regressor = {path for path in whole if "regressor" in path}
+    assert len(regressor) == 6 and not any(v.path in whole for v in frozen.weights)
+    for phase, expected in (("regressor", regressor), ("classifier", whole - regressor), ("all", whole)):
+        detector.train_only(phase)
+        assert {variable.path for variable in detector.trainable_variables} == expected
+    with pytest.raises(ValueError, match="phase is 'boxes'; give one of all, classifier, regressor"):
+        detector.train_only("boxes")
+
+
+def test_the_regressor_learns_on_features_that_stay(shapes):
+    detector = small(SHAPES)
+    detector.train_only("regressor")
+    detector.compile(keras.optimizers.SGD(0.1), ema=None)
+    before = {v.path: ops.convert_to_numpy(v) for v in detector.weights}
+    detector.fit(shapes.batches(4, detector, training=True), epochs=1, verbose=0)
+    after = {v.path: ops.convert_to_numpy(v) for v in detector.weights}
+    changed = {path for path, value in after.items() if not np.array_equal(before[path], value)}
+    assert changed == {path for path in before if "regressor" in path}
+
+
+# === Other classes ===
+
+
+def test_boxes_go_with_their_classes():
+    detector = small(("cat", "dog"))
+    other = zoo.adapt(detector, classes=("dog", "bird", "cat"))
+    photo = numbers(1, 64, 64, 3)
+    old = {key: ops.convert_to_numpy(value) for key, value in detector(photo).items()}
+    new = {key: ops.convert_to_numpy(value) for key, value in other(photo).items()}
+    np.testing.assert_allclose(new["class_logits"][..., [2, 0]], old["class_logits"], atol=1e-5)
+    np.testing.assert_allclose(
+        new["boxes_per_class"].reshape(1, 4, 4, 4, 3)[..., [2, 0]],
+        old["boxes_per_class"].reshape(1, 4, 4, 4, 2), atol=1e-5,
+    )
+    np.testing.assert_allclose(new["background_logit"], old["background_logit"], atol=1e-5)
+
+
+# === The harness ===
+
+
+class TestOverFeat(DetectorHarness):
+    regression = "per_class"
+
+    @pytest.fixture(autouse=True)
+    def no_dropout(self, monkeypatch):
+        # Of few photos learned by heart, half of the units would forget too much.
+        monkeypatch.setattr(overfeat, "DROPOUT", 0.0)
+
+    def build(self, **changes):
+        return small(SHAPES, **{"width": 1 / 32, "regression": self.regression} | changes)
+
+    def known_heads(self, detector):
+        key = "boxes" if self.regression == "single" else "boxes_per_class"
+        heads = {"class": np.zeros((1, 4, 4, 3)), key: np.zeros((1, 4, 4, 4 if key == "boxes" else 12))}
+        # Row 1, column 3: the window 24 8 56 40.
+        heads["class"][0, 1, 3] = [0, 0.75, 0.25]
+        heads["class"][0, 0, 0] = [0.5, 0, 0]
+        moves = np.array([-0.25, 0.125, 0.5, 0.0])
+        if key == "boxes":
+            heads[key][0, 1, 3] = moves
+            third = (16, 12, 64, 40)
+        else:
+            heads[key][0, 1, 3, 1::3] = moves
+            third = (24, 8, 56, 40)
+        # 8 px to the left, 4 down; 16 to the right, which the border cuts to 8.
+        return heads, [(1, 0.75, 16, 12, 64, 40), (0, 0.5, 0, 0, 32, 32), (2, 0.25, *third)]
+
+
+class TestSingleBoxOverFeat(TestOverFeat):
+    """One regressor for all classes."""
+
+    regression = "single"
