@@ -10,13 +10,15 @@ __version__ = "0.1.0"
 _LAZY = {
     "Detector": ("kerasdet.detector", "Detector"),
     "Detections": ("kerasdet.detections", "Detections"),
+    "image_pyramid": ("kerasdet.pyramid", "image_pyramid"),
     "load": ("kerasdet.zoo", "load_file"),
 }
 _MODULES = (
     "backbones", "boxes", "card", "data", "deploy", "detections", "detector", "layers", "losses",
-    "metrics", "models", "photo", "training", "zoo",
+    "metrics", "models", "photo", "pyramid", "training",
+    "zoo",
 )
-__all__ = ["Detections", "Detector", "load", *_MODULES]
+__all__ = ["Detections", "Detector", "image_pyramid", "load", *_MODULES]
 
 
 def __getattr__(name: str):

@@ -234,19 +234,31 @@ class Detector(keras.Model):
             kept["parts"] = taken * alive[..., None, None]
         return kept
 
-    def _infer(self, images: np.ndarray, flip: bool) -> dict[str, np.ndarray]:
-        """Suppressed candidates of a batch in pixels of the square, as arrays."""
-        name = "flip" if flip else "graph"
-        if name not in self._inference:
+    def infer(self, images: np.ndarray, flip: bool = False, suppress: bool = True) -> dict[str, np.ndarray]:
+        """What is found on squares, as arrays.
+
+        Args:
+            images: (batch, S, S, 3) uint8 or float32, RGB values 0..255.
+            flip: decode the mean of the photos' and their mirror images' heads.
+            suppress: leave out what non-maximum suppression drops.
+
+        Returns:
+            boxes (batch, n, 4) xyxy pixels of the square, scores (batch, n), 0 in rows that hold nothing,
+            labels (batch, n) and, with parts, parts (batch, n, P, 4).
+        """
+        key = (flip, suppress)
+        if key not in self._inference:
             raw = dict(self.output) if isinstance(self.output, dict) else self.output
             heads = self.heads(raw)
             if flip:
                 again = keras.Model(self.inputs[0], heads)
                 heads = self.merge_flipped(heads, again(ops.flip(self.inputs[0], axis=2)))
-            graph = keras.Model(self.inputs[0], self._suppress(self.decode(heads)))
+            found = self.decode(heads)
+            graph = keras.Model(self.inputs[0], self._suppress(found) if suppress else found)
             graph.compile(jit_compile=False if _plain_tensorflow() else "auto")
-            self._inference[name] = graph
-        return self._inference[name].predict_on_batch(images)
+            self._inference[key] = graph
+        found = self._inference[key].predict_on_batch(images)
+        return {name: np.asarray(value) for name, value in found.items()}
 
     def detect(
         self, photos, score: float = 0.3, batch_size: int = 16, keep_photo: bool = True, flip: bool = False
@@ -285,7 +297,7 @@ class Detector(keras.Model):
         # One shape for one photo and one for batches: each new shape would be traced anew.
         padding = 0 if len(images) == 1 else batch_size - len(images)
         images = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        result = {key: np.asarray(value) for key, value in self._infer(images, flip).items()}
+        result = self.infer(images, flip)
         return [
             self._detections(i, result, photo, picture, matrix, score, keep_photo)
             for i, (photo, picture, matrix) in enumerate(zip(todo, pictures, matrices, strict=True))

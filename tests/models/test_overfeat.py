@@ -6,25 +6,13 @@ import keras
 import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
-from harness import SHAPES, DetectorHarness, tiny_backbone
+from harness import SHAPES, DetectorHarness
 from keras import ops
+from overfeats import fine_backbone, small
 
 from kerasdet import zoo
 from kerasdet.models import overfeat
 from kerasdet.models.overfeat import SCALES, OverFeat, map_sizes, parameters
-
-
-def fine_backbone(size=64):
-    """The tiny backbone, cut at stride 8."""
-    tiny = tiny_backbone(size)
-    return keras.Model(tiny.input, {"P4": tiny.output["P3"]})
-
-
-def small(classes=("a", "b"), **options):
-    """At 64 px: 8 x 8 cells of 8 px, 2 x 2 pools, windows of 32 px, 4 x 4 of them, 8 px apart."""
-    options = {"network": "fast", "window": 2, "width": 1 / 64, "image_size": 64} | options
-    options.setdefault("backbone", fine_backbone())
-    return OverFeat(classes, **options)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,115 @@
+"""Testing at several scales: what is seen where, and how it becomes one."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from harness import with_corner_parts
+from overfeats import small
+
+import kerasdet
+from kerasdet.models.csp import CSP
+
+
+@pytest.fixture(scope="module")
+def detector():
+    keras.utils.set_random_seed(3)
+    return small(("cat", "dog"))
+
+
+def saying(pyramid, *looks):
+    """Lets each size find what is given: rows of label, score and box in its own square's pixels."""
+    for detector, rows in zip(pyramid.detectors, looks, strict=True):
+        rows = np.array(rows, np.float32).reshape(1, -1, 6)
+        found = {"boxes": rows[..., 2:], "scores": rows[..., 1], "labels": rows[..., 0].astype(int)}
+        detector.infer = lambda images, flip, suppress, found=found: found
+    return pyramid
+
+
+PHOTO = np.zeros((100, 200, 3), np.uint8)
+
+
+def test_one_size_finds_what_the_detector_finds(detector):
+    photo = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
+    one, alone = kerasdet.image_pyramid(detector, [64]).detect(photo, 0.0), detector.detect(photo, 0.0)
+    assert 1 < len(alone) <= 32
+    np.testing.assert_allclose(one.boxes[: len(alone)], alone.boxes, atol=1e-3)
+    np.testing.assert_allclose(one.scores[: len(alone)], alone.scores, atol=1e-6)
+    assert one.names == alone.names and one.photo is not None
+
+
+def test_each_size_is_a_network_of_its_own_with_the_same_weights(detector):
+    pyramid = kerasdet.image_pyramid(detector, (64, 96))
+    assert [each.image_size for each in pyramid.detectors] == [64, 96]
+    assert pyramid.classes == ("cat", "dog")
+    large = pyramid.detectors[1]
+    assert large.output["class_logits"].shape == (None, 8, 8, 2)
+    for a, b in zip(large.get_weights(), detector.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(pyramid.detect([PHOTO, PHOTO], 0.0)) == 2
+
+
+def test_boxes_of_all_sizes_are_in_the_photos_pixels(detector):
+    looks = [(0, 0.9, 0, 0, 32, 32)], [(1, 0.5, 48, 48, 96, 96)]
+    found = saying(kerasdet.image_pyramid(detector, (64, 96)), *looks).detect(PHOTO, 0.1)
+    np.testing.assert_allclose(found.boxes, [[0, 0, 100, 50], [100, 50, 200, 100]])
+    assert found.names == ["cat", "dog"]
+    np.testing.assert_allclose(found.scores, [0.9, 0.5])
+
+
+SAME = [(0, 0.6, 0, 0, 32, 32)], [(0, 0.8, 0, 0, 48, 48), (1, 0.7, 0, 0, 48, 48)]
+
+
+def test_nms_keeps_the_better_of_two_sizes(detector):
+    found = saying(kerasdet.image_pyramid(detector, (64, 96)), *SAME).detect(PHOTO, 0.1)
+    assert found.names == ["cat", "dog"]
+    np.testing.assert_allclose(found.scores, [0.8, 0.7])
+
+
+def test_soft_nms_lowers_the_other_one(detector):
+    found = saying(kerasdet.image_pyramid(detector, (64, 96), "soft_nms"), *SAME).detect(PHOTO, 0.01)
+    np.testing.assert_allclose(found.scores, [0.8, 0.7, 0.6 * math.exp(-1 / 0.5)], rtol=1e-5)
+
+
+def test_greedy_merging_adds_up_what_agrees(detector):
+    looks = [(0, 0.5, 0, 0, 32, 32)], [(0, 0.5, 0, 0, 48, 54), (0, 0.9, 60, 60, 96, 96)]
+    found = saying(kerasdet.image_pyramid(detector, (64, 96), "greedy"), *looks).detect(PHOTO, 0.1)
+    np.testing.assert_allclose(found.scores, [1 - math.exp(-1.0), 1 - math.exp(-0.9)], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, [[0, 0, 100, 53.125], [125, 62.5, 200, 100]], rtol=1e-5)
+
+
+def test_only_the_best_classes_of_each_size_take_part(detector):
+    looks = [(0, 0.5, 0, 0, 32, 32), (1, 0.4, 0, 0, 32, 32)], [(1, 0.7, 0, 0, 9, 9), (0, 0.6, 0, 0, 9, 9)]
+    found = saying(kerasdet.image_pyramid(detector, (64, 96), top=1), *looks).detect(PHOTO, 0.1)
+    assert found.names == ["dog", "cat"]
+    np.testing.assert_allclose(found.scores, [0.7, 0.5])
+
+
+def test_nothing_found(detector):
+    for merge in ("nms", "soft_nms", "greedy"):
+        pyramid = saying(kerasdet.image_pyramid(detector, (64, 96), merge), [], [])
+        assert len(pyramid.detect(PHOTO)) == 0
+
+
+def test_a_set_is_evaluated(shapes):
+    pyramid = kerasdet.image_pyramid(small(shapes.classes), (64, 96), "greedy")
+    assert 0 <= pyramid.evaluate_detections(shapes[:3])["AP"] <= 1
+
+
+def test_parts_go_with_their_boxes(shapes):
+    data = with_corner_parts(shapes)
+    detector = CSP(data.classes, backbone="mobilenet_v2_0.35", image_size=64, channels=8, parts=data.parts)
+    found = kerasdet.image_pyramid(detector, (64, 96)).detect(shapes[0].path, 0.0)
+    assert found.parts["corner"].shape == found.boxes.shape and len(found)
+    with pytest.raises(ValueError, match=r"leaves their parts \('corner',\) behind; give merge=\"nms\""):
+        kerasdet.image_pyramid(detector, (64,), "greedy")
+
+
+@pytest.mark.parametrize(
+    "sizes, merge, message",
+    [((), "nms", "sizes is empty"), ((64,), "mean", "merge is 'mean'; give one of nms")],
+)
+def test_what_makes_no_sense_is_refused(detector, sizes, merge, message):
+    with pytest.raises(ValueError, match=message):
+        kerasdet.image_pyramid(detector, sizes, merge)
