@@ -16,7 +16,7 @@ _LAZY = {
 _MODULES = (
     "backbones", "boxes", "card", "data", "deploy", "detections", "detector", "layers", "losses",
     "metrics", "models", "photo", "pyramid", "training",
-    "zoo",
+    "views", "zoo",
 )
 __all__ = ["Detections", "Detector", "image_pyramid", "load", *_MODULES]
 

@@ -65,6 +65,14 @@ REGRESSOR = (4096, 1024)
 SCALES = ((245, 245), (281, 317), (317, 389), (389, 461), (425, 497), (461, 569))
 # Mean and standard deviation of ImageNet's pixels, over all channels, as the published networks have it.
 MEAN, DEVIATION = 118.380948, 61.896913
+# The layers behind the last pooling that each raw output comes from.
+_CLASSIFIER = ("classifier1", "classifier_dropout1", "classifier2", "classifier_dropout2")
+_REGRESSOR = ("regressor1", "regressor2", "regressor3")
+BRANCHES = {
+    "class_logits": (*_CLASSIFIER, "classifier3"),
+    "background_logit": (*_CLASSIFIER, "classifier_background"),
+    "boxes": _REGRESSOR, "boxes_per_class": _REGRESSOR,
+}
 REGRESSIONS = ("per_class", "single")
 PHASES = ("all", "classifier", "regressor")
 # A window learns an object that it overlaps by this IoU or more; what scores less is not looked at.
@@ -152,7 +160,7 @@ class OverFeat(Detector):
         )
         take_any_size(self)
         # === Config ===
-        self.window, self.step = side, stride if offsets else stride * plan.pool
+        self.pool, self.window, self.step = plan.pool, side, stride if offsets else stride * plan.pool
         self.offsets, self.background, self.regression = offsets, background, regression
         h, w = heads["class_logits"].shape[1:3]
         self.candidates = min(candidates, h * w * len(classes))
@@ -164,6 +172,35 @@ class OverFeat(Detector):
         }
         self._learns = {id(layer): layer.trainable for layer in self._parts()}
         self.track_losses("class_loss", "box_loss")
+
+    # === Looking at photos ===
+
+    def classify(self, photos, kind: str = "dense", **options):
+        """What photos show, one probability a class; see `kerasdet.views.classify`."""
+        from kerasdet import views
+
+        return views.classify(self, photos, kind, **options)
+
+    def localise(self, photos, kind: str = "dense", **options):
+        """What photos show and where it is; see `kerasdet.views.localise`."""
+        from kerasdet import views
+
+        return views.localise(self, photos, kind, **options)
+
+    def one_window(self) -> keras.Model:
+        """The same layers for photos of one window: its raw outputs are (.., 1, 1, channels)."""
+        if "window" not in self._inference:
+            images = keras.Input((self.window, self.window, 3), name="images")
+            pooled = layers.MaxPooling2D(self.pool)(self.get_layer("features")(images))
+            outputs = {}
+            for key, names in BRANCHES.items():
+                if key in self.output:
+                    x = pooled
+                    for name in names:
+                        x = self.get_layer(name)(x)
+                    outputs[key] = x
+            self._inference["window"] = keras.Model(images, outputs)
+        return self._inference["window"]
 
     # === Training ===
 
@@ -254,7 +291,7 @@ class OverFeat(Detector):
             miss = -log_p[..., 0]
             hard = assign.hard_negatives(miss, goal["negative"], count)
             class_loss += ops.sum(hard * miss) / total
-        error = self._class_boxes(raw) - goal["boxes"][..., None, :]
+        error = self.class_boxes(raw) - goal["boxes"][..., None, :]
         if self.regression == "per_class":
             error *= ops.one_hot(goal["label"], classes, dtype="float32")[..., None]
         distance = ops.sum(ops.square(error), axis=(-2, -1))
@@ -266,8 +303,8 @@ class OverFeat(Detector):
             return raw["class_logits"]
         return ops.concatenate([raw["background_logit"], raw["class_logits"]], axis=-1)
 
-    def _class_boxes(self, heads: dict):
-        """(batch, h * w, classes or 1, 4): the raw boxes."""
+    def class_boxes(self, heads: dict):
+        """The boxes as the raw outputs have them, (batch, h * w, classes, 4), or 1 in place of classes."""
         if self.regression == "single":
             _, h, w, _ = heads["boxes"].shape
             return ops.reshape(heads["boxes"], (-1, h * w, 1, 4))
@@ -289,7 +326,7 @@ class OverFeat(Detector):
         scores, index = ops.top_k(ops.where(scores >= MIN_SCORE, scores, 0.0), self.candidates)
         labels = index % classes if classes > 1 else ops.zeros_like(index)
         row = index // classes
-        boxes = self._class_boxes(heads)
+        boxes = self.class_boxes(heads)
         each = boxes.shape[2]
         moved = take(ops.reshape(boxes, (-1, 1, h * w * each, 4)), index if each > 1 else row)
         windows = ops.take(ops.reshape(self.windows(h, w), (-1, 4)), row, axis=0)
@@ -380,21 +417,31 @@ def _backbone(backbone, size: int, width: float, **options) -> keras.Model:
 def _heads(pooled, window: int, units, regressor, classes: int, background: bool, regression: str) -> dict:
     """Fully connected layers as convolutions: the first sees a window, the others are 1x1 (section 3.5)."""
 
-    def dense(x, count, side, name):
-        return layers.Conv2D(
-            count, side, activation="relu", kernel_initializer="he_normal", name=name
-        )(x)
+    def dense(count, side, name):
+        return layers.Conv2D(count, side, activation="relu", kernel_initializer="he_normal", name=name)
 
-    x = layers.Dropout(DROPOUT, name="classifier_dropout1")(dense(pooled, units[0], window, "classifier1"))
-    x = layers.Dropout(DROPOUT, name="classifier_dropout2")(dense(x, units[1], 1, "classifier2"))
-    start = keras.initializers.RandomNormal(stddev=0.01)
-    outputs = {"class_logits": layers.Conv2D(classes, 1, kernel_initializer=start, name="classifier3")(x)}
+    def output(count, name):
+        start = keras.initializers.RandomNormal(stddev=0.01)
+        return layers.Conv2D(count, 1, kernel_initializer=start, name=name)
+
+    made = [
+        dense(units[0], window, "classifier1"), layers.Dropout(DROPOUT, name="classifier_dropout1"),
+        dense(units[1], 1, "classifier2"), layers.Dropout(DROPOUT, name="classifier_dropout2"),
+        output(classes, "classifier3"),
+        dense(regressor[0], window, "regressor1"), dense(regressor[1], 1, "regressor2"),
+        output(4 if regression == "single" else 4 * classes, "regressor3"),
+    ]
     if background:
-        outputs["background_logit"] = layers.Conv2D(
-            1, 1, kernel_initializer=start, name="classifier_background"
-        )(x)
-    x = dense(pooled, regressor[0], window, "regressor1")
-    x = dense(x, regressor[1], 1, "regressor2")
-    key, channels = ("boxes", 4) if regression == "single" else ("boxes_per_class", 4 * classes)
-    outputs[key] = layers.Conv2D(channels, 1, kernel_initializer=start, name="regressor3")(x)
+        made.append(output(1, "classifier_background"))
+    by_name = {layer.name: layer for layer in made}
+    keys = ["class_logits", *["background_logit"] * background]
+    keys.append("boxes" if regression == "single" else "boxes_per_class")
+    outputs, results = {}, {}
+    for key in keys:
+        x, path = pooled, ""
+        for name in BRANCHES[key]:
+            path += f"/{name}"
+            # Branches that begin alike share their layers and what these give.
+            x = results[path] = results[path] if path in results else by_name[name](x)
+        outputs[key] = x
     return outputs
