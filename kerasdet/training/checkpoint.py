@@ -11,7 +11,7 @@ from kerasdet.ema import EMA
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes weights, optimizer and weight averages to one file at the end of every epoch.
+    """Writes weights, optimizer, random states and weight averages to one file after every epoch.
 
     Args:
         path: the .npz file; it is replaced in one step, so a kill while writing loses nothing.
@@ -30,8 +30,9 @@ class Checkpoint(keras.callbacks.Callback):
         for i, variable in enumerate(self.model.weights):
             value = own.get(id(variable))
             arrays[f"weight_{i}"] = keras.ops.convert_to_numpy(variable) if value is None else value
-        for i, variable in enumerate(self.model.optimizer.variables):
-            arrays[f"optimizer_{i}"] = keras.ops.convert_to_numpy(variable)
+        for name, variables in (("optimizer", self.model.optimizer.variables), ("seed", _seeds(self.model))):
+            for i, variable in enumerate(variables):
+                arrays[f"{name}_{i}"] = keras.ops.convert_to_numpy(variable)
         if self.ema:
             arrays["ema_steps"] = np.array(self.ema.steps)
             for i, average in enumerate(self.ema.averages):
@@ -54,7 +55,10 @@ class Checkpoint(keras.callbacks.Callback):
             return 0
         model.optimizer.build(model.trainable_variables)
         with np.load(self.path, allow_pickle=False) as arrays:
-            groups = (("weight", model.weights), ("optimizer", model.optimizer.variables))
+            groups = (
+                ("weight", model.weights), ("optimizer", model.optimizer.variables),
+                ("seed", _seeds(model)),
+            )
             for name, variables in groups:
                 saved = [arrays[f"{name}_{i}"] for i in range(sum(k.startswith(f"{name}_") for k in arrays))]
                 if [a.shape for a in saved] != [tuple(v.shape) for v in variables]:
@@ -71,3 +75,9 @@ class Checkpoint(keras.callbacks.Callback):
                     for i in range(sum(k.startswith("ema_") for k in arrays) - 1)
                 ]
             return int(arrays["epoch"])
+
+
+def _seeds(model) -> list:
+    """The states of random generators, such as dropout's."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]

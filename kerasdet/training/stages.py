@@ -22,11 +22,14 @@ class Stage:
         image_size: side of the network's square in pixels.
         epochs: how many.
         batch_size: photos a batch.
+        phase: what is trained, for detectors that have a `train_only` (see `OverFeat.train_only`); None
+            trains all.
     """
 
     image_size: int
     epochs: int
     batch_size: int = 16
+    phase: str | None = None
 
 
 def train_in_stages(
@@ -37,7 +40,9 @@ def train_in_stages(
     """Trains a detector at one size after another under a single cosine schedule.
 
     A detector is convolutional: its weights, the optimizer's state and the weight average go on from
-    one size to the next. When the run is killed, the same call goes on after the last whole epoch.
+    one size to the next. A stage of another phase than the one before starts from the averaged weights, with
+    a schedule, an optimizer and an average of its own. When the run is killed, the same call goes on after
+    the last whole epoch.
 
     Args:
         build: (image_size, fresh) -> detector; fresh says whether to load starting weights.
@@ -55,22 +60,22 @@ def train_in_stages(
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    total = sum(len(train) // stage.batch_size * stage.epochs for stage in stages)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 100, max(1, total - WARMUP_STEPS), alpha=0.01, warmup_target=rate,
-        warmup_steps=WARMUP_STEPS,
-    )
     done, previous, model = 0, None, None
     for number, stage in enumerate(stages, 1):
-        model = build(stage.image_size, previous is None)
-        model.compile(
-            keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=10.0)
-        )
+        before, model = model, build(stage.image_size, previous is None)
+        goes_on = previous is not None and stage.phase == stages[number - 2].phase
+        if stage.phase is not None:
+            model.train_only(stage.phase)
+        schedule = _schedule(rate, len(train), [each for each in stages if each.phase == stage.phase])
+        model.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=10.0))
         average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
         start = checkpoint.restore(model)
-        if start == 0 and previous is not None:
+        if start == 0 and goes_on:
             start = Checkpoint(previous, average).restore(model)
+        elif start == 0 and before is not None:
+            model.set_weights(before.get_weights())
+            start = done
         end = done + stage.epochs
         photos = train.batches(
             stage.batch_size, model, training=True, epoch=start, **(batches or {})
@@ -89,3 +94,12 @@ def train_in_stages(
             average.on_train_end()
         done, previous = end, checkpoint.path
     return model
+
+
+def _schedule(rate: float, photos: int, stages: Sequence[Stage]):
+    """A linear warm-up to `rate` and a cosine over what is left of some stages."""
+    total = sum(photos // stage.batch_size * stage.epochs for stage in stages)
+    return keras.optimizers.schedules.CosineDecay(
+        rate / 100, max(1, total - WARMUP_STEPS), alpha=0.01, warmup_target=rate,
+        warmup_steps=WARMUP_STEPS,
+    )

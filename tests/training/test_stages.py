@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 from harness import tiny_backbone
+from overfeats import small
 
 from kerasdet.data.scenes import write_scenes
 from kerasdet.models.csp import CSP
@@ -67,3 +68,34 @@ def test_the_next_size_starts_from_what_the_last_one_learned(tmp_path):
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other), atol=1e-6
         )
+
+
+def test_a_phase_trains_its_part_from_what_the_one_before_learned(tmp_path):
+    """Killed within the second phase, it still ends as if it had not been."""
+
+    def build(size, fresh):
+        keras.utils.set_random_seed(1 if fresh else 2)
+        return small(("person",))
+
+    train = write_scenes(tmp_path / "scenes", 12, size=(64, 64), seed=0).select("person")
+    stages = Stage(64, 1, 4, "classifier"), Stage(64, 2, 4, "regressor")
+    halfway = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                halfway.extend(weights(self.model))
+
+    whole = train_in_stages(build, stages, train, tmp_path / "whole", callbacks=[Watch()])
+    changed = {
+        v.path for v, one, other in zip(whole.weights, halfway, weights(whole), strict=True)
+        if not np.array_equal(one, other)
+    }
+    assert changed and all("regressor" in path for path in changed)
+    try:
+        train_in_stages(build, stages, train, tmp_path / "killed", callbacks=[KillAt(2)])
+    except Killed:
+        pass
+    resumed = train_in_stages(build, stages, train, tmp_path / "killed")
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
