@@ -155,3 +155,34 @@ def test_peers(tiny, capsys):
     assert code == 0
     assert "6 photos" in out
     assert set(rows(out, "detector")) == {str(tiny.tflite), str(tiny.keras)}
+
+
+def test_overfeat_by_photos_and_by_boxes(tmp_path, capsys):
+    from overfeats import small
+
+    from kerasdet.data.scenes import write_scenes
+
+    photos = tmp_path / "scenes"
+    write_scenes(photos, 4, size=(64, 64), seed=0, split="val")
+    for background, head, names in (
+        (False, "windows", {"single crop", "ten crops", "dense, one scale, no offsets"}),
+        (True, "windows", {"one scale, nms", "one scale, greedy", "2 scales, nms", "2 scales, greedy"}),
+    ):
+        small(("person",), background=background).save(tmp_path / "mine.keras")
+        code = bench("overfeat", tmp_path / "mine.keras", photos, "--sizes", 64, 96, "--photos", 3)
+        found = rows(capsys.readouterr().out, head)
+        assert code == 0 and names <= set(found)
+        # Of one class there is nothing to take for another.
+        assert background or all(cells[0].startswith("0.00%") for cells in found.values())
+
+
+def test_sliding_saves_what_windows_share(capsys):
+    assert bench("overfeat", "sliding", "--rounds", 1) == 0
+    out = capsys.readouterr().out
+    apart = float(re.search(r"differ by at most (\S+)", out)[1])
+    assert apart < 1e-4
+    # By hand: 12 * 12 and 10 * 10 cells of the first convolution, 2 * 2 and 1 of the others.
+    one, four = (int(rows(out, "what")[name][0].replace(",", "")) for name in
+                 ("one pass on 16 x 16", "four windows of 14 x 14"))
+    rest = 64 * 16 * 25 + 64 * 64 + 256
+    assert (one, four) == (144 * 1200 + 4 * rest, 4 * (100 * 1200 + rest))

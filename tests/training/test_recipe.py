@@ -89,6 +89,15 @@ def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
     assert curve[0]["epoch"] == 1 and set(curve[0]) == {"epoch", "loss", "AP", "AP50"}
 
 
+def test_a_run_from_scratch_asks_for_no_weights(data, tmp_path):
+    given = []
+    argv = ["--data", str(data), "--out", str(tmp_path / "run"), "--steps", "1"]
+    recipe.run(
+        DOC, sets, builder(given), (Stage(64, 1, 4),), rate=1e-3, every=9, argv=argv, from_scratch=True
+    )
+    assert given == [(64, None)]
+
+
 def test_an_ablation_trains_every_arm_from_the_same_seed(data, tmp_path):
     arms = {"one": builder([]), "same again": builder([])}
     found = recipe.run(
@@ -142,7 +151,9 @@ def test_voc12_keeps_six_classes_and_forgets_the_others(tmp_path):
 def test_recipes_of_the_shelf(preset):
     made = script(SHELF / preset / "recipe.py")
     command = " ".join(made.__doc__.split("\n\n")[1].split())
-    assert command.startswith(f"python zoo/{preset}/recipe.py --data DATA --backbone ")
+    assert command.startswith(f"python zoo/{preset}/recipe.py --data DATA ")
+    scratch = made.CARD["training"]["starting_weights"]["source"] == "random"
+    assert (" --backbone " in command) != scratch
     assert callable(made.sets) and all(isinstance(stage, Stage) for stage in made.STAGES)
     assert {"aliases", "summary", "training", "deviations"} <= set(made.CARD)
     model = made.build(made.STAGES[-1].image_size, None)
