@@ -27,3 +27,18 @@ def shelf(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERASDET_ZOO", str(folder))
         yield folder
+
+
+@pytest.fixture
+def untraced():
+    """Training steps run op by op: tracing them would take most of these tests' time."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -24,15 +24,6 @@ def beside_common(monkeypatch):
     sys.modules.pop("common", None)
 
 
-@pytest.fixture
-def untraced():
-    """Training steps run op by op: tracing them would take most of these tests' time."""
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def script(name):
     spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -15,6 +15,7 @@ from kerasdet.data.scenes import write_scenes
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, recipe, voc12
 
+pytestmark = pytest.mark.usefixtures("untraced")
 SHELF = Path(__file__).parents[2] / "zoo"
 RECIPES = sorted(path.parent.name for path in SHELF.glob("*/recipe.py"))
 DOC = """Trains nothing much.
@@ -33,19 +34,6 @@ def script(path):
 def sets(folder):
     scenes = kerasdet.data.load(folder)
     return scenes.subset(range(8)), {"drawn": scenes.subset([8, 9]), "more": scenes.subset([10, 11])}
-
-
-@pytest.fixture(autouse=True)
-def untraced():
-    """Training steps run op by op: tracing them would take most of these tests' time."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

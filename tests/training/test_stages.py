@@ -4,6 +4,7 @@ import csv
 
 import keras
 import numpy as np
+import pytest
 from harness import tiny_backbone
 from overfeats import small
 
@@ -11,6 +12,7 @@ from kerasdet.data.scenes import write_scenes
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, train_in_stages
 
+pytestmark = pytest.mark.usefixtures("untraced")
 STAGES = Stage(64, 2, 4), Stage(96, 1, 4)
 
 
