@@ -26,10 +26,12 @@ class View:
     Attributes:
         scores: (windows, classes) float32, probabilities without background's.
         boxes: (windows, classes, 4) float32 xyxy as fractions of the photo.
+        windows: (windows, 4) float32, the windows themselves, likewise.
     """
 
     scores: np.ndarray
     boxes: np.ndarray
+    windows: np.ndarray
 
 
 def classify(detector, photos, kind: str = "dense", **options):
@@ -77,6 +79,12 @@ def localise(detector, photos, kind: str = "dense", threshold: float = MERGE_BEL
         box = np.clip(merged[:1], 0, 1) * np.array([width, height] * 2)
         found.append(Detections(box, vote[label : label + 1], [label], detector.classes, photo=picture))
     return found[0] if single else found
+
+
+def dense_view(detector, photo, size: int, offsets: bool = True) -> View:
+    """Every window of a photo at one size; arguments as of `classify`."""
+    (view,) = _dense(detector, photos_.read(photo), "dense", (size,), offsets)
+    return view
 
 
 def _vote(views: list[View]) -> np.ndarray:
@@ -141,17 +149,20 @@ def _run(detector, network, squares: np.ndarray, offsets: bool = True) -> list[V
     windows = ops.convert_to_numpy(detector.windows(rows, columns))[None, :, :, None]
     boxes = (windows + detector.window * moved) / squares.shape[1]
     every = 1 if offsets or not detector.offsets else detector.pool
-    boxes, scores = boxes[:, ::every, ::every], scores[:, ::every, ::every]
-    boxes = np.broadcast_to(boxes, (*scores.shape, 4))
+    boxes, scores, windows = (value[:, ::every, ::every] for value in (boxes, scores, windows[..., 0, :]))
+    boxes, windows = np.broadcast_to(boxes, (*scores.shape, 4)), windows.reshape(-1, 4) / squares.shape[1]
     return [
-        View(s.reshape(-1, classes), b.reshape(-1, classes, 4)) for s, b in zip(scores, boxes, strict=True)
+        View(s.reshape(-1, classes), b.reshape(-1, classes, 4), windows)
+        for s, b in zip(scores, boxes, strict=True)
     ]
 
 
 def _placed(view: View, place: np.ndarray, mirrored: bool) -> View:
     """A view of a part of the photo, mirrored perhaps, with its boxes as fractions of the photo."""
-    boxes = view.boxes
-    if mirrored:
-        boxes = np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], -1)
-    sides = np.tile(place[2:] - place[:2], 2)
-    return View(view.scores, boxes * sides + np.tile(place[:2], 2))
+
+    def moved(boxes):
+        if mirrored:
+            boxes = np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], -1)
+        return boxes * np.tile(place[2:] - place[:2], 2) + np.tile(place[:2], 2)
+
+    return View(view.scores, moved(view.boxes), moved(view.windows))

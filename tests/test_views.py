@@ -60,6 +60,17 @@ def test_dense_views_vote_by_their_best_window(detector):
     assert not np.allclose(coarse, scores.max((0, 1)))
 
 
+def test_a_dense_view_knows_its_windows(detector):
+    fine, coarse = (views.dense_view(detector, PHOTO, 64, offsets) for offsets in (True, False))
+    assert fine.windows.shape == (16, 4) and coarse.windows.shape == (4, 4)
+    np.testing.assert_allclose(fine.windows[6], np.array([16, 8, 48, 40]) / 64)
+    np.testing.assert_allclose(coarse.windows[3], np.array([16, 16, 48, 48]) / 64)
+    np.testing.assert_allclose(coarse.scores[3], fine.scores[10], atol=1e-6)
+    # A window and the box of a class, which is its way from the window's edges.
+    raw = ops.convert_to_numpy(detector(PHOTO[None])["boxes_per_class"])[0, 1, 2].reshape(4, 3).T
+    np.testing.assert_allclose(fine.boxes[6], fine.windows[6] + raw / 2, atol=1e-5)
+
+
 def test_scales_and_mirror_images_count_alike(detector):
     square, _ = to_square(PHOTO, 96)
     each = [
