@@ -101,7 +101,7 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"weights={path!r}: no such file; give the path of a .weights.h5 file of {name}, "
-            '"imagenet" to download them, or None for random weights'
+            '"imagenet" to download them, a preset\'s name, or None for random weights'
         )
     if not path.endswith(".weights.h5"):
         raise ValueError(f"weights={path!r}: give a Keras file, its name ends in .weights.h5")
@@ -123,6 +123,24 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
             f"{path}: not the weights of {name} as keras.applications builds it with "
             f"include_top=False ({reason}); give the file of the same network and width"
         ) from error
+
+
+def copy_weights(detector: keras.Model, backbone: keras.Model, name: str) -> None:
+    """Fill a backbone from a detector that was built on the same one.
+
+    name: what messages call the detector. Raises ValueError if it has other layers.
+    """
+    theirs = {layer.name: layer for layer in detector._flatten_layers()}
+    for layer in backbone.layers:
+        if not layer.weights:
+            continue
+        giver = theirs.get(layer.name)
+        if giver is None or [w.shape for w in giver.weights] != [w.shape for w in layer.weights]:
+            raise ValueError(
+                f"weights={name!r}: that preset is not built on {backbone.name}, it has no such layer "
+                f"{layer.name}; give a preset on the same network, or a file"
+            )
+        layer.set_weights(giver.get_weights())
 
 
 def _count_arrays(path: str) -> int:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasdet import backbones
+from kerasdet import backbones, zoo
 
 FILES = Path(
     os.environ.get("KERASDET_BACKBONES", Path(__file__).parents[3] / "shared" / "backbones")
@@ -175,3 +175,27 @@ def test_imagenet_without_network_says_what_to_do(monkeypatch):
     monkeypatch.setattr(APPLICATIONS, "MobileNetV2", offline)
     with pytest.raises(OSError, match="pass the path of a .weights.h5 file"):
         backbones.build("mobilenet_v2", weights="imagenet")
+
+
+# === From a preset ===
+
+
+def test_a_presets_backbone_is_what_another_detector_starts_from():
+    preset = zoo.load("csp_mobilenet_v2_faces")
+    mine = backbones.build("mobilenet_v2_0.35", weights="csp_mobilenet_v2_faces", image_size=320)
+    photo = np.random.default_rng(0).uniform(0, 255, (1, 320, 320, 3)).astype("float32")
+    theirs = next(layer for layer in preset.layers if isinstance(layer, keras.Model))
+    for level, value in theirs(photo).items():
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(mine(photo)[level]), keras.ops.convert_to_numpy(value), atol=1e-4
+        )
+    dilated = backbones.build("mobilenet_v2_0.35", weights="csp_mobilenet_v2_faces", output_stride=16)
+    for one, other in zip(mine.get_weights(), dilated.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_preset_on_another_network_is_refused():
+    with pytest.raises(ValueError, match="weights='csp_mobilenet_v2_faces': that preset is not built on"):
+        backbones.build("mobilenet_v2", weights="csp_mobilenet_v2_faces")
+    with pytest.raises(ValueError, match="it has no such layer conv1"):
+        backbones.build("resnet50", weights="csp_mobilenet_v2_faces")
