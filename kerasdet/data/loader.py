@@ -68,6 +68,10 @@ def batches(
             "different ones or more, changed every 1 batch or more"
         )
     augment = augment or (Augment() if training else Augment.none())
+    if mix_until is not None and augment.photos == 1:
+        raise ValueError(
+            f"mix_until is {mix_until}, but nothing is mixed; give augment=Augment(mosaic=0.5), or mixup="
+        )
     counts = np.array([len(sample.boxes) for sample in dataset])
     regions = np.array([len(sample.boxes) + len(sample.ignore) for sample in dataset])
     if max_boxes is None:
@@ -295,9 +299,12 @@ class Batches(grain.IterDataset):
         return iter(self.epoch_dataset(self.epoch))
 
     def some_images(self, count: int = 64) -> list[np.ndarray]:
-        """About `count` pictures as training sees them, in batches of the model's size: always the same."""
-        first = itertools.islice(self.epoch_dataset(0, one_size=True), max(1, count // self.batch_size))
-        return [images for images, _ in first]
+        """About `count` pictures as training sees them in the end, in batches of the model's size.
+
+        Always the same ones.
+        """
+        batches = self.epoch_dataset(self.mix_until or 0, one_size=True)
+        return [images for images, _ in itertools.islice(batches, max(1, count // self.batch_size))]
 
     def endless(self) -> EndlessBatches:
         """All epochs from `epoch` on, one after the other, without end."""

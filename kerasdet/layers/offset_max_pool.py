@@ -17,13 +17,15 @@ class OffsetMaxPool(keras.layers.Layer):
         pool: p, side of a pool in cells.
 
     Shapes:
-        (batch, h, w, c) -> (p * p * batch, (h - p + 1) // p, (w - p + 1) // p, c). The first `batch` are
-        those of the offset (0, 0), then (0, 1), .., rows before columns. Cells that only some of the
-        offsets could use, at the right and lower border, are left out of all.
+        (batch, h, w, c) -> (p * p * batch, h // p, w // p, c). The first `batch` are those of the offset
+        (0, 0), then (0, 1), .., rows before columns. A pool that reaches beyond the right or lower border
+        holds what is left of it.
 
-    Example: with p = 3 twenty columns are six pools: 0..17, 1..18 and 2..19.
+    Example: with p = 3 twenty columns are six pools: 0..17, 1..18 and 2..19; nineteen are six as well, the
+    last of them 17..18 at the last offset.
 
-    Source: OverFeat (Sermanet et al. 2013), section 3.3 and figure 3.
+    Source: OverFeat (Sermanet et al. 2013), section 3.3 and figure 3. The paper's photos have sizes at which
+    no pool reaches beyond the border.
     """
 
     def __init__(self, pool: int, **kwargs):
@@ -33,7 +35,10 @@ class OffsetMaxPool(keras.layers.Layer):
     def call(self, inputs):
         _, height, width, _ = ops.shape(inputs)
         p = self.pool
-        rows, columns = (height - p + 1) // p * p, (width - p + 1) // p * p
+        rows, columns = height // p * p, width // p * p
+        # The border's cells once more change no maximum of a pool that holds them.
+        inputs = ops.concatenate([inputs, *[inputs[:, -1:]] * (p - 1)], axis=1)
+        inputs = ops.concatenate([inputs, *[inputs[:, :, -1:]] * (p - 1)], axis=2)
         pooled = [
             ops.max_pool(inputs[:, y : y + rows, x : x + columns], p, p) for y in range(p) for x in range(p)
         ]
@@ -42,7 +47,7 @@ class OffsetMaxPool(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, *sides, channels = input_shape
         p = self.pool
-        sides = [None if side is None else (side - p + 1) // p for side in sides]
+        sides = [None if side is None else side // p for side in sides]
         return None if batch is None else batch * p * p, *sides, channels
 
     def get_config(self):

@@ -341,11 +341,19 @@ def test_a_photo_without_the_part_is_mixed_with_one_that_has_it(one_photo):
     without = dataclasses.replace(with_head, part_weights=np.zeros((1, 1), np.float32))
     data = Dataset([with_head, without], data.classes, ("head",))
     augment = dataclasses.replace(Augment.none(), mosaic=1.0)
-    (_, targets), = epoch(
-        data.batches(2, model(data, parts=("tail", "head")), training=True, augment=augment)
-    )
-    assert targets["parts"].shape[2:] == (2, 4) and not targets["part_weights"][..., 0].any()
-    assert 0 <= targets["part_weights"][..., 1].sum() <= 8
+    seen = set()
+    for number in range(8):
+        (_, targets), = epoch(
+            data.batches(
+                2, model(data, parts=("tail", "head")), training=True, augment=augment, epoch=number
+            )
+        )
+        heads = targets["part_weights"][..., 1]
+        assert targets["parts"].shape[2:] == (2, 4) and not targets["part_weights"][..., 0].any()
+        seen.update(heads[targets["labels"] == 0].tolist())
+        boxes, parts = targets["boxes"][heads > 0], targets["parts"][..., 1, :][heads > 0]
+        assert (parts[:, :2] >= boxes[:, :2] - 1e-3).all() and (parts[:, 2:] <= boxes[:, 2:] + 1e-3).all()
+    assert seen == {0, 1}
 
 
 @pytest.mark.parametrize("options", [{"threads": 5}, {"workers": 2}])
@@ -370,6 +378,17 @@ def test_the_last_epochs_see_photos_as_they_are(shapes):
     for (image, last), (plain, alone) in zip(make(2, mix_until=2), make(2, Augment()), strict=True):
         assert same(image, plain)
         assert all(same(last[key], alone[key]) for key in ("boxes", "labels", "weights"))
+
+
+def test_statistics_are_measured_on_photos_as_the_last_epochs_see_them(shapes):
+    mixing = {"training": True, "augment": Augment(mosaic=1.0), "max_boxes": 40}
+    plain = shapes.batches(8, model(shapes), training=True, max_boxes=40, epoch=3)
+    assert same(shapes.batches(8, model(shapes), mix_until=3, **mixing).some_images(), [x for x, _ in plain])
+
+
+def test_nothing_to_leave_out_is_refused(shapes):
+    with pytest.raises(ValueError, match="mix_until is 3, but nothing is mixed; give augment="):
+        shapes.batches(4, model(shapes), training=True, mix_until=3)
 
 
 @pytest.mark.parametrize("options", [{"mixup": -1.0}, {"mosaic": 1.5}])
