@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 import kerasdet
 from kerasdet import photo as photos
 from kerasdet.boxes.merging import greedy_merge
-from kerasdet.views import View, dense_view
+from kerasdet.views import View, look
 
 SIDE = 480  # of the pictures, pixels
 COLD, WARM = np.array([20, 30, 90.0]), np.array([255, 210, 60.0])
@@ -38,16 +38,17 @@ def main(argv=None) -> int:
     model = kerasdet.load(path) if path.suffix == ".keras" else kerasdet.zoo.load(args.model)
     picture = read(args.photo)
     size = args.size or model.image_size
-    fine, coarse = (dense_view(model, picture, size, offsets) for offsets in (True, False))
+    fine, coarse = (look(model, picture, sizes=[size], offsets=offsets)[0] for offsets in (True, False))
     if args.name is not None and args.name not in model.classes:
         parser.error(f"--class is {args.name!r}; the model knows {', '.join(model.classes)}")
     label = model.classes.index(args.name) if args.name else int(fine.scores.max(0).argmax())
 
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, view in (("fine", fine), ("coarse", coarse)):
-        heat_map(picture, view, label).save(args.out / f"{name}.png")
     sure = fine.scores[:, label] >= args.score
     boxes, scores = fine.boxes[sure, label], fine.scores[sure, label]
+    picture, _ = photos.to_square(picture, SIDE, model.resize)
+    for name, view in (("fine", fine), ("coarse", coarse)):
+        heat_map(picture, view, label).save(args.out / f"{name}.png")
     merged, sums, _ = greedy_merge(boxes, scores, np.zeros(len(scores), int))
     kept = suppressed(boxes, scores)
     for name, some, values in (
@@ -71,7 +72,7 @@ def read(name: str) -> np.ndarray:
 
 
 def heat_map(picture: np.ndarray, view: View, label: int) -> Image.Image:
-    """The photo, with a square where each window's middle is: as bright as the window is sure."""
+    """The photo's square, with a square where each window's middle is: as bright as the window is sure."""
     grey = np.asarray(Image.fromarray(picture).convert("L").resize((SIDE, SIDE)), float)[..., None]
     canvas = Image.fromarray(np.uint8(grey.repeat(3, -1) * 0.6))
     draw = ImageDraw.Draw(canvas, "RGBA")
@@ -87,7 +88,7 @@ def heat_map(picture: np.ndarray, view: View, label: int) -> Image.Image:
 
 
 def outlines(picture: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Image.Image:
-    """The photo with boxes, fractions of it; the surer, the brighter."""
+    """The photo's square with boxes, fractions of it; the surer, the brighter."""
     canvas = Image.fromarray(picture).convert("RGB").resize((SIDE, SIDE))
     draw = ImageDraw.Draw(canvas, "RGBA")
     for box, score in sorted(zip(boxes, scores, strict=True), key=lambda pair: pair[1]):

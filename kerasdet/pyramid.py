@@ -73,18 +73,20 @@ class ImagePyramid:
     def detect(self, photos, score: float = 0.3, batch_size: int = 16, keep_photo: bool = True):
         """Finds objects on photos; arguments and result as of `Detector.detect`.
 
-        Greedy merging adds the scores s of boxes up; what is returned is 1 - exp(-s), which orders them
-        alike and stays below 1.
+        Greedy merging adds the scores s of boxes up; what is returned is s / (1 + s), which orders them alike
+        and stays below 1. No more than the detector's `max_detections` are returned.
         """
         todo, single = photos_.listed(photos)
         found = []
         for start in range(0, len(todo), batch_size):
             some = todo[start : start + batch_size]
             pictures = [photos_.read(photo) for photo in some]
-            looks = [self._look(detector, pictures) for detector in self.detectors]
+            looks = [self._look(detector, pictures, batch_size) for detector in self.detectors]
             for i, (photo, picture) in enumerate(zip(some, pictures, strict=True)):
                 merged = self._merged([look[i] for look in looks])
-                keep = (merged["scores"] > 0) & (merged["scores"] >= score)
+                keep = np.flatnonzero((merged["scores"] > 0) & (merged["scores"] >= score))
+                order = np.argsort(-merged["scores"][keep], kind="stable")
+                keep = keep[order[: self.detectors[0].max_detections]]
                 found.append(
                     Detections(
                         boxes=merged["boxes"][keep], scores=merged["scores"][keep],
@@ -104,12 +106,15 @@ class ImagePyramid:
 
         return metrics.evaluate(self, dataset, batch_size=batch_size)
 
-    def _look(self, detector, pictures: list) -> list[dict[str, np.ndarray]]:
+    def _look(self, detector, pictures: list, batch_size: int) -> list[dict[str, np.ndarray]]:
         """What one size has for each of some photos, in the photo's pixels; nothing suppressed."""
         squares, matrices = zip(
             *(photos_.to_square(p, detector.image_size, detector.resize) for p in pictures), strict=True
         )
-        result = detector.infer(np.stack(squares), self.flip, suppress=False)
+        # One shape for one photo and one for batches: each new shape would be traced anew.
+        padding = 0 if len(squares) == 1 else batch_size - len(squares)
+        images = np.pad(np.stack(squares), ((0, padding), (0, 0), (0, 0), (0, 0)))
+        result = detector.infer(images, self.flip, suppress=False)
         found = []
         for i, (picture, matrix) in enumerate(zip(pictures, matrices, strict=True)):
             keep = result["scores"][i] >= self.min_score
@@ -137,7 +142,7 @@ class ImagePyramid:
             boxes, sums, labels = greedy_merge(
                 found["boxes"], found["scores"], found["labels"], self.threshold
             )
-            return {"boxes": boxes, "scores": 1 - np.exp(-sums), "labels": labels}
+            return {"boxes": boxes, "scores": sums / (1 + sums), "labels": labels}
         order = np.argsort(-found["scores"], kind="stable")
         found = {name: value[order] for name, value in found.items()}
         return found | {"scores": self._suppressed(found)}

@@ -8,7 +8,8 @@ the class that won.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class View:
 
     Attributes:
         scores: (windows, classes) float32, probabilities without background's.
-        boxes: (windows, classes, 4) float32 xyxy as fractions of the photo.
+        boxes: (windows, classes, 4) float32 xyxy as fractions of the square that the photo became.
         windows: (windows, 4) float32, the windows themselves, likewise.
     """
 
@@ -34,101 +35,119 @@ class View:
     windows: np.ndarray
 
 
+def look(
+    detector, photo, kind: str = "dense", sizes: Sequence[int] | None = None, offsets: bool = True,
+    flip: bool = False,
+) -> list[View]:
+    """The views of a photo.
+
+    Args:
+        detector: an `OverFeat`.
+        photo: path, or array (H, W, 3) uint8 RGB.
+        kind: "single", the middle of the photo; "ten_crop", as AlexNet: middle, corners and their mirror
+            images; "dense", every window of the photo at each of `sizes`.
+        sizes: sides of the squares that "dense" looks at, in pixels; None takes the detector's own.
+        offsets: False leaves "dense" the windows of the first offset only.
+        flip: "dense" looks at the mirror images too.
+
+    Raises:
+        ValueError: another kind, a size on which there is no window, or an option of "dense" for others.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
+    if kind != "dense":
+        if sizes is not None or flip or not offsets:
+            raise ValueError(f"sizes, offsets and flip are for kind='dense'; leave them out for {kind!r}")
+        return _crops(detector, photos_.read(photo), kind == "ten_crop")
+    sizes = (detector.image_size,) if sizes is None else tuple(np.atleast_1d(sizes).tolist())
+    if not sizes or min(sizes) < detector.window_side:
+        raise ValueError(f"sizes are {sizes}; give sides of {detector.window_side} px, a window's, or more")
+    return _dense(detector, photos_.read(photo), sizes, offsets, flip)
+
+
 def classify(detector, photos, kind: str = "dense", **options):
     """Says what photos show, one probability a class.
 
     A view counts for each class as its best window does ("spatial maximum"), views by their mean.
 
     Args:
-        detector: an `OverFeat`.
+        detector, kind, options: see `look`.
         photos: path, array (H, W, 3) uint8 RGB, or a list of either.
-        kind: "single", the middle of the photo; "ten_crop", as AlexNet: middle, corners and their mirror
-            images; "dense", every window of the photo at each of `sizes`.
-        options: sizes, sides of the squares that "dense" looks at, None for the detector's own; offsets,
-            False for windows of the first offset only; flip, True for the mirror images too.
 
     Returns:
-        (classes,) float32 of a photo, (photos, classes) of a list. With background they sum to less than 1.
-
-    Raises:
-        ValueError: another kind, or a size on which there is no window.
+        (classes,) float32 of a photo, (photos, classes) of a list. Each is at most 1; they need not sum to
+        1, as different windows may show different things.
     """
     todo, single = photos_.listed(photos)
-    votes = np.stack([_vote(views) for _, views in _looks(detector, todo, kind, options)])
-    return votes[0] if single else votes
+    votes = [_vote(look(detector, photo, kind, **options)) for photo in todo]
+    return votes[0] if single else np.reshape(votes, (-1, len(detector.classes))).astype(np.float32)
 
 
-def localise(detector, photos, kind: str = "dense", threshold: float = MERGE_BELOW, **options):
+def localise(
+    detector, photos, kind: str = "dense", *, threshold: float = MERGE_BELOW, keep_photo: bool = True,
+    **options,
+):
     """Says what photos show and where it is: one box a photo.
 
-    Arguments as of `classify`, and of `greedy_merge`. The boxes of the class that won the vote, of all
-    windows of all views, are merged; the one that gathers the highest score is it.
+    The boxes of the class that won the vote, of all windows of all views, are merged; the one that gathers
+    the highest score is it.
+
+    Args:
+        detector, photos, kind, options: see `classify`.
+        threshold: see `greedy_merge`.
+        keep_photo: see `Detector.detect`.
 
     Returns:
         `Detections` with one row, its score that of the vote; or a list of them.
     """
     todo, single = photos_.listed(photos)
     found = []
-    for picture, views in _looks(detector, todo, kind, options):
+    for photo in todo:
+        picture = photos_.read(photo)
+        views = look(detector, picture, kind, **options)
         vote = _vote(views)
         label = int(np.argmax(vote))
         boxes = np.concatenate([view.boxes[:, label] for view in views])
         scores = np.maximum(np.concatenate([view.scores[:, label] for view in views]), 1e-6)
         merged, _, _ = greedy_merge(boxes, scores, np.zeros(len(scores), int), threshold)
-        height, width = picture.shape[:2]
-        box = np.clip(merged[:1], 0, 1) * np.array([width, height] * 2)
-        found.append(Detections(box, vote[label : label + 1], [label], detector.classes, photo=picture))
+        size = detector.image_size
+        matrix = photos_.square_matrix(*picture.shape[:2], size, detector.resize)
+        found.append(
+            Detections(
+                boxes=photos_.boxes_to_photo(merged[:1] * size, matrix, picture.shape[:2]),
+                scores=vote[label : label + 1], labels=[label], classes=detector.classes,
+                photo=picture if keep_photo else None,
+                path=os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None,
+            )
+        )
     return found[0] if single else found
 
 
-def dense_view(detector, photo, size: int, offsets: bool = True) -> View:
-    """Every window of a photo at one size; arguments as of `classify`."""
-    (view,) = _dense(detector, photos_.read(photo), "dense", (size,), offsets)
-    return view
-
-
 def _vote(views: list[View]) -> np.ndarray:
-    return np.mean([view.scores.max(0) for view in views], 0)
+    return np.mean([view.scores.max(0) for view in views], 0, dtype=np.float32)
 
 
-def _looks(detector, todo, kind: str, options: dict) -> Iterator[tuple[np.ndarray, list[View]]]:
-    """Each photo with its views."""
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
-    look = _dense if kind == "dense" else _crops
-    for photo in todo:
-        picture = photos_.read(photo)
-        yield picture, look(detector, picture, kind, **options)
-
-
-def _crops(detector, picture, kind: str) -> list[View]:
+def _crops(detector, picture, ten: bool) -> list[View]:
     """Windows cut out of the detector's square, each a view of its own."""
-    side, size = detector.window, detector.image_size
-    square, _ = photos_.to_square(picture, size, "stretch")
+    side, size = detector.window_side, detector.image_size
+    square, _ = photos_.to_square(picture, size, detector.resize)
     far, middle = size - side, (size - side) // 2
-    corners = [(middle, middle)]
-    if kind == "ten_crop":
-        corners += [(0, 0), (far, 0), (0, far), (far, far)]
-    crops = [square[y : y + side, x : x + side] for x, y in corners]
-    places = np.array([[x, y, x + side, y + side] for x, y in corners], np.float32) / size
-    looks = list(zip(crops, places, [False] * len(crops), strict=True))
-    if kind == "ten_crop":
+    corners = [(middle, middle), (0, 0), (far, 0), (0, far), (far, far)][: 5 if ten else 1]
+    looks = [
+        (square[y : y + side, x : x + side], np.array([x, y, x + side, y + side], np.float32) / size, False)
+        for x, y in corners
+    ]
+    if ten:
         looks += [(crop[:, ::-1], place, True) for crop, place, _ in looks]
     every = _run(detector, detector.one_window(), np.stack([crop for crop, _, _ in looks]))
     return [_placed(view, *where) for view, (_, *where) in zip(every, looks, strict=True)]
 
 
-def _dense(
-    detector, picture, kind: str, sizes: Sequence[int] | None = None, offsets: bool = True, flip: bool = False
-) -> list[View]:
+def _dense(detector, picture, sizes, offsets: bool, flip: bool) -> list[View]:
     views = []
     whole = np.array([0, 0, 1, 1], np.float32)
-    sizes = tuple(sizes or (detector.image_size,))
-    smallest = detector.window + (detector.pool - 1) * detector.step * detector.offsets
-    if min(sizes) < smallest:
-        raise ValueError(f"sizes are {sizes}; a window and its offsets need {smallest} px")
     for size in sizes:
-        square, _ = photos_.to_square(picture, size, "stretch")
+        square, _ = photos_.to_square(picture, size, detector.resize)
         squares = np.stack([square, square[:, ::-1]] if flip else [square])
         every = _run(detector, detector, squares, offsets)
         views += [_placed(view, whole, bool(number)) for number, view in enumerate(every)]
@@ -147,7 +166,8 @@ def _run(detector, network, squares: np.ndarray, offsets: bool = True) -> list[V
     scores = ops.convert_to_numpy(detector.heads(raw)["class"])
     moved = ops.convert_to_numpy(detector.class_boxes(raw)).reshape(len(squares), rows, columns, -1, 4)
     windows = ops.convert_to_numpy(detector.windows(rows, columns))[None, :, :, None]
-    boxes = (windows + detector.window * moved) / squares.shape[1]
+    boxes = (windows + detector.window_side * moved) / squares.shape[1]
+    # As many pools lie at each offset, so every p-th window is one of the first.
     every = 1 if offsets or not detector.offsets else detector.pool
     boxes, scores, windows = (value[:, ::every, ::every] for value in (boxes, scores, windows[..., 0, :]))
     boxes, windows = np.broadcast_to(boxes, (*scores.shape, 4)), windows.reshape(-1, 4) / squares.shape[1]
@@ -158,7 +178,7 @@ def _run(detector, network, squares: np.ndarray, offsets: bool = True) -> list[V
 
 
 def _placed(view: View, place: np.ndarray, mirrored: bool) -> View:
-    """A view of a part of the photo, mirrored perhaps, with its boxes as fractions of the photo."""
+    """A view of a part of the square, mirrored perhaps, with its boxes as fractions of the square."""
 
     def moved(boxes):
         if mirrored:

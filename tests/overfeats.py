@@ -13,7 +13,7 @@ def fine_backbone(size=64):
 
 
 def small(classes=("a", "b"), **options):
-    """At 64 px: 8 x 8 cells of 8 px, 2 x 2 pools, windows of 32 px, 4 x 4 of them, 8 px apart."""
+    """At 64 px: 8 x 8 cells of 8 px, 2 x 2 pools, windows of 32 px, 6 x 6 of them, 8 px apart."""
     options = {"network": "fast", "window": 2, "width": 1 / 64, "image_size": 64} | options
     options.setdefault("backbone", fine_backbone())
     return OverFeat(classes, **options)

@@ -27,7 +27,7 @@ def test_overfeats_pictures(overfeat, tmp_path, capsys):
         [str(tmp_path / "mine.keras"), str(tmp_path / "photo.png"), "--class", "dog", "--score", "0.1",
          "--out", str(tmp_path / "drawn")]
     )
-    assert code == 0 and capsys.readouterr().out.startswith("dog: 16 windows, 16 of them sure, ")
+    assert code == 0 and capsys.readouterr().out.startswith("dog: 36 windows, 36 of them sure, ")
     drawn = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "drawn").iterdir()}
     assert set(drawn) == {"coarse.png", "fine.png", "windows.png", "merged.png", "suppressed.png"}
     assert {picture.shape for picture in drawn.values()} == {(480, 480, 3)}

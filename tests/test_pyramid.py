@@ -9,6 +9,7 @@ from harness import with_corner_parts
 from overfeats import small
 
 import kerasdet
+from kerasdet.models.centernet import CenterNet
 from kerasdet.models.csp import CSP
 
 
@@ -33,7 +34,7 @@ PHOTO = np.zeros((100, 200, 3), np.uint8)
 def test_one_size_finds_what_the_detector_finds(detector):
     photo = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
     one, alone = kerasdet.image_pyramid(detector, [64]).detect(photo, 0.0), detector.detect(photo, 0.0)
-    assert 1 < len(alone) <= 32
+    assert 1 < len(alone) <= 72
     np.testing.assert_allclose(one.boxes[: len(alone)], alone.boxes, atol=1e-3)
     np.testing.assert_allclose(one.scores[: len(alone)], alone.scores, atol=1e-6)
     assert one.names == alone.names and one.photo is not None
@@ -44,7 +45,9 @@ def test_each_size_is_a_network_of_its_own_with_the_same_weights(detector):
     assert [each.image_size for each in pyramid.detectors] == [64, 96]
     assert pyramid.classes == ("cat", "dog")
     large = pyramid.detectors[1]
-    assert large.output["class_logits"].shape == (None, 8, 8, 2)
+    assert large.output["class_logits"].shape == (None, 10, 10, 2)
+    # A window is as wide on the larger square: it is the photo that has grown.
+    assert (large.window_side, large.step) == (32, 8)
     for a, b in zip(large.get_weights(), detector.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(pyramid.detect([PHOTO, PHOTO], 0.0)) == 2
@@ -75,8 +78,35 @@ def test_soft_nms_lowers_the_other_one(detector):
 def test_greedy_merging_adds_up_what_agrees(detector):
     looks = [(0, 0.5, 0, 0, 32, 32)], [(0, 0.5, 0, 0, 48, 54), (0, 0.9, 60, 60, 96, 96)]
     found = saying(kerasdet.image_pyramid(detector, (64, 96), "greedy"), *looks).detect(PHOTO, 0.1)
-    np.testing.assert_allclose(found.scores, [1 - math.exp(-1.0), 1 - math.exp(-0.9)], rtol=1e-5)
+    np.testing.assert_allclose(found.scores, [1 / 2, 0.9 / 1.9], rtol=1e-5)
     np.testing.assert_allclose(found.boxes, [[0, 0, 100, 53.125], [125, 62.5, 200, 100]], rtol=1e-5)
+
+
+def test_many_windows_that_agree_are_still_told_apart(detector):
+    """Of thirty and of twenty windows; in float32 an exponential would make both 1."""
+    many = [(0, 0.99, 0, 0, 32, 32)] * 30 + [(0, 0.99, 40, 40, 64, 64)] * 20
+    found = saying(kerasdet.image_pyramid(detector, (64,), "greedy"), many).detect(PHOTO, 0.1)
+    assert len(found) == 2 and 1 > found.scores[0] > found.scores[1] > 0.9
+    near = [(0, 0.5, 0, 0, 32, 32), (0, 0.5, 0, 4, 32, 36)]
+    for threshold, count in ((0.05, 2), (0.5, 1)):
+        pyramid = kerasdet.image_pyramid(detector, (64,), "greedy", threshold=threshold)
+        assert len(saying(pyramid, near).detect(PHOTO, 0.1)) == count
+
+
+def test_boxes_that_score_too_low_take_no_part(detector):
+    looks = [(0, 0.5, 0, 0, 32, 32)], [(0, 0.05, 0, 0, 48, 48)]
+    pyramid = kerasdet.image_pyramid(detector, (64, 96), "greedy", min_score=0.1)
+    np.testing.assert_allclose(saying(pyramid, *looks).detect(PHOTO, 0.1).scores, [1 / 3], rtol=1e-6)
+
+
+def test_mirror_images_at_every_size(shapes):
+    small_net = {"backbone": "mobilenet_v2_0.35", "image_size": 64, "neck": "light", "channels": 8}
+    detector = CenterNet(shapes.classes, **small_net)
+    found = kerasdet.image_pyramid(detector, (64,), flip=True).detect(shapes[0].path, 0.0)
+    alone = detector.detect(shapes[0].path, 0.0, flip=True)
+    np.testing.assert_allclose(found.scores[0], alone.scores[0], atol=1e-6)
+    with pytest.raises(ValueError, match="OverFeat cannot be tested with flipping"):
+        kerasdet.image_pyramid(small(), (64,), flip=True).detect(PHOTO)
 
 
 def test_only_the_best_classes_of_each_size_take_part(detector):
@@ -94,7 +124,10 @@ def test_nothing_found(detector):
 
 def test_a_set_is_evaluated(shapes):
     pyramid = kerasdet.image_pyramid(small(shapes.classes), (64, 96), "greedy")
-    assert 0 <= pyramid.evaluate_detections(shapes[:3])["AP"] <= 1
+    at = next(i for i, sample in enumerate(shapes) if len(sample.boxes))
+    found = zip(shapes[at].labels.tolist(), shapes[at].boxes.tolist(), strict=True)
+    rows = [(label, 0.9, *box) for label, box in found]
+    assert saying(pyramid, rows, []).evaluate_detections(shapes[at : at + 1])["AP"] == pytest.approx(1)
 
 
 def test_parts_go_with_their_boxes(shapes):

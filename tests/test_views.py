@@ -53,22 +53,27 @@ def test_ten_crops_are_five_places_and_their_mirror_images(detector):
 def test_dense_views_vote_by_their_best_window(detector):
     raw = detector(PHOTO[None])
     scores = ops.convert_to_numpy(ops.softmax(raw["class_logits"]))[0]
-    assert scores.shape == (4, 4, 3)
+    assert scores.shape == (6, 6, 3)
     np.testing.assert_allclose(views.classify(detector, PHOTO), scores.max((0, 1)), atol=1e-5)
-    coarse = scores[::2, ::2].max((0, 1))
-    np.testing.assert_allclose(views.classify(detector, PHOTO, offsets=False), coarse, atol=1e-5)
-    assert not np.allclose(coarse, scores.max((0, 1)))
+    # Without offsets: a network that has none, with the same weights.
+    plain = small(SHAPES, background=False, offsets=False)
+    plain.set_weights(detector.get_weights())
+    coarse = ops.convert_to_numpy(ops.softmax(plain(PHOTO[None])["class_logits"]))[0]
+    assert coarse.shape == (3, 3, 3)
+    found = views.classify(detector, PHOTO, offsets=False)
+    np.testing.assert_allclose(found, coarse.max((0, 1)), atol=1e-5)
+    assert not np.allclose(found, scores.max((0, 1)))
 
 
 def test_a_dense_view_knows_its_windows(detector):
-    fine, coarse = (views.dense_view(detector, PHOTO, 64, offsets) for offsets in (True, False))
-    assert fine.windows.shape == (16, 4) and coarse.windows.shape == (4, 4)
-    np.testing.assert_allclose(fine.windows[6], np.array([16, 8, 48, 40]) / 64)
-    np.testing.assert_allclose(coarse.windows[3], np.array([16, 16, 48, 48]) / 64)
-    np.testing.assert_allclose(coarse.scores[3], fine.scores[10], atol=1e-6)
+    fine, coarse = (views.look(detector, PHOTO, offsets=offsets)[0] for offsets in (True, False))
+    assert fine.windows.shape == (36, 4) and coarse.windows.shape == (9, 4)
+    np.testing.assert_allclose(fine.windows[8], np.array([16, 8, 48, 40]) / 64)
+    np.testing.assert_allclose(coarse.windows[4], np.array([16, 16, 48, 48]) / 64)
+    np.testing.assert_allclose(coarse.scores[4], fine.scores[14], atol=1e-6)
     # A window and the box of a class, which is its way from the window's edges.
     raw = ops.convert_to_numpy(detector(PHOTO[None])["boxes_per_class"])[0, 1, 2].reshape(4, 3).T
-    np.testing.assert_allclose(fine.boxes[6], fine.windows[6] + raw / 2, atol=1e-5)
+    np.testing.assert_allclose(fine.boxes[8], fine.windows[8] + raw / 2, atol=1e-5)
 
 
 def test_scales_and_mirror_images_count_alike(detector):
@@ -100,7 +105,8 @@ def test_boxes_come_back_from_scales_and_mirror_images(monkeypatch, detector):
         return call
 
     class Knowing:
-        classes, image_size, window, pool, step, offsets = detector.classes, 64, 32, 2, 8, True
+        classes, image_size, resize, window_side, pool = detector.classes, 64, "stretch", 32, 2
+        offsets = True
         heads, windows, class_boxes = detector.heads, detector.windows, detector.class_boxes
         __call__ = staticmethod(knowing(detector))
 
@@ -113,17 +119,35 @@ def test_lists_and_what_is_refused(detector):
     votes = detector.classify([PHOTO, PHOTO])
     assert votes.shape == (2, 3)
     np.testing.assert_allclose(votes.sum(1) >= 1, True)
-    both = detector.localise([PHOTO, PHOTO], "ten_crop")
-    assert len(both) == 2 and all(len(found) == 1 for found in both)
+    both = detector.localise([PHOTO, PHOTO], "ten_crop", keep_photo=False)
+    assert len(both) == 2 and all(len(found) == 1 and found.photo is None for found in both)
+    assert detector.classify([]).shape == (0, 3) and detector.localise([]) == []
+    np.testing.assert_array_equal(detector.classify(PHOTO, sizes=64), detector.classify(PHOTO))
     with pytest.raises(ValueError, match="kind is 'many'; give one of single, ten_crop, dense"):
         detector.classify(PHOTO, "many")
-    with pytest.raises(ValueError, match=r"sizes are \(64, 32\); a window and its offsets need 40 px"):
-        detector.classify(PHOTO, sizes=(64, 32))
+    with pytest.raises(ValueError, match=r"sizes are \(64, 24\); give sides of 32 px, a window's, or more"):
+        detector.classify(PHOTO, sizes=(64, 24))
+    with pytest.raises(ValueError, match="sizes, offsets and flip are for kind='dense'"):
+        detector.classify(PHOTO, "single", flip=True)
+
+
+def test_letterboxed_photos(detector):
+    """A photo twice as wide as high lies in the middle of its square, and the boxes find back."""
+    letterbox = small(SHAPES, background=False, resize="letterbox")
+    letterbox.set_weights(detector.get_weights())
+    wide = RNG.integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    square = np.full((64, 64, 3), (124, 116, 104), np.uint8)
+    square[16:48] = wide
+    np.testing.assert_allclose(letterbox.classify(wide), detector.classify(square), atol=1e-5)
+    found, whole = letterbox.localise(wide, "single"), detector.localise(square, "single")
+    expected = np.clip(whole.boxes - np.array([0, 16, 0, 16]), 0, [64, 32, 64, 32])
+    np.testing.assert_allclose(found.boxes, expected, atol=1e-3)
 
 
 def test_the_window_network_shares_its_weights(detector):
+    weights = len(detector.weights)
     before = detector.classify(PHOTO, "single")
-    assert len(detector.weights) == len({id(v) for v in detector.weights})
+    assert len(detector.weights) == weights
     layer = detector.get_layer("classifier3")
     kept = layer.get_weights()
     layer.set_weights([weight * 3 for weight in kept])

@@ -17,8 +17,9 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.backbones.common import take_any_size
 from kerasdet.boxes import assign
+from kerasdet.boxes.iou import area
 from kerasdet.boxes.peaks import take
-from kerasdet.boxes.slots import inside
+from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
 from kerasdet.layers import Interleave, OffsetMaxPool
 
@@ -75,7 +76,8 @@ BRANCHES = {
 }
 REGRESSIONS = ("per_class", "single")
 PHASES = ("all", "classifier", "regressor")
-# A window learns an object that it overlaps by this IoU or more; what scores less is not looked at.
+# A window learns an object of which it shows so much, or which fills so much of it; what scores less than
+# the other number is not looked at.
 OVERLAP, MIN_SCORE = 0.5, 0.01
 NEGATIVES_PER_POSITIVE, BOX_WEIGHT, DROPOUT = 3, 5.0, 0.5
 
@@ -112,7 +114,9 @@ class OverFeat(Detector):
     in units of the window's side; of several classes x1 comes first for each.
 
     Differs from the paper: kernels start as by He et al. (2015), not by N(0, .01), at which narrow
-    networks do not start to learn; classifier and regressor can be trained at once.
+    networks do not start to learn; classifier and regressor can be trained at once, and are trained on
+    photos of one size; boxes count five times as much as classes; an object of which no window shows half
+    is learned by its nearest one.
     """
 
     def __init__(
@@ -124,28 +128,30 @@ class OverFeat(Detector):
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         if regression not in REGRESSIONS:
             raise ValueError(f"regression is {regression!r}; give one of {', '.join(REGRESSIONS)}")
+        if width <= 0 or (window is not None and window < 1):
+            raise ValueError(f"width is {width}, window {window}; give a width above 0, and 1 cell or more")
         plan = NETWORKS[network]
-        cells = window or plan.window
+        cells = plan.window if window is None else window
+        if backbone is None:
+            side = plan.side + (cells - plan.window) * plan.pool * plan.stride
+            _check_size(image_size, side, 1)
+            body = _features(plan, image_size, width)
+        else:
+            # P4, as detectors mean it; a model's own is looked at below.
+            _check_size(image_size, cells * plan.pool * 16 if isinstance(backbone, str) else 1, 32)
+            body, backbone = _backbone(
+                backbone, width, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
+                freeze_until=freeze_until,
+            )
+        take_any_size(body)
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        if backbone is None:
-            body, stride, side = _features(plan, image_size, width), plan.stride, plan.side
-            side += (cells - plan.window) * plan.pool * stride
-        else:
-            body = _backbone(
-                backbone, image_size, width, weights=backbone_weights, image_size=image_size,
-                freeze_bn=freeze_bn, freeze_until=freeze_until,
-            )
-            stride = image_size // body.output.shape[1]
-            side = cells * plan.pool * stride
-        take_any_size(body)
         features = body(images)
-        if pooled_cells(features.shape[1], plan.pool, offsets) < cells:
-            smallest = side + (plan.pool - 1) * stride * offsets
-            raise ValueError(
-                f"image_size is {image_size}; a window is {side} px wide"
-                f"{' and is moved by offsets' if offsets else ''}, give {smallest} or more"
-            )
+        stride = plan.stride
+        if backbone is not None:
+            stride = -(-image_size // features.shape[1])
+            side = cells * plan.pool * stride
+            _check_size(image_size, side, stride)
         pool = (OffsetMaxPool if offsets else layers.MaxPooling2D)(plan.pool, name="pool")
         units = [max(1, round(count * width)) for count in plan.units]
         heads = _heads(
@@ -160,7 +166,8 @@ class OverFeat(Detector):
         )
         take_any_size(self)
         # === Config ===
-        self.pool, self.window, self.step = plan.pool, side, stride if offsets else stride * plan.pool
+        self.pool, self.window_side = plan.pool, side
+        self.step = stride if offsets else stride * plan.pool
         self.offsets, self.background, self.regression = offsets, background, regression
         h, w = heads["class_logits"].shape[1:3]
         self.candidates = min(candidates, h * w * len(classes))
@@ -170,7 +177,8 @@ class OverFeat(Detector):
             "offsets": offsets, "background": background, "regression": regression, "resize": resize,
             "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
         }
-        self._learns = {id(layer): layer.trainable for layer in self._parts()}
+        self._phase = "all"
+        self._learns = {id(layer): layer.trainable for layer in _leaves(self)}
         self.track_losses("class_loss", "box_loss")
 
     # === Looking at photos ===
@@ -190,7 +198,7 @@ class OverFeat(Detector):
     def one_window(self) -> keras.Model:
         """The same layers for photos of one window: its raw outputs are (.., 1, 1, channels)."""
         if "window" not in self._inference:
-            images = keras.Input((self.window, self.window, 3), name="images")
+            images = keras.Input((self.window_side, self.window_side, 3), name="images")
             pooled = layers.MaxPooling2D(self.pool)(self.get_layer("features")(images))
             outputs = {}
             for key, names in BRANCHES.items():
@@ -215,14 +223,20 @@ class OverFeat(Detector):
         """
         if phase not in PHASES:
             raise ValueError(f"phase is {phase!r}; give one of {', '.join(PHASES)}")
-        for layer in self._parts():
+        self._phase = phase
+        for layer in _leaves(self):
             regresses = layer.name.startswith("regressor")
             wanted = phase == "all" or regresses == (phase == "regressor")
-            layer.trainable = wanted and self._learns[id(layer)]
+            if id(layer) in self._learns:
+                layer.trainable = wanted and self._learns[id(layer)]
 
-    def _parts(self) -> list[keras.layers.Layer]:
-        """All layers; not the models that hold some, which would set all of theirs alike."""
-        return [layer for layer in self._flatten_layers() if not isinstance(layer, keras.Model)]
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return None if config is None else config | {"phase": self._phase}
+
+    def compile_from_config(self, config):
+        self.train_only(config["phase"])
+        super().compile_from_config(config)
 
     # === Targets ===
 
@@ -233,11 +247,12 @@ class OverFeat(Detector):
             rows, columns: h and w of the outputs.
 
         Returns:
-            (h, w, 4) float32 xyxy pixels of the square. Padding of the features is not counted.
+            (h, w, 4) float32 xyxy pixels of the square. The last ones of the later offsets may reach beyond
+            it. What padded features see outside their window is not counted.
         """
         y, x = (ops.arange(count, dtype="float32") * self.step for count in (rows, columns))
         x, y = ops.meshgrid(x, y)
-        return ops.stack([x, y, x + self.window, y + self.window], -1)
+        return ops.stack([x, y, x + self.window_side, y + self.window_side], -1)
 
     def targets(self, targets: dict, rows: int, columns: int) -> dict:
         """What every window learns.
@@ -248,14 +263,18 @@ class OverFeat(Detector):
             rows, columns: h and w of the outputs.
 
         Returns:
-            over the k = h * w windows: positive (batch, k) bool, those that learn an object: each object's
-            best window, and every other that overlaps one by half or more (section 4.2); negative
+            over the k = h * w windows: positive (batch, k) bool, those that learn an object: all that show
+            half of it or more, or of which it fills half or more; and its nearest window, if there is none
+            such. Of several objects a window learns the one whose middle is nearest to its own. negative
             (batch, k) bool, those that may learn to be background: neither positive nor with their middle
             in an ignore region; label (batch, k) int32 and weight (batch, k) float32 of the object, 0 where
             there is none; boxes (batch, k, 4), as the raw outputs have them, 0 where there is none.
+
+        Source: section 4.2, which leaves out windows that show less than half of an object. The larger
+        scales of a pyramid are for those that are small in their window.
         """
         windows = ops.reshape(self.windows(rows, columns), (-1, 4))
-        owner = assign.match(targets["boxes"], targets["labels"], windows, OVERLAP)
+        owner = self._owners(targets["boxes"], targets["labels"] >= 0, windows)
         positive = owner >= 0
         owner = ops.maximum(owner, 0)
         ignored = inside((windows[:, :2] + windows[:, 2:]) / 2, targets["ignore"])
@@ -266,8 +285,29 @@ class OverFeat(Detector):
             "positive": positive,
             "negative": ops.logical_not(ops.logical_or(positive, ignored)),
             "label": ops.where(positive, label, 0), "weight": ops.where(positive, weight, 0.0),
-            "boxes": ops.where(positive[..., None], (boxes - windows) / self.window, 0.0),
+            "boxes": ops.where(positive[..., None], (boxes - windows) / self.window_side, 0.0),
         }
+
+    def _owners(self, boxes, real, windows):
+        """(batch, k) int32: the row of the object that each window learns, or -1."""
+        low = ops.maximum(boxes[:, :, None, :2], windows[:, :2])
+        high = ops.minimum(boxes[:, :, None, 2:], windows[:, 2:])
+        shown = ops.prod(ops.maximum(high - low, 0.0), axis=-1)
+        smaller = ops.minimum(area(boxes)[..., None], area(windows))
+        overlap = shown / ops.maximum(smaller, 1e-6)
+        apart = (boxes[:, :, None, :2] + boxes[:, :, None, 2:] - windows[:, :2] - windows[:, 2:]) / 2
+        distance = ops.sum(ops.square(apart / self.window_side), axis=-1)
+        enough = ops.logical_and(overlap >= OVERLAP, real[..., None])
+        nearest = ops.cast(ops.argmin(ops.where(enough, distance, 1e6), axis=1), "int32")
+        owner = ops.where(ops.any(enough, axis=1), nearest, -1)
+        # An object that no window shows enough of takes its nearest one; of two such the smaller.
+        left = ops.logical_and(real, ops.logical_not(ops.any(enough, axis=-1)))
+        choice = ops.cast(ops.argmin(distance, axis=-1), "int32")
+        won = winners(choice, area(boxes), left)
+        claims = ops.one_hot(choice, windows.shape[0], dtype="float32")
+        number = ops.cast(ops.arange(boxes.shape[1]) + 1, "float32")
+        own = ops.cast(ops.round(ops.einsum("bnk,bn->bk", claims, won * number)), "int32") - 1
+        return ops.where(own >= 0, own, owner)
 
     # === Losses ===
 
@@ -330,16 +370,24 @@ class OverFeat(Detector):
         each = boxes.shape[2]
         moved = take(ops.reshape(boxes, (-1, 1, h * w * each, 4)), index if each > 1 else row)
         windows = ops.take(ops.reshape(self.windows(h, w), (-1, 4)), row, axis=0)
-        boxes = ops.clip(windows + self.window * moved, 0.0, self.image_size)
+        boxes = ops.clip(windows + self.window_side * moved, 0.0, self.image_size)
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
 # === Network ===
 
 
-def pooled_cells(cells: int, pool: int, offsets: bool = True) -> int:
-    """How many pools fit beside each other on so many cells, at each offset or at the first."""
-    return (cells - pool + 1) // pool if offsets else cells // pool
+def _check_size(image_size: int, side: int, multiple: int):
+    if image_size < side:
+        raise ValueError(
+            f"image_size is {image_size}; a window is {side} px wide, give {-(-side // multiple) * multiple} "
+            "or more"
+        )
+
+
+def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers; not the models that hold some, which would set all of theirs alike."""
+    return [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
 
 
 def feature_layers(plan: Network, width: float = 1.0) -> list[keras.layers.Layer]:
@@ -404,14 +452,16 @@ def _features(plan: Network, image_size: int, width: float) -> keras.Model:
     return keras.Model(images, x, name="features")
 
 
-def _backbone(backbone, size: int, width: float, **options) -> keras.Model:
-    """A backbone up to P4, and a 1x1 convolution on it."""
+def _backbone(backbone, width: float, **options):
+    """A backbone up to P4 with a 1x1 convolution on it, and what a configuration calls the backbone."""
     body = backbones.resolve(backbone, **options)
+    # P5 is left out, and with it every layer that only leads there.
+    body = keras.Model(body.input, {"P4": body.output["P4"]}, name=body.name)
     squeeze = layers.Conv2D(
         max(1, round(1024 * width)), 1, activation="relu", kernel_initializer="he_normal", name="squeeze"
     )
-    # P5 is left out, and with it every layer that only leads there.
-    return keras.Model(body.input, squeeze(body.output["P4"]), name="features")
+    features = keras.Model(body.input, squeeze(body.output["P4"]), name="features")
+    return features, backbone if isinstance(backbone, str) else body
 
 
 def _heads(pooled, window: int, units, regressor, classes: int, background: bool, regression: str) -> dict:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
-from harness import SHAPES, DetectorHarness
+from harness import SHAPES, DetectorHarness, tiny_backbone
 from keras import ops
 from overfeats import fine_backbone, small
 
@@ -44,12 +44,10 @@ def test_maps_of_the_accurate_network_at_six_scales(scale):
 
 def test_a_photo_of_one_window_gives_one_window():
     for name, plan in overfeat.NETWORKS.items():
-        cells = map_sizes(name, plan.side, plan.side)["features"]
-        assert cells == (plan.pool * plan.window,) * 2
-        # As far as the last offset goes, and not a pixel less, there are windows at every offset.
-        side = plan.side + (plan.pool - 1) * plan.stride
-        assert map_sizes(name, side, side)["joined"] == (plan.pool, plan.pool)
-        assert map_sizes(name, side - 1, side)["classified"] == (0, 1)
+        found = map_sizes(name, plan.side, plan.side)
+        assert found["features"] == (plan.pool * plan.window,) * 2
+        assert found["classified"] == (1, 1) and found["joined"] == (plan.pool, plan.pool)
+        assert map_sizes(name, plan.side - 1, plan.side)["classified"] == (0, 1)
 
 
 def test_parameters_are_the_published_ones():
@@ -61,9 +59,8 @@ def test_parameters_are_the_published_ones():
 def test_the_networks_are_built_as_they_are_counted(network, monkeypatch):
     """At a tenth of the width, with the counts of the tables taken a tenth of."""
     plan = overfeat.NETWORKS[network]
-    size = plan.side + (plan.pool - 1) * plan.stride
     detector = OverFeat(
-        tuple("abcdefghij"), network=network, width=0.1, image_size=size, background=False
+        tuple("abcdefghij"), network=network, width=0.1, image_size=plan.side, background=False
     )
     tenth = lambda row: row if isinstance(row, int) else (round(row[0] / 10), *row[1:])  # noqa: E731
     narrow = overfeat.dataclasses.replace(
@@ -76,15 +73,15 @@ def test_the_networks_are_built_as_they_are_counted(network, monkeypatch):
     assert found == parameters(network, 10)
     assert detector.output["class_logits"].shape == (None, plan.pool, plan.pool, 10)
     assert detector.get_layer("regressor3").kernel.shape == (1, 1, 102, 40)
-    assert detector.window == plan.side and detector.step == plan.stride
+    assert detector.window_side == plan.side and detector.step == plan.stride
 
 
 # === Windows ===
 
 
 def test_windows_by_hand(detector):
-    windows = ops.convert_to_numpy(detector.windows(4, 4))
-    assert detector.output["class_logits"].shape == (None, 4, 4, 2)
+    windows = ops.convert_to_numpy(detector.windows(6, 6))
+    assert detector.output["class_logits"].shape == (None, 6, 6, 2)
     np.testing.assert_array_equal(windows[0, 0], [0, 0, 32, 32])
     np.testing.assert_array_equal(windows[1, 3], [24, 8, 56, 40])
     coarse = small(offsets=False)
@@ -99,7 +96,7 @@ def test_windows_without_offsets_are_every_other_one_with_them(detector):
     fine, found = detector(photos), coarse(photos)
     for key in fine:
         every = ops.convert_to_numpy(fine[key])[:, ::2, ::2]
-        np.testing.assert_allclose(ops.convert_to_numpy(found[key])[:, :2, :2], every, atol=1e-4)
+        np.testing.assert_allclose(ops.convert_to_numpy(found[key]), every, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["fast", "accurate"])
@@ -121,12 +118,13 @@ def test_one_pass_gives_what_each_window_gives(network, monkeypatch):
     one.set_weights(dense.get_weights())
     photo = numbers(1, size, size, 3)
     found = {key: ops.convert_to_numpy(value) for key, value in dense(photo).items()}
-    rows, columns = found["class_logits"].shape[1:3]
-    assert rows == columns and rows in (plan.pool, 2 * plan.pool)
-    windows = ops.convert_to_numpy(dense.windows(rows, columns)).astype(int)
-    for row, column in ((0, 0), (1, 0), (rows - 1, 1), (rows - 1, columns - 1)):
+    windows = ops.convert_to_numpy(dense.windows(*found["class_logits"].shape[1:3])).astype(int)
+    # As many as fit, and those of later offsets that reach over the border.
+    last = plan.pool + 1
+    assert windows[last, last, 2] == size and len(windows) == 2 * plan.pool
+    for row, column in ((0, 0), (1, 0), (last, 1), (last, last)):
         x1, y1, x2, y2 = windows[row, column]
-        assert x2 - x1 == side and x2 <= size
+        assert x2 - x1 == side
         alone = one(photo[:, y1:y2, x1:x2])
         for key, value in found.items():
             np.testing.assert_allclose(
@@ -136,21 +134,40 @@ def test_one_pass_gives_what_each_window_gives(network, monkeypatch):
 
 def test_photos_of_any_size(detector):
     raw = detector(numbers(1, 96, 64, 3))
-    assert tuple(raw["class_logits"].shape) == (1, 8, 4, 2)
-    assert tuple(raw["boxes_per_class"].shape) == (1, 8, 4, 8)
+    assert tuple(raw["class_logits"].shape) == (1, 10, 6, 2)
+    assert tuple(raw["boxes_per_class"].shape) == (1, 10, 6, 8)
 
 
 def test_photos_smaller_than_a_window_are_refused():
-    with pytest.raises(ValueError, match="image_size is 32; a window is 32 px wide and is moved .* give 40"):
-        small(image_size=32, backbone=fine_backbone(32))
-    with pytest.raises(ValueError, match="image_size is 200; a window is 221 px wide, give 221 or more"):
-        OverFeat(("a",), width=0.01, image_size=200, offsets=False)
+    with pytest.raises(ValueError, match="image_size is 24; a window is 32 px wide, give 32 or more"):
+        small(image_size=24, backbone=fine_backbone(24))
+    with pytest.raises(ValueError, match="image_size is 20; a window is 221 px wide, give 221 or more"):
+        OverFeat(("a",), width=0.01, image_size=20, offsets=False)
+    with pytest.raises(ValueError, match="image_size is 128; a window is 144 px wide, give 160 or more"):
+        OverFeat(("a",), network="accurate", window=3, backbone="mobilenet_v2_0.35", image_size=128)
+
+
+def test_a_backbone_ends_where_the_windows_begin():
+    """Layers behind P4 are no part of the detector, nor of what is saved of it."""
+    tiny = tiny_backbone()
+    assert tiny.output["P5"].shape[-1] == 64
+    detector = small(backbone=tiny, window=1)
+    for each in (detector, type(detector).from_config(detector.get_config())):
+        kernels = [tuple(weight.shape) for weight in each.weights]
+        assert (3, 3, 32, 48) in kernels and (3, 3, 48, 64) not in kernels
+
+
+def test_the_stride_is_the_maps_at_any_size():
+    larger = zoo.adapt(small(), image_size=96)
+    assert (larger.step, larger.window_side) == (8, 32)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [({"network": "slow"}, "network is 'slow'; give one of fast, accurate"),
-     ({"regression": "both"}, "regression is 'both'; give one of per_class, single")],
+     ({"regression": "both"}, "regression is 'both'; give one of per_class, single"),
+     ({"width": 0}, "width is 0, window 2; give a width above 0, and 1 cell or more"),
+     ({"window": 0}, "window 0; give a width above 0, and 1 cell or more")],
 )
 def test_options_that_do_not_exist(options, message):
     with pytest.raises(ValueError, match=message):
@@ -161,34 +178,62 @@ def test_options_that_do_not_exist(options, message):
 
 
 def test_targets_by_hand(detector):
-    # The first is the window (row 1, column 2) but for 2 px; the neighbours, 8 px away, overlap it by
-    # 24 / 40 = .6 along one axis and by .39 along two.
-    box = [18, 8, 50, 40]
-    goal = arrays(detector.targets(objects(box, labels=[1], weights=[0.5]), 4, 4))
-    positive = goal["positive"].reshape(4, 4)
-    assert np.argwhere(positive).tolist() == [[0, 2], [1, 1], [1, 2], [1, 3], [2, 2]]
-    assert (goal["label"].reshape(4, 4) == positive).all()
-    assert (goal["weight"].reshape(4, 4) == 0.5 * positive).all()
-    boxes = goal["boxes"].reshape(4, 4, 4)
+    # As large as a window; shown by half and more where 32 - |x| times 32 - |y| px is 512 or more, x and y
+    # being how far away the window is: 10, 2, 6 and 14 across, 8, 0 and 8 down.
+    goal = arrays(detector.targets(objects([18, 8, 50, 40], labels=[1], weights=[0.5]), 6, 6))
+    positive = goal["positive"].reshape(6, 6)
+    assert np.argwhere(positive).tolist() == [
+        [0, 1], [0, 2], [0, 3], [1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [2, 3]
+    ]
+    assert (goal["label"].reshape(6, 6) == positive).all()
+    assert (goal["weight"].reshape(6, 6) == 0.5 * positive).all()
+    boxes = goal["boxes"].reshape(6, 6, 4)
     np.testing.assert_allclose(boxes[1, 2], [2 / 32, 0, 2 / 32, 0])
     np.testing.assert_allclose(boxes[0, 2], [2 / 32, 8 / 32, 2 / 32, 8 / 32])
-    assert (goal["negative"].reshape(4, 4) == ~positive).all() and not boxes[~positive].any()
+    assert (goal["negative"].reshape(6, 6) == ~positive).all() and not boxes[~positive].any()
 
 
-def test_a_small_object_has_its_best_window(detector):
-    # 8 x 8 px about (20, 20): in sixteen windows none of which it fills.
-    goal = arrays(detector.targets(objects([20, 20, 28, 28]), 4, 4))
-    assert goal["positive"].sum() == 1
-    window = ops.convert_to_numpy(detector.windows(4, 4)).reshape(16, 4)[goal["positive"]][0]
-    assert (window[:2] <= 20).all() and (window[2:] >= 28).all()
+def test_a_small_object_is_learned_by_all_windows_that_show_it(detector):
+    # 8 x 8 px: whole in windows that begin at 0, 8 or 16 px, by half in those at 24 px.
+    goal = arrays(detector.targets(objects([20, 20, 28, 28]), 6, 6))
+    expected = np.zeros((6, 6), bool)
+    expected[:4, :4] = True
+    expected[3, 3] = False
+    np.testing.assert_array_equal(goal["positive"].reshape(6, 6), expected)
+
+
+def test_of_two_objects_a_window_learns_the_nearer_one(detector):
+    # Middles at 20 and 44 px across; windows' middles at 16, 24, .. 56 px: the fourth sees both, and is
+    # nearer to the second.
+    targets = objects([16, 20, 24, 28], [40, 20, 48, 28], labels=[0, 1])
+    goal = arrays(detector.targets(targets, 6, 6))
+    assert goal["positive"].reshape(6, 6)[1].tolist() == [True] * 6
+    assert goal["label"].reshape(6, 6)[1].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_large_object_fills_windows(detector):
+    goal = arrays(detector.targets(objects([0, 0, 64, 64]), 6, 6))
+    # All but those in the corner that show less than half a window of photo: 24 px by 24 px do.
+    assert goal["positive"].all()
+    np.testing.assert_allclose(goal["boxes"].reshape(6, 6, 4)[2, 2], [-0.5, -0.5, 0.5, 0.5])
+
+
+def test_an_object_that_no_window_shows_enough_of_is_learned_by_the_nearest(detector):
+    # 96 x 4 px, of which a window shows a third; middle at (48, 42), windows' at 16, 24, ..
+    goal = arrays(detector.targets(objects([0, 40, 96, 44]), 10, 10))
+    assert np.argwhere(goal["positive"].reshape(10, 10)).tolist() == [[3, 4]]
+    # Two such at the same place: the smaller one has it.
+    two = objects([0, 40, 96, 44], [0, 41, 96, 43], labels=[0, 1])
+    goal = arrays(detector.targets(two, 10, 10))
+    assert goal["positive"].sum() == 1 and goal["label"].reshape(10, 10)[3, 4] == 1
 
 
 def test_windows_on_ignore_regions_are_no_background(detector):
-    goal = arrays(detector.targets(objects(ignore=[[0, 0, 30, 30]]), 4, 4))
-    # Middles at 16, 24, 32 and 40 px.
-    expected = np.ones((4, 4), bool)
+    goal = arrays(detector.targets(objects(ignore=[[0, 0, 30, 30]]), 6, 6))
+    # Middles at 16, 24, 32 px and so on.
+    expected = np.ones((6, 6), bool)
     expected[:2, :2] = False
-    assert (goal["negative"].reshape(4, 4) == expected).all() and not goal["positive"].any()
+    assert (goal["negative"].reshape(6, 6) == expected).all() and not goal["positive"].any()
 
 
 # === Losses ===
@@ -200,12 +245,11 @@ def test_losses_by_hand(detector):
     raw["class_logits"][:] = np.log([1, 4])
     raw["background_logit"][:] = np.log(3)
     found = losses(detector, targets, raw)
-    # Five windows on the object, each log 2; eleven of fifteen negatives there are, each log(8 / 3).
-    assert found["class_loss"] == pytest.approx(math.log(2) + 11 / 5 * math.log(8 / 3), rel=1e-5)
-    # All want 2 px to the right; four of five are 8 px away, which two edges have to go.
-    squares = [4 * (2 / 32) ** 2 * 0 + 2 * (2 / 32) ** 2] + 2 * [2 * (2 / 32) ** 2 + 2 * (8 / 32) ** 2]
-    squares += [2 * (6 / 32) ** 2, 2 * (10 / 32) ** 2]
-    assert found["box_loss"] == pytest.approx(5 * sum(squares) / 5, rel=1e-5)
+    # Ten windows on the object, each log 2; of thirty negatives there are 26, each log(8 / 3).
+    assert found["class_loss"] == pytest.approx(math.log(2) + 26 / 10 * math.log(8 / 3), rel=1e-5)
+    # Two edges have to go each way: 10, 2, 6 px across and 8 down, twice; 10, 2, 6, 14 px across.
+    squares = 2 * (2 * (100 + 4 + 36 + 3 * 64) + 100 + 4 + 36 + 196) / 32**2
+    assert found["box_loss"] == pytest.approx(5 * squares / 10, rel=1e-5)
 
 
 def test_only_the_objects_own_class_learns_its_box(detector):
@@ -221,7 +265,7 @@ def test_only_the_objects_own_class_learns_its_box(detector):
 
 def test_one_box_for_all_classes():
     single = small(regression="single")
-    assert single.output["boxes"].shape == (None, 4, 4, 4)
+    assert single.output["boxes"].shape == (None, 6, 6, 4)
     found = [
         losses(single, objects([18, 8, 50, 40], labels=[label]), raw_maps(single))["box_loss"]
         for label in (0, 1)
@@ -282,6 +326,25 @@ def test_the_regressor_learns_on_features_that_stay(shapes):
     assert changed == {path for path in before if "regressor" in path}
 
 
+def test_a_phase_is_chosen_after_photos_were_looked_at():
+    detector = small()
+    detector.classify(np.zeros((64, 64, 3), np.uint8), "single")
+    for phase in ("classifier", "all"):
+        detector.train_only(phase)
+        assert detector.get_layer("classifier1").trainable
+
+
+def test_a_phase_is_saved(tmp_path):
+    detector = small()
+    detector.train_only("regressor")
+    detector.compile(ema=None)
+    detector.save(tmp_path / "mine.keras")
+    loaded = keras.models.load_model(tmp_path / "mine.keras")
+    assert len(loaded.trainable_variables) == 6
+    loaded.train_only("all")
+    assert len(loaded.trainable_variables) > 6
+
+
 # === Other classes ===
 
 
@@ -293,8 +356,8 @@ def test_boxes_go_with_their_classes():
     new = {key: ops.convert_to_numpy(value) for key, value in other(photo).items()}
     np.testing.assert_allclose(new["class_logits"][..., [2, 0]], old["class_logits"], atol=1e-5)
     np.testing.assert_allclose(
-        new["boxes_per_class"].reshape(1, 4, 4, 4, 3)[..., [2, 0]],
-        old["boxes_per_class"].reshape(1, 4, 4, 4, 2), atol=1e-5,
+        new["boxes_per_class"].reshape(1, 6, 6, 4, 3)[..., [2, 0]],
+        old["boxes_per_class"].reshape(1, 6, 6, 4, 2), atol=1e-5,
     )
     np.testing.assert_allclose(new["background_logit"], old["background_logit"], atol=1e-5)
 
@@ -315,7 +378,7 @@ class TestOverFeat(DetectorHarness):
 
     def known_heads(self, detector):
         key = "boxes" if self.regression == "single" else "boxes_per_class"
-        heads = {"class": np.zeros((1, 4, 4, 3)), key: np.zeros((1, 4, 4, 4 if key == "boxes" else 12))}
+        heads = {"class": np.zeros((1, 6, 6, 3)), key: np.zeros((1, 6, 6, 4 if key == "boxes" else 12))}
         # Row 1, column 3: the window 24 8 56 40.
         heads["class"][0, 1, 3] = [0, 0.75, 0.25]
         heads["class"][0, 0, 0] = [0.5, 0, 0]
