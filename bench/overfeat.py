@@ -5,19 +5,20 @@
 
 MODEL is a preset or a .keras file. One without background is scored by the photos' classes and boxes (top-1
 error; localisation error: the class is wrong or the box overlaps by less than half), one with background by
-AP50. Intervals are of 95 %, by bootstrap over the photos.
+AP50. Intervals are of 95 %, by bootstrap over the photos; "change" is that to the row above, on the same
+photos.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 
 import numpy as np
 from common import interleave, print_machine, spread, table
 
-SIZES = (192, 224, 256, 288, 320, 352)
-BOOTSTRAPS = 2000
+BOOTSTRAPS, AP_BOOTSTRAPS = 2000, 100
 
 
 def main(argv=None) -> int:
@@ -25,7 +26,7 @@ def main(argv=None) -> int:
     parser.add_argument("model", help="a preset, a .keras file, or the word sliding")
     parser.add_argument("data", nargs="?", help="a labelled set, as kerasdet.data.load takes it")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sides of the squares, pixels")
+    parser.add_argument("--sizes", type=int, nargs="+", help="sides of the squares of the pyramid, pixels")
     parser.add_argument("--photos", type=int, help="only the first so many")
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args(argv)
@@ -40,9 +41,13 @@ def main(argv=None) -> int:
     model = kerasdet.load(path) if path.suffix == ".keras" else kerasdet.zoo.load(args.model)
     data = kerasdet.data.load(args.data, split=args.split).select(*model.classes)
     data = data.subset(range(min(len(data), args.photos or len(data))))
+    # As the paper has it, from the training size to some twice of it.
+    sizes = tuple(args.sizes or (model.image_size + 32 * step for step in range(6)))
+    if min(sizes) < model.window_side:
+        parser.error(f"--sizes are {sizes}; a window is {model.window_side} px, give that or more")
     print_machine()
-    print(f"{args.model}, {len(data)} photos of {data.name}, sizes {tuple(args.sizes)}")
-    (detection if model.background else recognition)(model, data, tuple(args.sizes))
+    print(f"{args.model}, {len(data)} photos of {data.name}, sizes {sizes}")
+    (detection if model.background else recognition)(model, data, sizes)
     return 0
 
 
@@ -58,7 +63,7 @@ def recognition(model, data, sizes) -> None:
         f"dense, {len(sizes)} scales, offsets": ("dense", {"sizes": sizes}),
         f"dense, {len(sizes)} scales, offsets, flips": ("dense", {"sizes": sizes, "flip": True}),
     }
-    rows = []
+    rows, before_class, before_box = [], None, None
     for name, (kind, options) in ways.items():
         wrong_class, wrong_box = [], []
         for sample in data:
@@ -68,8 +73,10 @@ def recognition(model, data, sizes) -> None:
             same = found.labels[0] == sample.labels[0]
             wrong_class.append(not same)
             wrong_box.append(not same or overlap(found.boxes[0], sample.boxes[0]) < 0.5)
-        rows.append((name, interval(wrong_class), interval(wrong_box)))
-    table(("windows", "top-1 error", "localisation error"), rows)
+        class_cells, before_class = cells(wrong_class, before_class), wrong_class
+        box_cells, before_box = cells(wrong_box, before_box), wrong_box
+        rows.append((name, *class_cells, *box_cells))
+    table(("windows", "top-1 error", "change", "localisation error", "change"), rows)
 
 
 def overlap(box, other) -> float:
@@ -77,11 +84,16 @@ def overlap(box, other) -> float:
     return float(shared / (np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2]) - shared))
 
 
-def interval(wrong) -> str:
-    wrong = np.asarray(wrong, float)
-    draws = np.random.default_rng(0).integers(0, len(wrong), (BOOTSTRAPS, len(wrong)))
-    low, high = np.quantile(wrong[draws].mean(1), [0.025, 0.975])
-    return f"{wrong.mean():.2%} ({low:.2%} to {high:.2%})"
+def cells(wrong, before) -> tuple[str, str]:
+    """A share of photos with its interval, and how it differs from another on the same photos."""
+    change = "" if before is None else interval(np.subtract(wrong, before, dtype=float), "+.2%")
+    return interval(np.asarray(wrong, float), ".2%"), change
+
+
+def interval(values, form: str) -> str:
+    draws = np.random.default_rng(0).integers(0, len(values), (BOOTSTRAPS, len(values)))
+    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
+    return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
 
 
 # === Detection ===
@@ -90,14 +102,32 @@ def interval(wrong) -> str:
 def detection(model, data, sizes) -> None:
     import kerasdet
 
-    rows = []
+    draws = np.random.default_rng(0).integers(0, len(data), (AP_BOOTSTRAPS, len(data)))
+    rows, before = [], None
     for scales in ((model.image_size,), sizes):
         for merge in ("nms", "greedy"):
             pyramid = kerasdet.image_pyramid(model, scales, merge)
-            found = pyramid.evaluate_detections(data)
+            found = pyramid.detect([sample.path for sample in data], score=0.0, keep_photo=False)
+            drawn = np.array([ap50(data, found, draw) for draw in draws])
+            whole = ap50(data, found, range(len(data)))
+            low, high = np.quantile(drawn, [0.025, 0.975])
+            change = ""
+            if before is not None:
+                differ = np.quantile(drawn - before[1], [0.025, 0.975])
+                change = f"{whole - before[0]:+.3f} ({differ[0]:+.3f} to {differ[1]:+.3f})"
             name = "one scale" if len(scales) == 1 else f"{len(scales)} scales"
-            rows.append((f"{name}, {merge}", f"{found['AP50']:.3f}", f"{found['AP']:.3f}"))
-    table(("windows", "AP50", "AP"), rows)
+            rows.append((f"{name}, {merge}", f"{whole:.3f} ({low:.3f} to {high:.3f})", change))
+            before = whole, drawn
+    table(("windows", "AP50", "change"), rows)
+
+
+def ap50(data, found, photos) -> float:
+    """Of some photos, each of which may come several times."""
+    from kerasdet.data.dataset import Dataset
+    from kerasdet.metrics import coco_metrics
+
+    some = [dataclasses.replace(data[int(i)], image_id=number) for number, i in enumerate(photos)]
+    return coco_metrics(Dataset(some, data.classes), [found[int(i)] for i in photos])["AP50"]
 
 
 # === Sliding as a convolution ===

@@ -32,14 +32,6 @@ def names() -> list[str]:
     return sorted(_folders())
 
 
-def has(name: str) -> bool:
-    """Whether there is a preset of that name or alias."""
-    try:
-        return bool(_find(name))
-    except ValueError:
-        return False
-
-
 def card(name: str) -> Card:
     """The card of a preset.
 

@@ -35,8 +35,8 @@ def build(
     name: one of `names()`, for MobileNets with an optional width: `mobilenet_v2_0.35`.
     weights: None (random), "imagenet" (Keras downloads them) or the path of a `.weights.h5`
         file of the `keras.applications` network with `include_top=False`, in float32 or
-        float16; or the name of a preset on the same network, whose backbone is taken: it has seen
-        photos with boxes. For `resnet50v2` and `resnet101v2` the file may end with the stage conv4: then
+        float16; or a detector that is built on the same network, such as a preset, whose backbone has
+        seen photos with boxes. For `resnet50v2` and `resnet101v2` the file may end with the stage conv4: then
         P5, and nothing else, comes from random weights.
     image_size: side of the square input in pixels, a multiple of 32; None leaves it open.
     freeze_bn: batch normalisation keeps its statistics, scale and offset in training.
@@ -60,14 +60,15 @@ def build(
     if output_stride not in (16, 32):
         raise ValueError(f"output_stride={output_stride}: give 32, or 16 for a dilated last stage")
 
-    from kerasdet import zoo
     from kerasdet.backbones import common
 
-    donor = weights if isinstance(weights, str) and zoo.has(weights) else None
-    plan = builder(weights=None if donor else weights, dilate=output_stride == 16, name=name, **options)
+    donor = weights if hasattr(weights, "layers") else None
+    plan = builder(
+        weights=None if donor is not None else weights, dilate=output_stride == 16, name=name, **options
+    )
     model = common.assemble(plan, image_size, name)
-    if donor:
-        common.copy_weights(zoo.load(donor), model, donor)
+    if donor is not None:
+        common.copy_weights(donor, model)
     if freeze_bn:
         common.freeze_batch_norm(model)
     if freeze_until is not None:

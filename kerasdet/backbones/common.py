@@ -101,7 +101,7 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"weights={path!r}: no such file; give the path of a .weights.h5 file of {name}, "
-            '"imagenet" to download them, a preset\'s name, or None for random weights'
+            '"imagenet" to download them, a detector on that network, or None for random weights'
         )
     if not path.endswith(".weights.h5"):
         raise ValueError(f"weights={path!r}: give a Keras file, its name ends in .weights.h5")
@@ -125,10 +125,10 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
         ) from error
 
 
-def copy_weights(detector: keras.Model, backbone: keras.Model, name: str) -> None:
+def copy_weights(detector: keras.Model, backbone: keras.Model) -> None:
     """Fill a backbone from a detector that was built on the same one.
 
-    name: what messages call the detector. Raises ValueError if it has other layers.
+    Raises ValueError if it lacks a layer.
     """
     theirs = {layer.name: layer for layer in detector._flatten_layers()}
     for layer in backbone.layers:
@@ -137,8 +137,8 @@ def copy_weights(detector: keras.Model, backbone: keras.Model, name: str) -> Non
         giver = theirs.get(layer.name)
         if giver is None or [w.shape for w in giver.weights] != [w.shape for w in layer.weights]:
             raise ValueError(
-                f"weights={name!r}: that preset is not built on {backbone.name}, it has no such layer "
-                f"{layer.name}; give a preset on the same network, or a file"
+                f"weights is the detector {detector.name!r}, which has no layer {layer.name!r} as "
+                f"{backbone.name} has it; give one on the same network, up to the same level, or a file"
             )
         layer.set_weights(giver.get_weights())
 

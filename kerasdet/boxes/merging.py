@@ -76,16 +76,22 @@ def _merge(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[np.
     alive = np.ones(len(boxes), bool)
     apart = match_scores(boxes, boxes)
     np.fill_diagonal(apart, np.inf)
+    # Each box's nearest other, so that a merge looks at few rows anew.
+    nearest, least = apart.argmin(1), apart.min(1, initial=np.inf)
     while len(boxes):
-        first, second = np.unravel_index(np.argmin(apart), apart.shape)
-        if not apart[first, second] <= threshold:
+        first = int(least.argmin())
+        second = int(nearest[first])
+        if not least[first] <= threshold:
             break
         total = scores[first] + scores[second]
         boxes[first] = (scores[first] * boxes[first] + scores[second] * boxes[second]) / total
         scores[first] = total
         alive[second] = False
-        apart[second] = apart[:, second] = np.inf
         row = np.where(alive, match_scores(boxes[first : first + 1], boxes)[0], np.inf)
         row[first] = np.inf
+        apart[second] = apart[:, second] = np.inf
         apart[first] = apart[:, first] = row
+        changed = np.flatnonzero((nearest == first) | (nearest == second) | (row < least))
+        changed = np.union1d(changed, [first, second])
+        nearest[changed], least[changed] = apart[changed].argmin(1), apart[changed].min(1)
     return boxes[alive], scores[alive]

@@ -95,7 +95,7 @@ class OverFeat(Detector):
         backbone: what takes the place of the network's own features, up to the last pooling: a name for
             `backbones.build`, or a keras.Model with an output P4. A 1x1 convolution brings it to the
             1024 channels (times `width`) of the network's last features.
-        backbone_weights: "imagenet", a file, or None (random).
+        backbone_weights: "imagenet", a file, a detector on the same backbone, or None (random).
         freeze_bn: a named backbone's batch norms keep their statistics.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         width: factor of all channels but the backbone's.

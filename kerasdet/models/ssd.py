@@ -51,7 +51,7 @@ class SSD(Detector):
             behind and on them; or "lite": P4 and P5 at stride 32, and depthwise-separable
             convolutions.
         backbone: "vgg16", a name for `backbones.build`, or a keras.Model with outputs P2, P3, P4, P5.
-        backbone_weights: "imagenet", a file, or None (random).
+        backbone_weights: "imagenet", a file, a detector on the same backbone, or None (random).
         freeze_bn: a named backbone's batch norms keep their statistics.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, but for VGG16 a multiple of 32.

@@ -36,7 +36,7 @@ class YOLOv1(Detector):
     Args:
         classes: names of the classes.
         backbone: a name for `backbones.build`, or a keras.Model with output P5.
-        backbone_weights: "imagenet", a file, or None (random).
+        backbone_weights: "imagenet", a file, a detector on the same backbone, or None (random).
         freeze_bn: a named backbone's batch norms keep their statistics, as ImageNet weights want it; False
             for a backbone that starts from random weights.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.

@@ -35,7 +35,7 @@ MOBILENET_V2_035 = {
 def run(
     doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float, every: int = 1,
     batches: Mapping | None = None, ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
-    from_scratch: bool = False, argv: Sequence[str] | None = None,
+    own_start: bool = False, argv: Sequence[str] | None = None,
 ):
     """Trains as the command line says; this is what a recipe ends with.
 
@@ -56,13 +56,13 @@ def run(
         batches: further arguments of `Dataset.batches`, such as an `augment` of its own.
         ablation: stages, and name of an arm -> its `build`. With --ablation every arm is trained from
             the same seed, and scored on the first held-back set.
-        from_scratch: the command takes no --backbone, and `build` no weights.
+        own_start: the command takes no --backbone: `build` finds starting weights itself, or has none.
         argv: the command's arguments; None takes the process's.
 
     Returns:
         The trained detector; None after --ablation.
     """
-    options = _arguments(doc, argv, ablation is not None, from_scratch)
+    options = _arguments(doc, argv, ablation is not None, own_start)
     train, held_back = sets(options.data)
     watched = next(iter(held_back.values()))
 
@@ -89,10 +89,10 @@ def run(
     return model
 
 
-def _arguments(doc: str, argv, ablation: bool, from_scratch: bool) -> argparse.Namespace:
+def _arguments(doc: str, argv, ablation: bool, own_start: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the data sets")
-    if from_scratch:
+    if own_start:
         parser.set_defaults(backbone=None)
     else:
         parser.add_argument("--backbone", required=True, help="file of the backbone's ImageNet weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -37,7 +38,7 @@ def train_in_stages(
     rate: float = 1e-3, callbacks: Sequence[keras.callbacks.Callback] = (),
     steps_per_epoch: int | None = None, batches: Mapping | None = None,
 ):
-    """Trains a detector at one size after another under a single cosine schedule.
+    """Trains a detector at one size after another, under one cosine schedule for each phase.
 
     A detector is convolutional: its weights, the optimizer's state and the weight average go on from
     one size to the next. A stage of another phase than the one before starts from the averaged weights, with
@@ -49,24 +50,33 @@ def train_in_stages(
         stages: what to train.
         train: the `Dataset`.
         folder: gets a checkpoint a stage and `log.csv`.
-        rate: highest learning rate of AdamW, after a linear warm-up of 300 steps; a cosine takes it to
-            1 % of that. Gradients are clipped to norm 10.
+        rate: highest learning rate of AdamW, after a linear warm-up of 300 steps, or of a tenth of them
+            all if that is less; a cosine takes it to 1 % of that. Gradients are clipped to norm 10.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
         batches: further arguments of `Dataset.batches`, the same in every stage.
 
     Returns:
         The last stage's detector with the averaged weights.
+
+    Raises:
+        ValueError: a phase that the detector does not have.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     done, previous, model = 0, None, None
     for number, stage in enumerate(stages, 1):
         before, model = model, build(stage.image_size, previous is None)
-        goes_on = previous is not None and stage.phase == stages[number - 2].phase
+        if before is None:
+            _check_phases(model, stages)
         if stage.phase is not None:
             model.train_only(stage.phase)
-        schedule = _schedule(rate, len(train), [each for each in stages if each.phase == stage.phase])
+        goes_on = before is not None and stage.phase == stages[number - 2].phase
+        if not goes_on:
+            total = 0
+            for each in itertools.takewhile(_of_phase(stage.phase), stages[number - 1 :]):
+                total += len(train) // each.batch_size * each.epochs
+        schedule = _schedule(rate, total)
         model.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=10.0))
         average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
@@ -96,10 +106,24 @@ def train_in_stages(
     return model
 
 
-def _schedule(rate: float, photos: int, stages: Sequence[Stage]):
-    """A linear warm-up to `rate` and a cosine over what is left of some stages."""
-    total = sum(photos // stage.batch_size * stage.epochs for stage in stages)
+def _schedule(rate: float, total: int):
+    """A linear warm-up to `rate` and a cosine over what is left of so many steps."""
+    warmup = min(WARMUP_STEPS, total // 10)
     return keras.optimizers.schedules.CosineDecay(
-        rate / 100, max(1, total - WARMUP_STEPS), alpha=0.01, warmup_target=rate,
-        warmup_steps=WARMUP_STEPS,
+        rate / 100, max(1, total - warmup), alpha=0.01, warmup_target=rate, warmup_steps=warmup,
     )
+
+
+def _of_phase(phase: str | None) -> Callable[[Stage], bool]:
+    return lambda stage: stage.phase == phase
+
+
+def _check_phases(model, stages: Sequence[Stage]):
+    """Says before the first stage what would only fail in a later one."""
+    with_phase = [stage for stage in stages if stage.phase is not None]
+    if with_phase and not hasattr(model, "train_only"):
+        raise ValueError(f"{with_phase[0]} has a phase, and {type(model).__name__} has none; leave phase out")
+    for stage in with_phase:
+        model.train_only(stage.phase)
+    if with_phase:
+        model.train_only("all")

@@ -77,11 +77,11 @@ def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
     assert curve[0]["epoch"] == 1 and set(curve[0]) == {"epoch", "loss", "AP", "AP50"}
 
 
-def test_a_run_from_scratch_asks_for_no_weights(data, tmp_path):
+def test_a_run_own_start_asks_for_no_weights(data, tmp_path):
     given = []
     argv = ["--data", str(data), "--out", str(tmp_path / "run"), "--steps", "1"]
     recipe.run(
-        DOC, sets, builder(given), (Stage(64, 1, 4),), rate=1e-3, every=9, argv=argv, from_scratch=True
+        DOC, sets, builder(given), (Stage(64, 1, 4),), rate=1e-3, every=9, argv=argv, own_start=True
     )
     assert given == [(64, None)]
 

@@ -81,16 +81,10 @@ def test_a_phase_trains_its_part_from_what_the_one_before_learned(tmp_path):
 
     train = write_scenes(tmp_path / "scenes", 12, size=(64, 64), seed=0).select("person")
     stages = Stage(64, 1, 4, "classifier"), Stage(64, 2, 4, "regressor")
-    halfway = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                halfway.extend(weights(self.model))
-
-    whole = train_in_stages(build, stages, train, tmp_path / "whole", callbacks=[Watch()])
+    first = train_in_stages(build, stages[:1], train, tmp_path / "first")
+    whole = train_in_stages(build, stages, train, tmp_path / "whole")
     changed = {
-        v.path for v, one, other in zip(whole.weights, halfway, weights(whole), strict=True)
+        v.path for v, one, other in zip(whole.weights, weights(first), weights(whole), strict=True)
         if not np.array_equal(one, other)
     }
     assert changed and all("regressor" in path for path in changed)
@@ -101,3 +95,33 @@ def test_a_phase_trains_its_part_from_what_the_one_before_learned(tmp_path):
     resumed = train_in_stages(build, stages, train, tmp_path / "killed")
     for one, other in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make, phase, message",
+    [(lambda: small(("person",)), "boxes", "phase is 'boxes'; give one of all, classifier, regressor"),
+     (lambda: build(64, True), "all", "phase='all'.* has a phase, and CSP has none; leave phase out")],
+)
+def test_phases_that_do_not_exist_are_told_before_the_first_stage(tmp_path, make, phase, message):
+    train = write_scenes(tmp_path / "scenes", 4, size=(64, 64), seed=0).select("person")
+    stages = Stage(64, 1, 4), Stage(64, 1, 4, phase)
+    with pytest.raises(ValueError, match=message):
+        train_in_stages(lambda size, fresh: make(), stages, train, tmp_path / "run")
+    assert not (tmp_path / "run" / "log.csv").exists()
+
+
+def test_each_phase_has_a_schedule_of_its_own(tmp_path):
+    """Its rate falls to 1 % at the end of each phase, one that comes again included."""
+    rates = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+    train = write_scenes(tmp_path / "scenes", 8, size=(64, 64), seed=0).select("person")
+    phases = ("classifier", "regressor", "classifier")
+    train_in_stages(
+        lambda size, fresh: small(("person",)), [Stage(64, 1, 4, phase) for phase in phases], train,
+        tmp_path / "run", rate=1e-2, callbacks=[Watch()],
+    )
+    np.testing.assert_allclose(rates, [1e-4] * 3, rtol=1e-3)

@@ -24,6 +24,7 @@ CARD = {
         "An eighth of the channels.",
         "Trained densely on photos of 247 px, four windows each; the paper trains the classifier on crops of "
         "one window.",
+        "Trained on photos of one size; the paper's regressor on several.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "Kernels start as by He et al.; AdamW with a cosine schedule and averaged weights; the paper has "
         "N(0, .01) and SGD with drops.",
@@ -40,4 +41,4 @@ def build(size: int, weights: str | None) -> OverFeat:
 
 
 if __name__ == "__main__":
-    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=5, from_scratch=True)
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=5, own_start=True)

@@ -27,6 +27,7 @@ CARD = {
         "Windows of 160 px, 32 px apart, with offsets 16; the accurate network's are 221 px, 36 px apart, "
         "with offsets 12.",
         "Trained densely on photos of 224 px; the paper trains the classifier on crops of one window.",
+        "Trained on photos of one size; the paper's regressor on several.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "AdamW with a cosine schedule and averaged weights; the paper has SGD with drops.",
     ],

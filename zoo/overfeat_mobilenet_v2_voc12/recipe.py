@@ -28,6 +28,7 @@ CARD = {
         "with offsets 12.",
         "Classifier and regressor are trained at once, and with the features; the paper trains one after the "
         "other.",
+        "Trained on photos of one size; the paper's regressor on several.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "AdamW with a cosine schedule and averaged weights; the paper has SGD with drops.",
         "The card's scores are of one scale with non-maximum suppression; the paper merges greedily.",
