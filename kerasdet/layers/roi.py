@@ -1,0 +1,158 @@
+"""Regions of a feature map, each brought to the same few cells: RoI pooling and RoI align.
+
+Both are gathers at places that are computed from the boxes, so shapes are fixed, and an exported graph needs
+nothing but LiteRT's builtin operators.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from keras import ops
+
+from kerasdet.boxes.iou import area
+from kerasdet.boxes.peaks import take
+
+# Side of the box that goes to P4: ImageNet's photos, on photos with a short side of 800 px.
+CANONICAL_SIDE = 224.0
+
+
+def roi_levels(boxes, first: int = 2, last: int = 5, canonical: float = CANONICAL_SIDE):
+    """The level of a pyramid that each box is looked at on.
+
+    Args:
+        boxes: (batch, n, 4) float32 xyxy pixels.
+        first, last: numbers of the finest and the coarsest level.
+        canonical: side of a box, in pixels, that belongs to P4.
+
+    Returns:
+        (batch, n) int32, `first` to `last`; empty boxes are on the finest.
+
+    Source: FPN (Lin et al. 2017), equation 1: k = floor(4 + log2(sqrt(w h) / 224)).
+
+    Example: a box of 112 x 112 px is looked at on P3, one of 448 x 448 on P5.
+    """
+    side = ops.sqrt(ops.maximum(area(boxes), 1e-6))
+    level = ops.floor(4.0 + ops.log(side / canonical) / math.log(2.0) + 1e-6)
+    return ops.cast(ops.clip(level, first, last), "int32")
+
+
+def roi_align(maps: Sequence, strides: Sequence[int], boxes, size: int = 7, samples: int = 2, levels=None):
+    """Features of boxes, interpolated at regular places: nothing is rounded.
+
+    A box is divided into size x size bins, a bin's value is the mean of samples x samples places in it, and
+    each of these is interpolated between the four cells about it.
+
+    Args:
+        maps: one feature map (batch, h, w, c), or several of a pyramid.
+        strides: pixels a cell of each.
+        boxes: (batch, n, 4) float32 xyxy pixels.
+        size: bins along each side.
+        samples: places along each side of a bin.
+        levels: (batch, n) int32, which of the maps each box is looked at on; None takes the first.
+
+    Returns:
+        (batch, n, size, size, c). Places more than a cell beyond the map count as 0, those nearer take the
+        border's values.
+
+    Source: Mask R-CNN (He et al. 2017), section 3, "RoIAlign", with cell centres at half-integers
+    ("aligned").
+    """
+    flat, first, heights, widths = _flattened(maps)
+    if levels is None:
+        levels = ops.cast(ops.zeros_like(boxes[..., 0]), "int32")
+    stride, height, width = (_of(levels, values) for values in (strides, heights, widths))
+    places = (ops.arange(size * samples, dtype="float32") + 0.5) / (size * samples)
+    x1, y1, x2, y2 = (boxes[..., i] / stride for i in range(4))
+    # Cell 0 lies half a cell within the map.
+    y = y1[..., None] + (y2 - y1)[..., None] * places - 0.5
+    x = x1[..., None] + (x2 - x1)[..., None] * places - 0.5
+    y_near = ops.cast(ops.logical_and(y >= -1, y <= height[..., None]), "float32")
+    x_near = ops.cast(ops.logical_and(x >= -1, x <= width[..., None]), "float32")
+    y = ops.clip(y, 0.0, height[..., None] - 1)
+    x = ops.clip(x, 0.0, width[..., None] - 1)
+    top, left = ops.floor(y), ops.floor(x)
+    first = _of(levels, first)[..., None, None]
+
+    def values(row, column, row_share, column_share):
+        """Of one of the four cells about each place, (batch, n, s, s, c)."""
+        row = ops.minimum(row, height[..., None] - 1)[..., :, None]
+        column = ops.minimum(column, width[..., None] - 1)[..., None, :]
+        cells = first + row * width[..., None, None] + column
+        share = (row_share * y_near)[..., :, None] * (column_share * x_near)[..., None, :]
+        return _gather(flat, cells) * share[..., None]
+
+    down, across = y - top, x - left
+    each = (
+        values(top, left, 1 - down, 1 - across) + values(top, left + 1, 1 - down, across)
+        + values(top + 1, left, down, 1 - across) + values(top + 1, left + 1, down, across)
+    )
+    return _pooled(each, size, samples, ops.average_pool)
+
+
+def roi_pool(features, stride: int, boxes, size: int = 7):
+    """Features of boxes by the highest value in each of size x size bins of whole cells.
+
+    Args:
+        features: (batch, h, w, c).
+        stride: pixels a cell.
+        boxes: (batch, n, 4) float32 xyxy pixels.
+        size: bins along each side.
+
+    Returns:
+        (batch, n, size, size, c). A box takes all cells from the one that its first corner rounds to up to
+        that of its last, as far as the map goes; bins of fewer than a cell share cells.
+
+    Source: Fast R-CNN (Girshick 2015), section 2.1, and SPPnet's windows (He et al. 2014, appendix A).
+    """
+    flat, _, (height,), (width,) = _flattened([features])
+    # A bin of a box as large as the map, and the cells that its rounded borders add.
+    most = math.ceil(max(height, width) / size) + 1
+
+    def bins(low, high, cells):
+        """Rows (or columns) of each bin, (batch, n, size * most) float32, and which of them count."""
+        low, high = (ops.clip(ops.floor(value / stride + 0.5), 0, cells - 1) for value in (low, high))
+        side = ops.maximum(high - low + 1, 1.0)[..., None]
+        number = ops.arange(size, dtype="float32")
+        begin = ops.floor(number * side / size) + low[..., None]
+        end = ops.ceil((number + 1) * side / size) + low[..., None]
+        at = begin[..., None] + ops.arange(most, dtype="float32")
+        shape = (-1, boxes.shape[1], size * most)
+        return ops.reshape(ops.minimum(at, cells - 1.0), shape), ops.reshape(at < end[..., None], shape)
+
+    rows, in_rows = bins(boxes[..., 1], boxes[..., 3], height)
+    columns, in_columns = bins(boxes[..., 0], boxes[..., 2], width)
+    each = _gather(flat, rows[..., :, None] * width + columns[..., None, :])
+    counts = ops.logical_and(in_rows[..., :, None], in_columns[..., None, :])[..., None]
+    # Every bin has a cell that counts.
+    return _pooled(ops.where(counts, each, -1e30), size, most, ops.max_pool)
+
+
+def _flattened(maps: Sequence) -> tuple:
+    """All cells of all maps, (batch, cells, c); the first cell of each map; their heights and widths."""
+    channels = maps[0].shape[-1]
+    heights, widths = [m.shape[1] for m in maps], [m.shape[2] for m in maps]
+    counts = [h * w for h, w in zip(heights, widths, strict=True)]
+    flat = [ops.reshape(m, (-1, count, channels)) for m, count in zip(maps, counts, strict=True)]
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    return ops.concatenate(flat, axis=1), first, heights, widths
+
+
+def _of(levels, values: Sequence[float]):
+    """The value of each box's level, (batch, n) float32."""
+    return ops.take(ops.convert_to_tensor(values, "float32"), levels)
+
+
+def _gather(flat, cells):
+    """Values of cells (batch, n, s, s), numbers as float32, of (batch, cells, c): (batch, n, s, s, c)."""
+    _, n, s, _ = cells.shape
+    index = ops.reshape(ops.cast(cells, "int32"), (-1, n * s * s))
+    return ops.reshape(take(flat[:, None], index), (-1, n, s, s, flat.shape[-1]))
+
+
+def _pooled(values, size: int, cells: int, pool):
+    """(batch, n, size * cells, size * cells, c) to (batch, n, size, size, c)."""
+    _, n, side, _, channels = values.shape
+    small = pool(ops.reshape(values, (-1, side, side, channels)), cells, cells)
+    return ops.reshape(small, (-1, n, size, size, channels))
