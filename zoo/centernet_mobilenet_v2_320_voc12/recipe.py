@@ -36,8 +36,8 @@ CARD = {
         "Half of the pictures of the first 36 epochs are mosaics of four photos (YOLOv4).",
         "AdamW with a cosine schedule and averaged weights; the paper has Adam with two drops.",
         "MobileNetV2 in place of ResNet, DLA or Hourglass, batch norm frozen, layers up to stride 4 frozen.",
-        "The published run was interrupted after epoch 36; up to there its cosine was laid out for 48 epochs, "
-        "then for 44.",
+        "The published run was interrupted after epoch 36; up to there its cosine was laid out for 48 "
+        "epochs, then for 44.",
     ],
 }
 sets = voc12.sets
