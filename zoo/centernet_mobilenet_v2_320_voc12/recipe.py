@@ -12,11 +12,12 @@ from kerasdet.data.augment import Augment
 from kerasdet.models.centernet import CenterNet
 from kerasdet.training import Stage, recipe, voc12
 
-STAGES = Stage(224, 26, 16), Stage(320, 18, 16)
+STAGES = Stage(224, 20, 16), Stage(320, 24, 16)
 # 2702 photos are few: until the last epochs every other picture is put together of four of them.
-BATCHES = {"augment": Augment(mosaic=0.5), "mix_until": 36}
-# At 1e-3, Keras' own, the deepest stage of the backbone saturates and its features are lost.
-RATE = 4e-4
+BATCHES = {"augment": Augment(mosaic=0.5), "mix_until": 34}
+# The backbone keeps its ImageNet features. Trained along, it learned these photos by heart: a run of 40
+# epochs found .81 AP50 on photos that it was trained on and .50 on others.
+RATE = 1e-3
 
 CARD = {
     "aliases": ["centernet"],
@@ -33,11 +34,9 @@ CARD = {
         "Two separable 5x5 convolutions before the heads, one pair for the heat-map and one for size and "
         "offset; the paper has a 3x3 convolution before each of the three.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
-        "Half of the pictures of the first 36 epochs are mosaics of four photos (YOLOv4).",
+        "Half of the pictures of the first 34 epochs are mosaics of four photos (YOLOv4).",
         "AdamW with a cosine schedule and averaged weights; the paper has Adam with two drops.",
-        "MobileNetV2 in place of ResNet, DLA or Hourglass, batch norm frozen, layers up to stride 4 frozen.",
-        "The published run was interrupted after epoch 36; up to there its cosine was laid out for 48 "
-        "epochs, then for 44.",
+        "MobileNetV2 in place of ResNet, DLA or Hourglass, and all of it frozen.",
     ],
 }
 sets = voc12.sets
@@ -45,7 +44,7 @@ sets = voc12.sets
 
 def build(size: int, weights: str | None) -> CenterNet:
     return CenterNet(
-        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P2",
+        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P5",
         image_size=size, stride=8, neck="light", channels=128, target="dense", head_blocks=2,
         name="centernet_mobilenet_v2_320_voc12",
     )
