@@ -116,8 +116,8 @@ def roi_pool(features, stride: int, boxes, size: int = 7):
         # Whole numbers: in floating-point some backends take 7 * 3 / 7 for a little more than 3.
         side = ops.cast(ops.maximum(high - low + 1, 1.0), "int32")[..., None]
         number = ops.arange(size, dtype="int32")
-        begin = ops.cast(number * side // size, "float32") + low[..., None]
-        end = ops.cast(((number + 1) * side + size - 1) // size, "float32") + low[..., None]
+        begin = ops.cast(side * number // size, "float32") + low[..., None]
+        end = ops.cast((side * (number + 1) + size - 1) // size, "float32") + low[..., None]
         at = begin[..., None] + ops.arange(most, dtype="float32")
         shape = (-1, boxes.shape[1], size * most)
         return ops.reshape(ops.minimum(at, cells - 1.0), shape), ops.reshape(at < end[..., None], shape)
