@@ -15,8 +15,7 @@ _LAZY = {
 }
 _MODULES = (
     "backbones", "boxes", "card", "data", "deploy", "detections", "detector", "layers", "losses",
-    "metrics", "models", "photo", "pyramid", "training",
-    "views", "zoo",
+    "metrics", "models", "photo", "pyramid", "training", "views", "zoo",
 )
 __all__ = ["Detections", "Detector", "image_pyramid", "load", *_MODULES]
 

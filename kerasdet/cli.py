@@ -164,8 +164,6 @@ def detect(
     """Finds objects on photos; draws them into a folder and writes detections.json."""
     from rich.progress import track
 
-    from kerasdet import photo as photos_
-
     paths = photo_.find(photos)
     targets = _picture_names(paths, out)
     detector = zoo_.load_file(model)
@@ -177,7 +175,7 @@ def detect(
     )
     for image_id, path in enumerate(progress, 1):
         try:
-            found = detector.detect(photos_.read(path), score=score)
+            found = detector.detect(photo_.read(path), score=score)
         except (ValueError, OSError) as error:
             unreadable += 1
             _warn("skipped", _sentence(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 
 import keras
@@ -234,6 +233,23 @@ class Detector(keras.Model):
             kept["parts"] = taken * alive[..., None, None]
         return kept
 
+    def squares(self, pictures: list[np.ndarray], batch_size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Photos as the network sees them.
+
+        Args:
+            pictures: (H, W, 3) uint8 each, `batch_size` of them or fewer.
+            batch_size: number of squares to fill up to, unless there is one photo only.
+
+        Returns:
+            images (batch, S, S, 3) uint8, and each photo's matrix (2, 3) from photo to square.
+        """
+        squares, matrices = zip(
+            *(photos_.to_square(p, self.image_size, self.resize) for p in pictures), strict=True
+        )
+        # One shape for one photo and one for batches: each new shape would be traced anew.
+        padding = 0 if len(squares) == 1 else batch_size - len(squares)
+        return np.pad(np.stack(squares), ((0, padding), (0, 0), (0, 0), (0, 0))), list(matrices)
+
     def infer(self, images: np.ndarray, flip: bool = False, suppress: bool = True) -> dict[str, np.ndarray]:
         """What is found on squares, as arrays.
 
@@ -290,13 +306,7 @@ class Detector(keras.Model):
 
     def _detect_batch(self, todo, score, batch_size, keep_photo, flip) -> list[Detections]:
         pictures = [photos_.read(photo) for photo in todo]
-        squares, matrices = zip(
-            *(photos_.to_square(p, self.image_size, self.resize) for p in pictures), strict=True
-        )
-        images = np.stack(squares)
-        # One shape for one photo and one for batches: each new shape would be traced anew.
-        padding = 0 if len(images) == 1 else batch_size - len(images)
-        images = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
+        images, matrices = self.squares(pictures, batch_size)
         result = self.infer(images, flip)
         return [
             self._detections(i, result, photo, picture, matrix, score, keep_photo)
@@ -315,7 +325,7 @@ class Detector(keras.Model):
             boxes=photos_.boxes_to_photo(result["boxes"][i][keep], matrix, size),
             scores=scores[keep], labels=result["labels"][i][keep].astype(np.int32),
             classes=self.classes, parts=parts, photo=picture if keep_photo else None,
-            path=os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None,
+            path=photos_.path_of(photo),
         )
 
     def evaluate_detections(self, dataset, batch_size: int = 16, flip: bool = False) -> dict[str, float]:

@@ -68,6 +68,11 @@ def listed(photos) -> tuple[list, bool]:
     return ([photos] if one else list(photos)), one
 
 
+def path_of(photo) -> str | None:
+    """A photo's file, where it came as one; see `read`."""
+    return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None
+
+
 def find(arguments: list[str]) -> list[pathlib.Path]:
     """The photos that paths, folders (with those inside) and patterns mean, each once.
 
@@ -173,7 +178,6 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> 
     import cv2
 
     size = (size, size) if isinstance(size, int) else size
-
     # Boxes speak of pixel edges, sampling of pixel indices: mirrored, edge x lies at size - x but
     # pixel x at size - 1 - x.
     mirrored = np.array([[0, 0, matrix[0, 0] < 0], [0, 0, matrix[1, 1] < 0]], np.float64)

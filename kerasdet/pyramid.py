@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -95,7 +94,7 @@ class ImagePyramid:
                             name: merged["parts"][keep][:, column] for column, name in enumerate(self.parts)
                         },
                         photo=picture if keep_photo else None,
-                        path=os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None,
+                        path=photos_.path_of(photo),
                     )
                 )
         return found[0] if single else found
@@ -108,12 +107,7 @@ class ImagePyramid:
 
     def _look(self, detector, pictures: list, batch_size: int) -> list[dict[str, np.ndarray]]:
         """What one size has for each of some photos, in the photo's pixels; nothing suppressed."""
-        squares, matrices = zip(
-            *(photos_.to_square(p, detector.image_size, detector.resize) for p in pictures), strict=True
-        )
-        # One shape for one photo and one for batches: each new shape would be traced anew.
-        padding = 0 if len(squares) == 1 else batch_size - len(squares)
-        images = np.pad(np.stack(squares), ((0, padding), (0, 0), (0, 0), (0, 0)))
+        images, matrices = detector.squares(pictures, batch_size)
         result = detector.infer(images, self.flip, suppress=False)
         found = []
         for i, (picture, matrix) in enumerate(zip(pictures, matrices, strict=True)):

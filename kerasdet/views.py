@@ -8,7 +8,6 @@ the class that won.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -117,7 +116,7 @@ def localise(
                 boxes=photos_.boxes_to_photo(merged[:1] * size, matrix, picture.shape[:2]),
                 scores=vote[label : label + 1], labels=[label], classes=detector.classes,
                 photo=picture if keep_photo else None,
-                path=os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None,
+                path=photos_.path_of(photo),
             )
         )
     return found[0] if single else found

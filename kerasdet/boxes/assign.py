@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from kerasdet.boxes.iou import pairwise_iou
+from kerasdet.boxes.slots import inside
 
 
 def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
@@ -50,11 +51,56 @@ def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
         refused = ops.logical_and(lost[..., None], ops.equal(column, choice[..., None]))
         left = ops.where(refused, 0.0, left)
     won = ops.cast(ops.logical_and(ops.logical_not(lost), bid > 0), "float32")
-    # One row at most claims an anchor, so the sum over rows is that row's number.
-    claims = ops.one_hot(choice, count, dtype="float32")
-    number = ops.einsum("bnk,bn->bk", claims, won * ops.cast(row + 1, "float32"))
-    own = ops.cast(ops.round(number), "int32") - 1
+    own = claimed(choice, won, count)
     return ops.where(own >= 0, own, matched)
+
+
+def claimed(choice, won, count: int):
+    """Who has each anchor.
+
+    Args:
+        choice: (batch, n) int, the anchor that each object wants.
+        won: (batch, n) float32, 1 for objects that have it, of whom no two want the same; 0 for others.
+        count: number k of anchors.
+
+    Returns:
+        (batch, k) int32, row of the object, or -1.
+
+    Example: objects that want the anchors 2, 0 and 2, of whom the first lost: 1, -1, 2.
+    """
+    # One row at most has an anchor, so the sum over rows is that row's number.
+    claims = ops.one_hot(choice, count, dtype="float32")
+    number = ops.cast(ops.arange(choice.shape[1]) + 1, "float32")
+    return ops.cast(ops.round(ops.einsum("bnk,bn->bk", claims, won * number)), "int32") - 1
+
+
+def taught(owner, targets: dict, places) -> dict:
+    """What anchors (or windows) learn of the objects that own them.
+
+    Args:
+        owner: (batch, k) int32, row of the object, or -1.
+        targets: boxes (batch, n, 4) float32 xyxy, labels (batch, n) int32, weights (batch, n), ignore
+            (batch, m, 4).
+        places: (k, 4) float32 xyxy in the same unit.
+
+    Returns:
+        positive (batch, k) bool, those that learn an object; negative (batch, k) bool, those that may learn
+        to be background: neither positive nor with their middle in an ignore region; label (batch, k) int32
+        and weight (batch, k) float32 of the object, 0 where there is none; boxes (batch, k, 4), the object's,
+        or the place itself, since a padding row's logarithms are infinite.
+    """
+    positive = owner >= 0
+    owner = ops.maximum(owner, 0)
+    ignored = inside((places[:, :2] + places[:, 2:]) / 2, targets["ignore"])
+    boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
+    label = ops.take_along_axis(targets["labels"], owner, axis=1)
+    weight = ops.take_along_axis(targets["weights"], owner, axis=1)
+    return {
+        "positive": positive,
+        "negative": ops.logical_not(ops.logical_or(positive, ignored)),
+        "label": ops.where(positive, label, 0), "weight": ops.where(positive, weight, 0.0),
+        "boxes": ops.where(positive[..., None], boxes, places),
+    }
 
 
 def hard_negatives(loss, negative, count):

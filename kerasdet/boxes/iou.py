@@ -15,7 +15,8 @@ def area(boxes):
     return sides[..., 0] * sides[..., 1]
 
 
-def _intersection(a, b):
+def intersection(a, b):
+    """Areas (...) that boxes a and b share, (..., 4) each, of shapes that go together."""
     low = ops.maximum(a[..., :2], b[..., :2])
     high = ops.minimum(a[..., 2:], b[..., 2:])
     sides = ops.maximum(high - low, 0.0)
@@ -35,7 +36,7 @@ def pairwise_iou(a, b):
     Example: [0, 0, 2, 2] and [1, 1, 3, 3] share 1 of 7, so 0.142857.
     """
     a, b = ops.expand_dims(a, -2), ops.expand_dims(b, -3)
-    shared = _intersection(a, b)
+    shared = intersection(a, b)
     # By subtractions alone: inside a model, Keras on TensorFlow takes the sum of (1, n, 1) and (1, 1, n)
     # for a bias, and adds it along the wrong axis.
     return shared / ops.maximum(area(a) - (shared - area(b)), EPSILON)
@@ -52,7 +53,7 @@ def giou(a, b):
 
     Example: [0, 0, 1, 1] and [2, 0, 3, 1] do not touch, a third of their hull is empty: -1/3.
     """
-    shared = _intersection(a, b)
+    shared = intersection(a, b)
     union = area(a) + area(b) - shared
     hull_low = ops.minimum(a[..., :2], b[..., :2])
     hull_high = ops.maximum(a[..., 2:], b[..., 2:])
@@ -69,7 +70,7 @@ def iou(a, b):
     Returns:
         (...) float32 in [0, 1]; 0 where both boxes are empty.
     """
-    shared = _intersection(a, b)
+    shared = intersection(a, b)
     return shared / ops.maximum(area(a) + area(b) - shared, EPSILON)
 
 

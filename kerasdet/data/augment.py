@@ -110,10 +110,7 @@ class Augment:
             centre = (box[:2] + box[2:]) / 2 * scale
             around = rng.uniform(0.25, 0.75, 2) * size - centre
             shift = np.clip(around, np.minimum(slack, 0), np.maximum(slack, 0))
-        matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
-        if rng.random() < self.flip:
-            matrix[0] = [-matrix[0, 0], 0, size - matrix[0, 2]]
-        return matrix @ np.vstack([base, [0, 0, 1]])
+        return self._moved(base, scale, shift, size, rng)
 
     def tile(
         self, base: np.ndarray, size: int, sides: np.ndarray, rng: np.random.Generator
@@ -130,9 +127,13 @@ class Augment:
         zoom = np.exp(rng.uniform(np.log(sides.max() / size), 0))
         scale = np.maximum(zoom * np.array([stretch, 1 / stretch]), sides / size)
         shift = rng.uniform(np.minimum(sides - size * scale, 0), 0)
+        return self._moved(base, scale, shift, sides[0], rng)
+
+    def _moved(self, base, scale, shift, width, rng) -> np.ndarray:
+        """`base`, then a zoom (2,), a shift (2,) and, by chance, a flip of what is `width` px wide."""
         matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
         if rng.random() < self.flip:
-            matrix[0] = [-matrix[0, 0], 0, sides[0] - matrix[0, 2]]
+            matrix[0] = [-matrix[0, 0], 0, width - matrix[0, 2]]
         return matrix @ np.vstack([base, [0, 0, 1]])
 
     def window(self, boxes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -116,7 +116,7 @@ class LiteRTDetector:
             self.run(square), self, matrix, picture.shape[:2], score, self.about.get("nms_iou")
         )
         found.photo = picture if keep_photo else None
-        found.path = os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None
+        found.path = photos_.path_of(photo)
         return found
 
     def evaluate_detections(self, dataset, batch_size: int = 16) -> dict[str, float]:

@@ -17,9 +17,9 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.backbones.common import take_any_size
 from kerasdet.boxes import assign
-from kerasdet.boxes.iou import area
+from kerasdet.boxes.iou import area, intersection
 from kerasdet.boxes.peaks import take
-from kerasdet.boxes.slots import inside, winners
+from kerasdet.boxes.slots import winners
 from kerasdet.detector import Detector
 from kerasdet.layers import Interleave, OffsetMaxPool
 
@@ -200,13 +200,7 @@ class OverFeat(Detector):
         if "window" not in self._inference:
             images = keras.Input((self.window_side, self.window_side, 3), name="images")
             pooled = layers.MaxPooling2D(self.pool)(self.get_layer("features")(images))
-            outputs = {}
-            for key, names in BRANCHES.items():
-                if key in self.output:
-                    x = pooled
-                    for name in names:
-                        x = self.get_layer(name)(x)
-                    outputs[key] = x
+            outputs = _branches(pooled, self.output, self.get_layer)
             self._inference["window"] = keras.Model(images, outputs)
         return self._inference["window"]
 
@@ -275,24 +269,12 @@ class OverFeat(Detector):
         """
         windows = ops.reshape(self.windows(rows, columns), (-1, 4))
         owner = self._owners(targets["boxes"], targets["labels"] >= 0, windows)
-        positive = owner >= 0
-        owner = ops.maximum(owner, 0)
-        ignored = inside((windows[:, :2] + windows[:, 2:]) / 2, targets["ignore"])
-        boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
-        label = ops.take_along_axis(targets["labels"], owner, axis=1)
-        weight = ops.take_along_axis(targets["weights"], owner, axis=1)
-        return {
-            "positive": positive,
-            "negative": ops.logical_not(ops.logical_or(positive, ignored)),
-            "label": ops.where(positive, label, 0), "weight": ops.where(positive, weight, 0.0),
-            "boxes": ops.where(positive[..., None], (boxes - windows) / self.window_side, 0.0),
-        }
+        goal = assign.taught(owner, targets, windows)
+        return goal | {"boxes": (goal["boxes"] - windows) / self.window_side}
 
     def _owners(self, boxes, real, windows):
         """(batch, k) int32: the row of the object that each window learns, or -1."""
-        low = ops.maximum(boxes[:, :, None, :2], windows[:, :2])
-        high = ops.minimum(boxes[:, :, None, 2:], windows[:, 2:])
-        shown = ops.prod(ops.maximum(high - low, 0.0), axis=-1)
+        shown = intersection(boxes[:, :, None], windows)
         smaller = ops.minimum(area(boxes)[..., None], area(windows))
         overlap = shown / ops.maximum(smaller, 1e-6)
         apart = (boxes[:, :, None, :2] + boxes[:, :, None, 2:] - windows[:, :2] - windows[:, 2:]) / 2
@@ -303,10 +285,7 @@ class OverFeat(Detector):
         # An object that no window shows enough of takes its nearest one; of two such the smaller.
         left = ops.logical_and(real, ops.logical_not(ops.any(enough, axis=-1)))
         choice = ops.cast(ops.argmin(distance, axis=-1), "int32")
-        won = winners(choice, area(boxes), left)
-        claims = ops.one_hot(choice, windows.shape[0], dtype="float32")
-        number = ops.cast(ops.arange(boxes.shape[1]) + 1, "float32")
-        own = ops.cast(ops.round(ops.einsum("bnk,bn->bk", claims, won * number)), "int32") - 1
+        own = assign.claimed(choice, winners(choice, area(boxes), left), windows.shape[0])
         return ops.where(own >= 0, own, owner)
 
     # === Losses ===
@@ -483,15 +462,17 @@ def _heads(pooled, window: int, units, regressor, classes: int, background: bool
     ]
     if background:
         made.append(output(1, "classifier_background"))
-    by_name = {layer.name: layer for layer in made}
     keys = ["class_logits", *["background_logit"] * background]
     keys.append("boxes" if regression == "single" else "boxes_per_class")
-    outputs, results = {}, {}
+    return _branches(pooled, keys, {layer.name: layer for layer in made}.get)
+
+
+def _branches(pooled, keys, layer_of) -> dict:
+    """The raw outputs by their names; branches that begin alike share what their layers give."""
+    results = {(): pooled}
     for key in keys:
-        x, path = pooled, ""
-        for name in BRANCHES[key]:
-            path += f"/{name}"
-            # Branches that begin alike share their layers and what these give.
-            x = results[path] = results[path] if path in results else by_name[name](x)
-        outputs[key] = x
-    return outputs
+        path = BRANCHES[key]
+        for end in range(1, len(path) + 1):
+            if path[:end] not in results:
+                results[path[:end]] = layer_of(path[end - 1])(results[path[: end - 1]])
+    return {key: results[BRANCHES[key]] for key in keys}

@@ -13,7 +13,6 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
-from kerasdet.boxes.slots import inside
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
 from kerasdet.losses import smooth_l1
@@ -128,20 +127,9 @@ class SSD(Detector):
         """
         anchors = ops.convert_to_tensor(self.anchors)
         owner = assign.match(targets["boxes"], targets["labels"], anchors, MATCH_IOU)
-        positive = owner >= 0
-        owner = ops.maximum(owner, 0)
-        ignored = inside((anchors[:, :2] + anchors[:, 2:]) / 2, targets["ignore"])
-        boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
-        # A default box without object is given itself: a padding row's logarithms are infinite.
-        boxes = ops.where(positive[..., None], boxes, anchors)
-        label = ops.take_along_axis(targets["labels"], owner, axis=1)
-        weight = ops.take_along_axis(targets["weights"], owner, axis=1)
-        return {
-            "positive": positive,
-            "negative": ops.logical_not(ops.logical_or(positive, ignored)),
-            "label": ops.where(positive, label, 0), "weight": ops.where(positive, weight, 0.0),
-            "deltas": coders.encode(boxes, anchors),
-        }
+        goal = assign.taught(owner, targets, anchors)
+        boxes = goal.pop("boxes")
+        return goal | {"deltas": coders.encode(boxes, anchors)}
 
     # === Losses ===
 

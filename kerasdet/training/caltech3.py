@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from kerasdet import data
+from kerasdet.training.held_back import train_and_val
 
 CLASSES = ("airplane", "motorcycle", "face")
 # What a card says of the data.
@@ -21,8 +21,4 @@ def sets(folder: str | os.PathLike) -> tuple[data.Dataset, dict[str, data.Datase
     Args:
         folder: holds caltech3/, CSV with the splits train and val.
     """
-    train, val = (
-        data.load(pathlib.Path(folder) / "caltech3", split=split).select(*CLASSES)
-        for split in ("train", "val")
-    )
-    return train, {"caltech3": val}
+    return train_and_val(folder, "caltech3", CLASSES)

@@ -65,18 +65,14 @@ def train_in_stages(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     done, previous, model = 0, None, None
-    for number, stage in enumerate(stages, 1):
+    schedules = _schedules(rate, len(train), stages)
+    for number, (stage, schedule) in enumerate(zip(stages, schedules, strict=True), 1):
         before, model = model, build(stage.image_size, previous is None)
         if before is None:
             _check_phases(model, stages)
         if stage.phase is not None:
             model.train_only(stage.phase)
         goes_on = before is not None and stage.phase == stages[number - 2].phase
-        if not goes_on:
-            total = 0
-            for each in itertools.takewhile(_of_phase(stage.phase), stages[number - 1 :]):
-                total += len(train) // each.batch_size * each.epochs
-        schedule = _schedule(rate, total)
         model.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=10.0))
         average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
@@ -106,16 +102,18 @@ def train_in_stages(
     return model
 
 
-def _schedule(rate: float, total: int):
-    """A linear warm-up to `rate` and a cosine over what is left of so many steps."""
-    warmup = min(WARMUP_STEPS, total // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        rate / 100, max(1, total - warmup), alpha=0.01, warmup_target=rate, warmup_steps=warmup,
-    )
-
-
-def _of_phase(phase: str | None) -> Callable[[Stage], bool]:
-    return lambda stage: stage.phase == phase
+def _schedules(rate: float, photos: int, stages: Sequence[Stage]) -> list:
+    """Each stage's: a linear warm-up to `rate` and a cosine, one over all stages that follow in a phase."""
+    found = []
+    for _, run in itertools.groupby(stages, key=lambda stage: stage.phase):
+        run = list(run)
+        total = sum(photos // stage.batch_size * stage.epochs for stage in run)
+        warmup = min(WARMUP_STEPS, total // 10)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rate / 100, max(1, total - warmup), alpha=0.01, warmup_target=rate, warmup_steps=warmup,
+        )
+        found += [schedule] * len(run)
+    return found
 
 
 def _check_phases(model, stages: Sequence[Stage]):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from kerasdet import data
+from kerasdet.training.held_back import train_and_val
 
 # Twenty names are labelled, but of the other fourteen there are too few photos to learn from.
 CLASSES = ("cat", "cow", "dog", "horse", "sheep", "person")
@@ -26,8 +26,4 @@ def sets(folder: str | os.PathLike) -> tuple[data.Dataset, dict[str, data.Datase
     Args:
         folder: holds voc12/, COCO json with the splits train and val.
     """
-    train, val = (
-        data.load(pathlib.Path(folder) / "voc12", split=split).select(*CLASSES)
-        for split in ("train", "val")
-    )
-    return train, {"voc12": val}
+    return train_and_val(folder, "voc12", CLASSES)
