@@ -250,7 +250,7 @@ def freeze_up_to(model: keras.Model, where: str) -> None:
 
 def take_any_size(model: keras.Model) -> None:
     """Lets a convolutional model be called with other sizes than it was drawn with."""
-    model.input_spec = [layers.InputSpec(ndim=4, axes={-1: 3})]
+    model.input_spec = [layers.InputSpec(ndim=4, axes={-1: model.input.shape[-1]})]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

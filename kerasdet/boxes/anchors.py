@@ -38,14 +38,46 @@ def default_boxes(
         for ratio in ratios[k]:
             long, short = sizes[k] * np.sqrt(ratio), sizes[k] / np.sqrt(ratio)
             sides += [(long, short), (short, long)]
-        middle = (np.arange(count) + 0.5) * step
-        y, x = np.meshgrid(middle, middle, indexing="ij")
-        centre = np.stack([x, y], -1)[:, :, None]
-        half = np.array(sides) / 2
-        boxes.append(np.concatenate([centre - half, centre + half], -1).reshape(-1, 4))
-    return np.concatenate(boxes).astype(np.float32)
+        boxes.append(_around_cells(count, step, sides))
+    return np.concatenate(boxes)
 
 
 def boxes_per_cell(ratios: Sequence[float]) -> int:
     """How many default boxes a cell has: two squares, and two for each ratio."""
     return 2 + 2 * len(ratios)
+
+
+def rpn_anchors(
+    cells: Sequence[int], steps: Sequence[float], sizes: Sequence[Sequence[float]],
+    ratios: Sequence[float] = (0.5, 1.0, 2.0),
+) -> list[np.ndarray]:
+    """The anchors of a region proposal network, around the middle of every cell of every map.
+
+    Args:
+        cells: cells a side of each of the maps.
+        steps: pixels between two cells of each map.
+        sizes: sides in pixels of each map's squares: one a map in FPN, all on the single map of C4.
+        ratios: height over width; boxes of one size have one area.
+
+    Returns:
+        one array (n, 4) float32 xyxy pixels a map: row by row, cell by cell, size by size, ratio by ratio.
+        Boxes near the border reach over it.
+
+    Source: Faster R-CNN (Ren et al. 2015), section 3.1.1; FPN (Lin et al. 2017), section 4.1.
+
+    Example: one cell of 32 px, size 16, ratios 1 and 4 give sides (w, h) 16 x 16 and 8 x 32 around (16, 16).
+    """
+    found = []
+    for count, step, squares in zip(cells, steps, sizes, strict=True):
+        sides = [(side / np.sqrt(ratio), side * np.sqrt(ratio)) for side in squares for ratio in ratios]
+        found.append(_around_cells(count, step, sides))
+    return found
+
+
+def _around_cells(count: int, step: float, sides: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Boxes of these sides (w, h) around the middle of every cell, (count * count * sides, 4) float32."""
+    middle = (np.arange(count) + 0.5) * step
+    y, x = np.meshgrid(middle, middle, indexing="ij")
+    centre = np.stack([x, y], -1)[:, :, None]
+    half = np.array(sides) / 2
+    return np.concatenate([centre - half, centre + half], -1).reshape(-1, 4).astype(np.float32)

@@ -55,6 +55,47 @@ def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
     return ops.where(own >= 0, own, matched)
 
 
+def by_overlap(
+    boxes, labels, places, positive: float, negative: tuple[float, float], best: bool = False
+):
+    """The object that each anchor or proposal learns, by overlap alone.
+
+    Args:
+        boxes: (batch, n, 4) float32 xyxy.
+        labels: (batch, n) int32; rows with -1 are padding.
+        places: (k, 4) or (batch, k, 4) float32 xyxy in the same unit.
+        positive: places that overlap an object by this IoU or more learn the one that they overlap most.
+        negative: places whose highest IoU is from the first of these up to under the second are background.
+        best: the places that overlap an object more than all others do learn it too, however little.
+
+    Returns:
+        owner: (batch, k) int32, row of the object, or -1.
+        background: (batch, k) bool. Places that are neither teach nothing.
+
+    Source: Faster R-CNN (Ren et al. 2015), section 3.1.2 (.7, .3, best); Fast R-CNN (Girshick 2015),
+    section 2.3 (.5, from .1 to .5).
+
+    Example: places that overlap the one object by .6, .4 and .1, with positive .7 and negative (0, .3): the
+    first learns it if `best`, the second nothing, the third is background.
+    """
+    overlap = pairwise_iou(boxes, places if len(places.shape) == 3 else places[None])
+    overlap = ops.where(ops.expand_dims(labels >= 0, -1), overlap, 0.0)
+    highest = ops.max(overlap, axis=1)
+    nearest = ops.cast(ops.argmax(overlap, axis=1), "int32")
+    taught = highest >= positive
+    if best:
+        most = ops.max(overlap, axis=2, keepdims=True)
+        # Of equal places all learn it; an object that overlaps none has no best place.
+        is_best = ops.logical_and(overlap >= most - 1e-6, most > 0)
+        nearest = ops.where(
+            ops.any(is_best, axis=1), ops.cast(ops.argmax(ops.where(is_best, overlap, -1.0), axis=1), "int32"),
+            nearest,
+        )
+        taught = ops.logical_or(taught, ops.any(is_best, axis=1))
+    between = ops.logical_and(highest >= negative[0], highest < negative[1])
+    return ops.where(taught, nearest, -1), ops.logical_and(between, ops.logical_not(taught))
+
+
 def claimed(choice, won, count: int):
     """Who has each anchor.
 
@@ -81,7 +122,7 @@ def taught(owner, targets: dict, places) -> dict:
         owner: (batch, k) int32, row of the object, or -1.
         targets: boxes (batch, n, 4) float32 xyxy, labels (batch, n) int32, weights (batch, n), ignore
             (batch, m, 4).
-        places: (k, 4) float32 xyxy in the same unit.
+        places: (k, 4) or (batch, k, 4) float32 xyxy in the same unit.
 
     Returns:
         positive (batch, k) bool, those that learn an object; negative (batch, k) bool, those that may learn
@@ -91,7 +132,7 @@ def taught(owner, targets: dict, places) -> dict:
     """
     positive = owner >= 0
     owner = ops.maximum(owner, 0)
-    ignored = inside((places[:, :2] + places[:, 2:]) / 2, targets["ignore"])
+    ignored = inside((places[..., :2] + places[..., 2:]) / 2, targets["ignore"])
     boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
     label = ops.take_along_axis(targets["labels"], owner, axis=1)
     weight = ops.take_along_axis(targets["weights"], owner, axis=1)
@@ -103,22 +144,45 @@ def taught(owner, targets: dict, places) -> dict:
     }
 
 
-def hard_negatives(loss, negative, count):
-    """The negatives with the highest losses, in every photo on its own.
+def highest(values, allowed, count):
+    """The places with the highest values, in every photo on its own.
+
+    With losses as values these are hard negatives (SSD, Liu et al. 2016, section 2.2, "Hard negative
+    mining"); with random numbers, a random sample.
 
     Args:
-        loss: (batch, k) float32, at least 0: what each anchor costs as background.
-        negative: (batch, k) bool, which may be chosen.
-        count: (batch,) int32, how many to choose; where there are fewer negatives, all are.
+        values: (batch, k) float32, at least 0: what each anchor costs as background, for instance.
+        allowed: (batch, k) bool, which may be chosen.
+        count: (batch,) int32, or a number: how many to choose; where fewer are allowed, all are.
 
     Returns:
-        (batch, k) float32, 1 for those chosen. Of equal losses the first ones are.
+        (batch, k) float32, 1 for those chosen. Of equal values the first ones are.
 
-    Source: SSD (Liu et al. 2016), section 2.2, "Hard negative mining".
-
-    Example: losses .1 .9 .5 .7, of which the second is no negative, count 2: 0 0 1 1.
+    Example: values .1 .9 .5 .7, of which the second is not allowed, count 2: 0 0 1 1.
     """
-    order = ops.argsort(ops.where(negative, -loss, 1.0), axis=-1)
+    order = ops.argsort(ops.where(allowed, -values, 1.0), axis=-1)
     rank = ops.argsort(order, axis=-1)
-    chosen = ops.logical_and(negative, rank < ops.expand_dims(ops.cast(count, rank.dtype), -1))
-    return ops.cast(chosen, "float32")
+    count = ops.expand_dims(ops.cast(count, rank.dtype), -1)
+    return ops.cast(ops.logical_and(allowed, rank < count), "float32")
+
+
+def balanced(random, positive, negative, count: int, share: float):
+    """A random sample of places, of which no more than a share are positive.
+
+    Args:
+        random: (batch, k) float32 in [0, 1), one number a place.
+        positive, negative: (batch, k) bool; no place is both.
+        count: places to choose in each photo.
+        share: of the positives among them, at most; negatives fill the rest, as far as there are any.
+
+    Returns:
+        (batch, k) float32, 1 for the positives chosen, and the same for the negatives.
+
+    Source: Faster R-CNN (Ren et al. 2015), section 3.1.3 (256, 1/2); Fast R-CNN (Girshick 2015), section
+    2.3 (64, 1/4).
+
+    Example: 2 positives, 9 negatives, count 8, share 1/2: both positives and 6 negatives.
+    """
+    chosen = highest(random, positive, int(count * share))
+    left = count - ops.sum(chosen, axis=-1)
+    return chosen, highest(random, negative, ops.cast(left, "int32"))

@@ -32,13 +32,13 @@ def inside(points, regions):
     """Which points lie in a region.
 
     Args:
-        points: (p, 2) float32, x and y.
+        points: (p, 2) float32, x and y, or (batch, p, 2), points of each photo.
         regions: (batch, m, 4) float32 xyxy in the same unit; empty ones hold nothing.
 
     Returns:
         (batch, p) bool.
     """
-    x, y = points[:, 0], points[:, 1]
+    x, y = points[..., None, :, 0], points[..., None, :, 1]
     x1, y1, x2, y2 = (regions[..., i, None] for i in range(4))
     across, down = ops.logical_and(x >= x1, x < x2), ops.logical_and(y >= y1, y < y2)
     return ops.any(ops.logical_and(across, down), axis=1)

@@ -1,6 +1,8 @@
-"""Necks: several stages of a backbone become one map that the heads share."""
+"""Necks: several stages of a backbone become one map, or a pyramid of maps, that the heads share."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from keras import layers
 
@@ -88,6 +90,71 @@ def light_neck(features: dict, stride: int, channels: int):
     x = _upsample(x, 2, "neck_up")
     x = layers.Concatenate(name="neck_join2")([_lateral(features["P2"], 32, "neck_P2"), x])
     return separable(x, channels, 3, "neck_block3")
+
+
+PYRAMIDS = ("fpn", "bottom_up", "no_lateral", "finest")
+
+
+def pyramid(
+    features: dict, channels: int = 256, levels: Sequence[str] = ("P2", "P3", "P4", "P5"), kind: str = "fpn",
+) -> dict:
+    """FPN's pyramid: every level with the resolution of its own and the meaning of the deepest one.
+
+    Args:
+        features: maps (batch, h, w, c), each level with half the cells a side of the one before.
+        channels: of every map of the pyramid; the paper's 256.
+        levels: keys of `features`, from fine to coarse.
+        kind: "fpn"; or what the paper compares with it: "bottom_up", without the way from top to bottom
+            (table 1d), as SSD has it; "no_lateral", without the connections from the backbone to the finer
+            maps (1e); "finest", the finest map of the pyramid alone (1f).
+
+    Returns:
+        the maps (batch, h, w, channels) by level; under "finest", one.
+
+    Raises:
+        ValueError: another kind.
+
+    Source: FPN (Lin et al., CVPR 2017), section 3 and figure 3.
+    """
+    if kind not in PYRAMIDS:
+        raise ValueError(f"kind is {kind!r}; give one of {', '.join(PYRAMIDS)}")
+
+    def lateral(level):
+        return layers.Conv2D(channels, 1, name=f"fpn_{level}_lateral")(features[level])
+
+    merged, above = {}, None
+    for level in reversed(levels):
+        if above is None or kind == "bottom_up":
+            merged[level] = lateral(level)
+        else:
+            up = layers.UpSampling2D(2, name=f"fpn_{level}_up")(above)
+            merged[level] = (
+                up if kind == "no_lateral" else layers.Add(name=f"fpn_{level}_sum")([up, lateral(level)])
+            )
+        above = merged[level]
+    kept = levels[:1] if kind == "finest" else levels
+    # The 3x3 convolutions take off what upsampling by repetition leaves.
+    return {
+        level: layers.Conv2D(channels, 3, padding="same", name=f"fpn_{level}_smooth")(merged[level])
+        for level in kept
+    }
+
+
+def fpn_neck(features: dict, stride: int, channels: int):
+    """The finest map of FPN's pyramid, for detectors that look at one.
+
+    Args:
+        features: P2 at stride 4 to P5 at stride 32, each (batch, h, w, c).
+        stride: of the result: 4, from P2 on, or 8, from P3 on.
+        channels: of the pyramid and of the result; the paper's 256.
+
+    Returns:
+        (batch, S / stride, S / stride, channels).
+
+    Source: FPN (Lin et al. 2017), table 1f.
+    """
+    levels = ("P2", "P3", "P4", "P5") if stride == 4 else ("P3", "P4", "P5")
+    return pyramid(features, channels, levels, "finest")[levels[0]]
 
 
 def _lateral(x, channels, name):

@@ -16,10 +16,10 @@ from kerasdet.boxes import centers, gaussians
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
 from kerasdet.layers.heads import branch, head
-from kerasdet.layers.necks import centernet_deconv_neck, light_neck
+from kerasdet.layers.necks import centernet_deconv_neck, fpn_neck, light_neck
 from kerasdet.losses import center_loss, dense_box_loss
 
-NECKS = {"deconv": centernet_deconv_neck, "light": light_neck}
+NECKS = {"deconv": centernet_deconv_neck, "fpn": fpn_neck, "light": light_neck}
 TARGETS = ("paper", "dense")
 RADII = {"original": gaussians.original_radius, "exact": gaussians.exact_radius}
 # Weights of heat-map, size and offset loss: the paper's equation 4; TTFNet's heat-map 1 and box 5.
@@ -44,8 +44,8 @@ class CenterNet(Detector):
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, a multiple of 32.
         stride: pixels of the square a cell of the heads: 4, the paper's, or 8, which is faster.
-        neck: "deconv", the paper's, or "light", for phones: depthwise convolutions and bilinear
-            upsampling.
+        neck: "deconv", the paper's; "light", for phones: depthwise convolutions and bilinear upsampling;
+            or "fpn", the finest map of FPN's pyramid.
         channels: of the neck's result; the paper's 256.
         target: "paper", one positive cell an object and L1 losses of size and offset there, or "dense",
             in which every cell near the middle learns the whole box by GIoU (TTFNet, Liu et al. 2020):
@@ -78,7 +78,7 @@ class CenterNet(Detector):
             raise ValueError(f"stride is {stride}; give 4 (the paper's) or 8")
         if image_size % 32:
             raise ValueError(f"image_size is {image_size}; give a multiple of 32")
-        channels = channels or {"deconv": 256, "light": 96}[neck]
+        channels = channels or {"deconv": 256, "fpn": 256, "light": 96}[neck]
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until,

@@ -17,10 +17,10 @@ from kerasdet.boxes.iou import area, giou
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
 from kerasdet.layers.heads import branch, head
-from kerasdet.layers.necks import deconv_neck, light_neck
+from kerasdet.layers.necks import deconv_neck, fpn_neck, light_neck
 from kerasdet.losses import center_loss, dense_box_loss, smooth_l1
 
-NECKS = {"deconv": deconv_neck, "light": light_neck}
+NECKS = {"deconv": deconv_neck, "fpn": fpn_neck, "light": light_neck}
 TARGETS = ("paper", "dense")
 # Weights of centre, scale and offset loss: the paper's equation 7; TTFNet's heat-map 1 and box 5.
 PAPER_WEIGHTS = {"center_loss": 0.01, "scale_loss": 1.0, "offset_loss": 0.1}
@@ -46,8 +46,8 @@ class CSP(Detector):
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, a multiple of 32.
         stride: pixels of the square a cell of the heads: 4, the paper's, or 8, which is faster.
-        neck: "deconv", the paper's, or "light", for phones: depthwise convolutions and bilinear
-            upsampling.
+        neck: "deconv", the paper's; "light", for phones: depthwise convolutions and bilinear upsampling;
+            or "fpn", the finest map of FPN's pyramid.
         channels: of the features that the heads share; the paper's 256.
         target: "paper", one positive cell an object, or "dense", in which every cell near the centre
             learns the whole box (TTFNet, Liu et al. 2020): learns faster, for small budgets.
@@ -82,7 +82,7 @@ class CSP(Detector):
             raise ValueError(f"image_size is {image_size}; give a multiple of 32")
         if target == "dense" and aspect_ratio is not None:
             raise ValueError("dense targets learn height and width; leave aspect_ratio out")
-        channels = channels or {"deconv": 256, "light": 96}[neck]
+        channels = channels or {"deconv": 256, "fpn": 256, "light": 96}[neck]
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "deconv" else 32,

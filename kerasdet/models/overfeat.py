@@ -308,7 +308,7 @@ class OverFeat(Detector):
             learned = ops.sum(ops.cast(weight > 0, "int32"), axis=-1)
             count = NEGATIVES_PER_POSITIVE * ops.maximum(learned, 1)
             miss = -log_p[..., 0]
-            hard = assign.hard_negatives(miss, goal["negative"], count)
+            hard = assign.highest(miss, goal["negative"], count)
             class_loss += ops.sum(hard * miss) / total
         error = self.class_boxes(raw) - goal["boxes"][..., None, :]
         if self.regression == "per_class":

@@ -145,7 +145,7 @@ class SSD(Detector):
         hit, miss = -ops.sum(truth * log_p, axis=-1), -log_p[..., 0]
         learned = ops.cast(goal["weight"] > 0, "int32")
         count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
-        hard = assign.hard_negatives(miss, goal["negative"], count)
+        hard = assign.highest(miss, goal["negative"], count)
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
         total = ops.maximum(ops.sum(goal["weight"]), 1.0)

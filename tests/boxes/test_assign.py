@@ -85,7 +85,7 @@ def test_photos_of_a_batch_do_not_touch_each_other():
 
 
 def hard(loss, negative, count):
-    found = assign.hard_negatives(
+    found = assign.highest(
         np.array(loss, np.float32), np.array(negative, bool), np.array(count, np.int32)
     )
     return ops.convert_to_numpy(found).tolist()

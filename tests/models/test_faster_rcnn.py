@@ -1,0 +1,329 @@
+"""Faster R-CNN: proposals, regions, targets and losses by hand, and the harness of all detectors."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
+from keras import ops
+
+from kerasdet.boxes import coders
+from kerasdet.models.faster_rcnn import FasterRCNN
+
+
+def faster(classes=SHAPES, neck="fpn", **options):
+    backbone = tiny_backbone(output_stride=16 if neck == "dc5" else 32)
+    small = {
+        "channels": 24, "head_units": 64, "before": (100, 60), "proposals": (60, 30), "regions": 32,
+        "anchor_sizes": (6, 12, 20, 32, 48),
+    }
+    return FasterRCNN(classes, **{"backbone": backbone, "image_size": 64, "neck": neck} | small | options)
+
+
+@pytest.fixture(scope="module")
+def fpn():
+    return faster()
+
+
+@pytest.fixture(scope="module")
+def c4():
+    return faster(neck="c4")
+
+
+def arrays(found):
+    return {key: ops.convert_to_numpy(value) for key, value in found.items()}
+
+
+def objects(*boxes, labels=None, weights=None, ignore=(), rows=None):
+    """Targets of one photo, filled up to `rows` rows."""
+    count = rows or max(1, len(boxes))
+    targets = {
+        "boxes": np.zeros((1, count, 4), np.float32), "labels": np.full((1, count), -1, np.int32),
+        "weights": np.zeros((1, count), np.float32), "ignore": np.array([list(ignore) or [[0] * 4]], np.float32),
+    }
+    for row, box in enumerate(boxes):
+        targets["boxes"][0, row] = box
+        targets["labels"][0, row] = labels[row] if labels else 0
+        targets["weights"][0, row] = weights[row] if weights else 1
+    return {key: ops.convert_to_tensor(value) for key, value in targets.items()}
+
+
+# === Networks ===
+
+
+@pytest.mark.parametrize(
+    ("neck", "maps", "anchors"),
+    [
+        ("fpn", {"P2": 16, "P3": 8, "P4": 4, "P5": 2}, 3 * (256 + 64 + 16 + 4 + 1)),
+        ("bottom_up", {"P2": 16, "P3": 8, "P4": 4, "P5": 2}, 3 * (256 + 64 + 16 + 4 + 1)),
+        ("no_lateral", {"P2": 16, "P3": 8, "P4": 4, "P5": 2}, 3 * (256 + 64 + 16 + 4 + 1)),
+        ("finest", {"P2": 16}, 15 * 256),
+        ("c4", {"P4": 4}, 15 * 16),
+        ("dc5", {"P5": 4}, 15 * 16),
+    ],
+)
+def test_maps_and_anchors_of_every_neck(neck, maps, anchors):
+    detector = faster(neck=neck)
+    shapes = {key[4:]: value.shape[1] for key, value in detector.output.items() if key.startswith("map_")}
+    assert shapes == maps
+    assert detector.output["deltas"].shape == (None, anchors, 4)
+    assert sum(len(level) for level in detector.anchors) == anchors
+
+
+def test_default_anchors_are_the_papers_on_a_smaller_photo():
+    detector = faster(anchor_sizes=None)
+    # 32 px at a short side of 800 are 2.56 px at 64; three ratios, of equal areas.
+    sides = detector.anchors[0][:3, 2:] - detector.anchors[0][:3, :2]
+    np.testing.assert_allclose(np.prod(sides, -1), 2.56**2, rtol=1e-5)
+    np.testing.assert_allclose(sides[:, 1] / sides[:, 0], [0.5, 1, 2], rtol=1e-5)
+
+
+def test_c4_runs_the_last_stage_on_regions_alone(c4):
+    """Its P5 of whole photos is never computed, and its weights stand once in the detector."""
+    names = [weight.path for weight in c4.weights]
+    assert len(names) == len(set(names))
+    stage = c4.roi_head.get_layer("tiny_stage5")
+    assert stage.output.shape[1:] == (2, 2, 64) and c4.roi_head.input.shape[1:] == (14, 14, 48)
+    deepest = {weight.path for weight in stage.weights}
+    assert deepest and deepest <= set(names)
+    trunk = c4.get_layer("tiny")
+    assert not deepest & {weight.path for weight in trunk.weights}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neck": "c3"}, "neck is 'c3'; give one of c4, dc5, fpn"),
+        ({"image_size": 60}, "image_size is 60; give a multiple of 32"),
+        ({"anchor_sizes": (8, 16)}, r"anchor_sizes is \(8, 16\); give five rising"),
+        ({"before": (100,)}, r"before is \(100,\); give two numbers"),
+        ({"proposals": (100, 0)}, "proposals is .*give two numbers above 0"),
+        ({"regions": 0}, "regions=0"),
+        ({"neck": "dc5", "backbone": tiny_backbone()}, "P5 has 2 cells a side; .* dilated: 4 cells"),
+    ],
+)
+def test_wrong_options_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        faster(**options)
+
+
+# === Proposals ===
+
+
+def raw_of(detector, photos=1):
+    return {
+        key: np.zeros((photos, *value.shape[1:]), np.float32) for key, value in detector.output.items()
+    }
+
+
+def test_proposals_are_moved_anchors_without_doubles(c4):
+    raw = raw_of(c4)
+    raw["object_logits"] -= 9
+    anchors = c4.anchors[0]
+    # The square of 20 px about (24, 24), cell (1, 1): as it is, and moved; and its likeness, a doubt lower.
+    square = (1 * 4 + 1) * 15 + 2 * 3 + 1
+    np.testing.assert_allclose(anchors[square], [14, 14, 34, 34])
+    raw["object_logits"][0, square] = 3
+    raw["deltas"][0, square] = [0.1, 0, 0, math.log(1.5)]
+    other = square + 3
+    raw["object_logits"][0, other] = 2
+    raw["deltas"][0, other] = [0, 0, *np.log((anchors[square] - anchors[other])[2:] * 2 / 32 + 1)]
+    boxes, scores = (ops.convert_to_numpy(value)[0] for value in c4.propose(raw))
+    assert boxes.shape == (30, 4) and scores.shape == (30,)
+    np.testing.assert_allclose(boxes[0], [16, 9, 36, 39], atol=1e-4)
+    np.testing.assert_allclose(scores[0], 1 / (1 + math.exp(-3)), rtol=1e-5)
+    # The second overlaps the first by 20 x 18 of 20 x 30, .69 with what it adds: under the limit it stays.
+    overlap = 18 * 20 / (20 * 30 + 20 * 20 - 18 * 20)
+    assert overlap < 0.7
+    np.testing.assert_allclose(boxes[1], [14, 14, 34, 34], atol=1e-3)
+    assert (np.diff(scores) <= 0).all()
+
+
+@pytest.mark.parametrize("per_level", [True, False])
+def test_levels_do_not_drop_each_others_boxes_unless_asked(per_level):
+    detector = faster(per_level_nms=per_level)
+    raw = raw_of(detector)
+    raw["object_logits"] -= 30
+    before = 0
+    box = np.array([10, 12, 40, 44], np.float32)
+    for level, score in ((0, 2.0), (2, 4.0)):
+        row = sum(len(a) for a in detector.anchors[:level]) + before
+        anchor = detector.anchors[level][before]
+        raw["object_logits"][0, row] = score
+        raw["deltas"][0, row] = ops.convert_to_numpy(coders.encode(box[None], anchor[None], (1.0, 1.0)))[0]
+    boxes, scores = (ops.convert_to_numpy(value)[0] for value in detector.propose(raw))
+    same = np.isclose(boxes, box, atol=1e-3).all(-1) & (scores > 0.5)
+    assert same.sum() == (2 if per_level else 1)
+    assert np.isclose(scores[0], 1 / (1 + math.exp(-4)))
+
+
+def test_boxes_outside_are_cut_and_slivers_are_none(c4):
+    raw = raw_of(c4)
+    raw["object_logits"] -= 9
+    corner = 2 * 3 + 1  # 20 px about (8, 8)
+    raw["object_logits"][0, corner] = 5
+    outside = 15 * 15 + 4 * 3 + 1  # 48 px about (56, 56), pushed out of the photo
+    raw["object_logits"][0, outside] = 6
+    raw["deltas"][0, outside] = [0.66, 0, 0, 0]
+    boxes, scores = (ops.convert_to_numpy(value)[0] for value in c4.propose(raw))
+    np.testing.assert_allclose(boxes[0], [0, 0, 18, 18], atol=1e-4)
+    assert not (boxes[:, 0] >= 63).any()
+    assert scores[0] < 1 / (1 + math.exp(-5.5))
+
+
+# === Targets ===
+
+
+def test_anchors_learn_by_the_papers_rule(c4):
+    """One object of 20 px about (25, 25): the square about (24, 24) learns it, its neighbours are neither."""
+    goal = arrays(c4.rpn_targets(objects([15, 15, 35, 35])))
+    square = (1 * 4 + 1) * 15 + 2 * 3 + 1
+    assert goal["positive"][0].nonzero()[0].tolist() == [square]
+    np.testing.assert_allclose(goal["deltas"][0, square], [1 / 20, 1 / 20, 0, 0], atol=1e-6)
+    # 12 px within it overlap by .36: neither; 6 px by .09: background.
+    inner, small = (1 * 4 + 1) * 15 + 1 * 3 + 1, (1 * 4 + 1) * 15 + 1
+    assert not goal["negative"][0, inner] and not goal["positive"][0, inner]
+    assert goal["negative"][0, small]
+    assert goal["negative"][0, 0]
+
+
+def test_an_object_that_no_anchor_fits_has_the_best_one(c4):
+    goal = arrays(c4.rpn_targets(objects([0, 30, 64, 34])))
+    assert goal["positive"].sum() >= 1
+
+
+def test_nothing_is_background_in_an_ignore_region(c4):
+    goal = arrays(c4.rpn_targets(objects(ignore=[[0, 0, 32, 64]])))
+    middle = (c4.anchors[0][:, 0] + c4.anchors[0][:, 2]) / 2
+    assert not goal["positive"].any()
+    np.testing.assert_array_equal(goal["negative"][0], middle >= 32)
+
+
+def test_regions_of_objects_and_of_background(fpn):
+    targets = objects([10, 10, 30, 30], [40, 40, 60, 60], labels=[2, 0], rows=3)
+    proposals = np.array([[
+        [10, 10, 30, 34], [0, 40, 20, 60], [10, 10, 30, 52], [38, 40, 60, 60], [0, 0, 0, 0],
+    ]], np.float32)
+    goal = arrays(fpn.region_targets(targets, ops.convert_to_tensor(proposals)))
+    learned = {
+        tuple(box): (int(label), on, off)
+        for box, label, on, off in zip(
+            goal["boxes"][0].tolist(), goal["label"][0], goal["positive"][0], goal["negative"][0], strict=True
+        )
+    }
+    assert learned[10, 10, 30, 34] == (2, 1, 0)
+    assert learned[38, 40, 60, 60] == (0, 1, 0)
+    assert learned[0, 40, 20, 60] == (0, 0, 1)
+    # .476 of an object: background; and the objects themselves are proposals.
+    assert learned[10, 10, 30, 52] == (0, 0, 1)
+    assert learned[10, 10, 30, 30] == (2, 1, 0) and learned[40, 40, 60, 60] == (0, 1, 0)
+    assert goal["positive"].sum() == 4 and goal["negative"].sum() == 2
+    row = goal["boxes"][0].tolist().index([10, 10, 30, 34])
+    np.testing.assert_allclose(goal["deltas"][0, row], [0, -10 * 2 / 24, 0, 5 * math.log(20 / 24)], atol=1e-5)
+
+
+def test_no_more_objects_than_their_share():
+    detector = faster(regions=8, share=0.25, append_truth=False)
+    near = [[10 + i, 10, 30 + i, 30] for i in range(4)]
+    far = [[40, 0 + i, 60, 10 + i] for i in range(10)]
+    goal = arrays(detector.region_targets(objects([10, 10, 30, 30]), ops.convert_to_tensor([near + far], "float32")))
+    assert goal["boxes"].shape == (1, 8, 4)
+    assert goal["positive"].sum() == 2 and goal["negative"].sum() == 6
+    assert goal["positive"][0, :2].all() and goal["negative"][0, 2:].all()
+
+
+def test_samples_differ_from_step_to_step(fpn):
+    proposals = ops.convert_to_tensor(np.random.default_rng(0).uniform(0, 20, (1, 60, 2)).repeat(2, -1) + [0, 0, 30, 30], "float32")
+    targets = objects([50, 2, 60, 12])
+    first, second = (arrays(fpn.region_targets(targets, proposals))["boxes"] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+# === Losses ===
+
+
+def test_region_losses_by_hand(fpn):
+    """Two objects of weight 1 and .5, one background region, one that fills up; uniform classes."""
+    goal = {
+        "positive": [[1, 1, 0, 0]], "negative": [[0, 0, 1, 0]], "label": [[1, 0, 0, 0]],
+        "weight": [[1, 0.5, 0, 0]], "deltas": np.zeros((1, 4, 4)),
+    }
+    goal = {k: np.array(v, np.int32 if k == "label" else np.float32) for k, v in goal.items()}
+    deltas = np.zeros((1, 4, 3, 4), np.float32)
+    deltas[0, 0, 1] = [1, -2, 0, 0.5]  # the object's own class
+    deltas[0, 0, 0] = 9  # another class of it, and a region that is background: teach no box
+    deltas[0, 2] = 9
+    deltas[0, 1, 0] = [0, 0, 4, 0]
+    said = {"class_logits": np.zeros((1, 4, 4), np.float32), "deltas": deltas}
+    losses = {k: float(v) for k, v in fpn.region_losses(goal, said).items()}
+    assert losses["class_loss"] == pytest.approx((1 + 0.5 + 1) * math.log(4) / 2.5, rel=1e-5)
+    assert losses["box_loss"] == pytest.approx((3.5 + 0.5 * 4) / 2.5, rel=1e-5)
+
+
+def test_proposal_losses_by_hand():
+    detector = faster(neck="c4")
+    raw = raw_of(detector)
+    raw["object_logits"][:] = -2
+    square = (1 * 4 + 1) * 15 + 2 * 3 + 1
+    raw["object_logits"][0, square] = 1
+    raw["deltas"][0, square] = [0.5, 0, 0, -0.25]
+    losses = {k: float(v) for k, v in detector.loss_parts(objects([15, 15, 35, 35]), raw).items()}
+    goal = arrays(detector.rpn_targets(objects([15, 15, 35, 35])))
+    others = min(255, int(goal["negative"].sum()))
+    expected = math.log1p(math.exp(-1)) + others * math.log1p(math.exp(-2))
+    assert losses["object_loss"] == pytest.approx(expected / (1 + others), rel=1e-4)
+    assert losses["proposal_loss"] == pytest.approx((0.45 + 0.05 + 0.25) / (1 + others), rel=1e-4)
+
+
+def test_no_gradient_runs_through_proposals(fpn, shapes):
+    """The second network's losses leave the proposal network alone (approximate joint training)."""
+    images, targets = batch_of(shapes, fpn, 2)
+    detector = faster()
+    detector.compile(keras.optimizers.SGD(1.0), ema=None)
+    parts = detector.loss_parts
+    detector.loss_parts = lambda t, r: {k: v * (k in ("class_loss", "box_loss")) for k, v in parts(t, r).items()}
+    before = {v.path: ops.convert_to_numpy(v) for v in detector.trainable_variables}
+    detector.fit(images, targets, batch_size=2, verbose=0)
+    moved = {v.path for v in detector.trainable_variables if not np.array_equal(before[v.path], ops.convert_to_numpy(v))}
+    assert not any("rpn" in path for path in moved) and any("head_class" in path for path in moved)
+
+
+# === The harness of all detectors ===
+
+
+class FasterHarness(DetectorHarness):
+    neck = "fpn"
+    overfit_rate = 3e-3
+
+    def build(self, **changes):
+        return faster(neck=self.neck, **changes)
+
+    def known_heads(self, detector):
+        count, boxes_each = detector.proposals[1], 1 if self.neck == "c4" else 3
+        boxes = np.zeros((1, count, 4), np.float32)
+        boxes[0, 0], boxes[0, 3] = [10, 10, 30, 50], [40, 0, 60, 20]
+        heads = {
+            "class": np.zeros((1, count, 3)), "proposals": boxes,
+            "boxes": np.zeros((1, count, boxes_each, 4)),
+        }
+        own = min(1, boxes_each - 1)
+        heads["class"][0, 0, 1], heads["class"][0, 3] = 0.8, [0.3, 0.04, 0.1]
+        # Of its class: moved down by a tenth, half as wide.
+        heads["boxes"][0, 0, own] = [0, 1, -5 * math.log(2), 0]
+        return heads, [
+            (1, 0.8, 15, 14, 25, 54), (0, 0.3, 40, 0, 60, 20), (2, 0.1, 40, 0, 60, 20),
+        ]
+
+
+class TestFPN(FasterHarness):
+    """On a pyramid."""
+
+
+class TestC4(FasterHarness):
+    """The paper's: the backbone's last stage on every region; one box a region."""
+
+    neck = "c4"
+
+    def build(self, **changes):
+        return super().build(**{"agnostic": True} | changes)
