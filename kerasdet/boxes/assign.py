@@ -87,11 +87,10 @@ def by_overlap(
         most = ops.max(overlap, axis=2, keepdims=True)
         # Of equal places all learn it; an object that overlaps none has no best place.
         is_best = ops.logical_and(overlap >= most - 1e-6, most > 0)
-        nearest = ops.where(
-            ops.any(is_best, axis=1), ops.cast(ops.argmax(ops.where(is_best, overlap, -1.0), axis=1), "int32"),
-            nearest,
-        )
-        taught = ops.logical_or(taught, ops.any(is_best, axis=1))
+        wanted = ops.any(is_best, axis=1)
+        by_whom = ops.cast(ops.argmax(ops.where(is_best, overlap, -1.0), axis=1), "int32")
+        nearest = ops.where(wanted, by_whom, nearest)
+        taught = ops.logical_or(taught, wanted)
     between = ops.logical_and(highest >= negative[0], highest < negative[1])
     return ops.where(taught, nearest, -1), ops.logical_and(between, ops.logical_not(taught))
 

@@ -35,8 +35,8 @@ def propose(
         per_level: False suppresses the boxes of all levels together.
 
     Returns:
-        boxes (batch, after, 4) xyxy pixels and scores (batch, after) in [0, 1], falling; where fewer are left,
-        rows of zeros fill up. No gradient goes through either.
+        boxes (batch, after, 4) xyxy pixels and scores (batch, after) in [0, 1], falling; where fewer are
+        left, rows of zeros fill up. No gradient goes through either.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.3; suppression level by level as in detectron2.
     """

@@ -70,8 +70,9 @@ def roi_align(maps: Sequence, strides: Sequence[int], boxes, size: int = 7, samp
     x = x1[..., None] + (x2 - x1)[..., None] * places - 0.5
     y_near = ops.cast(ops.logical_and(y >= -1, y <= height[..., None]), "float32")
     x_near = ops.cast(ops.logical_and(x >= -1, x <= width[..., None]), "float32")
-    y = ops.clip(y, 0.0, height[..., None] - 1)
-    x = ops.clip(x, 0.0, width[..., None] - 1)
+    # Not ops.clip: the bound is a tensor, which symbolic ones do not take there.
+    y = ops.minimum(ops.maximum(y, 0.0), height[..., None] - 1)
+    x = ops.minimum(ops.maximum(x, 0.0), width[..., None] - 1)
     top, left = ops.floor(y), ops.floor(x)
     first = _of(levels, first)[..., None, None]
 

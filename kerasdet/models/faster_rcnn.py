@@ -92,7 +92,7 @@ class FasterRCNN(Detector):
             if len(pair) != 2 or min(pair) < 1:
                 raise ValueError(f"{key} is {pair}; give two numbers above 0: in training, and after it")
         if regions < 1 or not 0 < share <= 1:
-            raise ValueError(f"regions={regions}, share={share}: give 1 or more, and a share above 0, up to 1")
+            raise ValueError(f"regions={regions}, share={share}: give 1 or more, and more than 0, up to 1")
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "dc5" else 32,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
+from kerasdet.boxes.anchors import boxes_per_cell, default_boxes, rpn_anchors
 
 
 def test_one_cell_by_hand():
@@ -46,3 +46,28 @@ def test_ssd300_has_8732_boxes_of_the_published_sizes():
         ]
         np.testing.assert_allclose(found[end - each : end], expected, rtol=1e-5, atol=1e-3)
         start = end
+
+
+# === Region proposal networks ===
+
+
+def test_rpn_anchors_of_one_cell_by_hand():
+    (found,) = rpn_anchors([1], [32], [[16, 4]], (1.0, 4.0))
+    expected = [[8, 8, 24, 24], [12, 0, 20, 32], [14, 14, 18, 18], [15, 12, 17, 20]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_rpn_anchors_of_a_pyramid():
+    """FPN at 800 px: one size a level, ratios of one area (section 4.1)."""
+    strides, sizes = (4, 8, 16, 32, 64), (32, 64, 128, 256, 512)
+    cells = [800 // stride for stride in strides]
+    found = rpn_anchors(cells, strides, [[side] for side in sizes])
+    assert [len(level) for level in found] == [3 * count**2 for count in cells]
+    for level, size, stride, count in zip(found, sizes, strides, cells, strict=True):
+        sides = level[:, 2:] - level[:, :2]
+        np.testing.assert_allclose(np.prod(sides, -1), size**2, rtol=1e-3)
+        np.testing.assert_allclose(sides[:3, 1] / sides[:3, 0], [0.5, 1, 2], rtol=1e-4)
+        centres = (level[:, 2:] + level[:, :2]) / 2
+        np.testing.assert_allclose(centres[3], [stride * 1.5, stride / 2], atol=1e-2)
+        np.testing.assert_allclose(centres[3 * count], [stride / 2, stride * 1.5], atol=1e-2)

@@ -104,3 +104,83 @@ def test_more_than_there_are_and_none():
 def test_exactly_so_many_of_equal_losses():
     assert hard([[0.5] * 6], [[True] * 6], [4]) == [[1, 1, 1, 1, 0, 0]]
     assert hard([[0.0] * 4], [[False, True, True, True]], [2]) == [[0, 1, 1, 0]]
+
+
+# === By overlap ===
+
+
+def overlapping(boxes, places, labels=None, **options):
+    boxes = np.array([boxes], np.float32)
+    labels = np.array([labels or [0] * boxes.shape[1]], np.int32)
+    options = {"positive": 0.7, "negative": (0.0, 0.3)} | options
+    owner, background = assign.by_overlap(boxes, labels, np.array(places, np.float32), **options)
+    return ops.convert_to_numpy(owner)[0].tolist(), ops.convert_to_numpy(background)[0].tolist()
+
+
+# IoU with [0, 0, 10, 10]: 1, .8, .6, .5, .2, 0.
+PLACES = [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 6], [0, 0, 10, 20], [0, 0, 10, 2], [50, 50, 60, 60]]
+
+
+def test_objects_background_and_neither():
+    owner, background = overlapping([[0, 0, 10, 10]], PLACES)
+    assert owner == [0, 0, -1, -1, -1, -1]
+    assert background == [False, False, False, False, True, True]
+
+
+def test_the_lower_bound_of_background():
+    """Fast R-CNN's: what hardly overlaps an object is no hard example."""
+    _, background = overlapping([[0, 0, 10, 10]], PLACES, positive=0.7, negative=(0.1, 0.5))
+    assert background == [False, False, False, False, True, False]
+
+
+def test_the_best_place_learns_however_little_it_overlaps():
+    objects, places = [[0, 0, 10, 10], [48, 48, 56, 56]], [*PLACES[2:], [53, 53, 63, 63]]
+    assert overlapping(objects, places)[0] == [-1] * 5
+    owner, background = overlapping(objects, places, best=True)
+    # The first object's best overlaps it by .6; the second's two by 36 / 128 and 9 / 155.
+    assert owner == [0, -1, -1, 1, -1]
+    assert background == [False, False, True, False, True]
+    # Of equal places both learn it; an object that overlaps none, and padding, have none.
+    twice = [[0, 0, 10, 6], [0, 4, 10, 10], [30, 30, 40, 40]]
+    objects = [[0, 0, 10, 10], [80, 80, 90, 90], [30, 30, 40, 36]]
+    assert overlapping(objects, twice, [0, 0, -1], best=True)[0] == [0, 0, -1]
+
+
+def test_a_place_that_is_the_best_of_one_object_learns_that_one():
+    # It overlaps the first object more, by .8, which has a better one; it is the best of the second.
+    objects, places = [[0, 0, 10, 10], [0, 7, 10, 12]], [[0, 0, 10, 10], [0, 2, 10, 10]]
+    assert overlapping(objects, places, best=True)[0] == [0, 1]
+
+
+def test_proposals_of_each_photo_are_places_of_its_own():
+    boxes = np.array([[[0, 0, 10, 10]], [[20, 20, 30, 30]]], np.float32)
+    places = np.array([[[0, 0, 10, 10], [20, 20, 30, 30]]] * 2, np.float32)
+    owner, _ = assign.by_overlap(boxes, np.zeros((2, 1), np.int32), places, 0.5, (0.0, 0.5))
+    assert ops.convert_to_numpy(owner).tolist() == [[0, -1], [-1, 0]]
+
+
+# === Samples ===
+
+
+def balanced(positives, negatives, count, share, seed=0):
+    random = np.random.default_rng(seed).random((1, positives + negatives)).astype(np.float32)
+    positive = np.arange(positives + negatives)[None] < positives
+    chosen, other = assign.balanced(random, positive, ~positive, count, share)
+    chosen, other = ops.convert_to_numpy(chosen)[0], ops.convert_to_numpy(other)[0]
+    assert not chosen[positives:].any() and not other[:positives].any()
+    return chosen, other
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected"), [(2, 9, (2, 6)), (9, 9, (4, 4)), (9, 2, (4, 2)), (0, 20, (0, 8))]
+)
+def test_how_many_of_each(positives, negatives, expected):
+    chosen, other = balanced(positives, negatives, 8, 0.5)
+    assert (chosen.sum(), other.sum()) == expected
+
+
+def test_every_place_is_sampled_as_often():
+    counts = sum(np.concatenate(balanced(10, 30, 16, 0.25, seed)) for seed in range(300))
+    positives, negatives = counts[:10], counts[40 + 10 :]
+    np.testing.assert_allclose(positives, 300 * 4 / 10, atol=45)
+    np.testing.assert_allclose(negatives, 300 * 12 / 30, atol=45)

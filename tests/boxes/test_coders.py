@@ -37,3 +37,12 @@ def test_wild_deltas_and_empty_boxes_stay_finite():
     found = ops.convert_to_numpy(coders.decode(rows([0, 0, 1e4, -1e4]), anchor))
     np.testing.assert_allclose(found, [[-295, 5, 305, 5]], rtol=1e-4)
     assert np.isfinite(ops.convert_to_numpy(coders.encode(rows([3, 3, 3, 3]), anchor))).all()
+
+
+def test_other_weights_by_hand():
+    """Those of region proposal networks: plain differences."""
+    anchors, boxes = rows([0, 0, 10, 20]), rows([1, 4, 6, 24])
+    found = coders.encode(boxes, anchors, (1.0, 1.0))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [[-0.15, 0.2, -math.log(2), 0]], atol=1e-6)
+    again = coders.decode(found, anchors, (1.0, 1.0))
+    np.testing.assert_allclose(ops.convert_to_numpy(again), boxes, atol=1e-5)

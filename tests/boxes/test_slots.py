@@ -31,3 +31,9 @@ def test_points_inside_regions():
     regions = np.array([[[0, 0, 10, 10], [0, 0, 0, 0]], [[4, 8, 5, 11], [9, 9, 11, 11]]], np.float32)
     found = ops.convert_to_numpy(inside(points, regions))
     assert found.tolist() == [[True, True, False, True], [False, False, True, True]]
+
+
+def test_points_of_each_photo():
+    points = np.array([[[0, 0], [5, 5]], [[9, 9], [20, 3]]], np.float32)
+    regions = np.array([[[0, 0, 2, 2]], [[0, 0, 10, 10]]], np.float32)
+    assert ops.convert_to_numpy(inside(points, regions)).tolist() == [[True, False], [True, False]]

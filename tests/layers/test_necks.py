@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.layers.necks import centernet_deconv_neck, deconv_neck, light_neck
+from kerasdet.layers.necks import PYRAMIDS, centernet_deconv_neck, deconv_neck, fpn_neck, light_neck, pyramid
 
 SIZE = 64
 
@@ -20,6 +20,7 @@ def levels(strides):
     [
         (deconv_neck, (4, 8, 16, 16), {4: {"P2"}, 8: {"P2"}}),
         (light_neck, (4, 8, 16, 32), {4: set(), 8: {"P2"}}),
+        (fpn_neck, (4, 8, 16, 32), {4: set(), 8: {"P2"}}),
         (centernet_deconv_neck, (4, 8, 16, 32), {4: {"P2", "P3", "P4"}, 8: {"P2", "P3", "P4"}}),
     ],
 )
@@ -53,3 +54,52 @@ def model_upsampled(features):
     from kerasdet.layers.necks import _upsample
 
     return _upsample(features["P5"], 4, "up")
+
+
+# === The pyramid ===
+
+ABOVE = {"P2": {"P2", "P3", "P4", "P5"}, "P3": {"P3", "P4", "P5"}, "P4": {"P4", "P5"}, "P5": {"P5"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [
+        ("fpn", ABOVE),
+        ("bottom_up", {level: {level} for level in ABOVE}),
+        ("no_lateral", {level: {"P5"} for level in ABOVE}),
+        ("finest", {"P2": ABOVE["P2"]}),
+    ],
+)
+def test_what_each_map_of_a_pyramid_sees(kind, seen):
+    features = levels((4, 8, 16, 32))
+    model = keras.Model(features, pyramid(features, 12, kind=kind))
+    shapes = {level: value.shape[1:] for level, value in model.output.items()}
+    assert shapes == {level: (*features[level].shape[1:3], 12) for level in seen}
+    rng = np.random.default_rng(0)
+    values = {k: rng.normal(size=(1, *v.shape[1:])).astype(np.float32) for k, v in features.items()}
+    plain = {k: ops.convert_to_numpy(v) for k, v in model(values).items()}
+    for changed in features:
+        found = model({**values, changed: values[changed] + 5})
+        moved = {k for k in plain if not np.allclose(plain[k], ops.convert_to_numpy(found[k]))}
+        assert moved == {level for level, seen_by in seen.items() if changed in seen_by}, changed
+
+
+def test_a_pyramid_by_hand():
+    """With laterals and smoothing that pass everything on, a map is its level and all above, repeated."""
+    features = {"P4": keras.Input((4, 4, 1), name="P4"), "P5": keras.Input((2, 2, 1), name="P5")}
+    model = keras.Model(features, pyramid(features, 1, ("P4", "P5")))
+    for layer in model.layers:
+        if layer.weights:
+            kernel = np.zeros(layer.kernel.shape, np.float32)
+            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1
+            layer.set_weights([kernel, np.zeros(1, np.float32)])
+    p5 = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1)
+    p4 = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1) * 10
+    found = model({"P4": p4, "P5": p5})
+    np.testing.assert_array_equal(ops.convert_to_numpy(found["P4"]), p4 + p5.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(ops.convert_to_numpy(found["P5"]), p5)
+
+
+def test_other_pyramids_are_told():
+    with pytest.raises(ValueError, match=f"kind is 'pan'; give one of {', '.join(PYRAMIDS)}"):
+        pyramid(levels((4, 8, 16, 32)), 12, kind="pan")

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
 from keras import ops
 
@@ -29,24 +30,6 @@ def fpn():
 @pytest.fixture(scope="module")
 def c4():
     return faster(neck="c4")
-
-
-def arrays(found):
-    return {key: ops.convert_to_numpy(value) for key, value in found.items()}
-
-
-def objects(*boxes, labels=None, weights=None, ignore=(), rows=None):
-    """Targets of one photo, filled up to `rows` rows."""
-    count = rows or max(1, len(boxes))
-    targets = {
-        "boxes": np.zeros((1, count, 4), np.float32), "labels": np.full((1, count), -1, np.int32),
-        "weights": np.zeros((1, count), np.float32), "ignore": np.array([list(ignore) or [[0] * 4]], np.float32),
-    }
-    for row, box in enumerate(boxes):
-        targets["boxes"][0, row] = box
-        targets["labels"][0, row] = labels[row] if labels else 0
-        targets["weights"][0, row] = weights[row] if weights else 1
-    return {key: ops.convert_to_tensor(value) for key, value in targets.items()}
 
 
 # === Networks ===
@@ -111,14 +94,8 @@ def test_wrong_options_are_told(options, message):
 # === Proposals ===
 
 
-def raw_of(detector, photos=1):
-    return {
-        key: np.zeros((photos, *value.shape[1:]), np.float32) for key, value in detector.output.items()
-    }
-
-
 def test_proposals_are_moved_anchors_without_doubles(c4):
-    raw = raw_of(c4)
+    raw = raw_maps(c4)
     raw["object_logits"] -= 9
     anchors = c4.anchors[0]
     # The square of 20 px about (24, 24), cell (1, 1): as it is, and moved; and its likeness, a doubt lower.
@@ -143,7 +120,7 @@ def test_proposals_are_moved_anchors_without_doubles(c4):
 @pytest.mark.parametrize("per_level", [True, False])
 def test_levels_do_not_drop_each_others_boxes_unless_asked(per_level):
     detector = faster(per_level_nms=per_level)
-    raw = raw_of(detector)
+    raw = raw_maps(detector)
     raw["object_logits"] -= 30
     before = 0
     box = np.array([10, 12, 40, 44], np.float32)
@@ -159,7 +136,7 @@ def test_levels_do_not_drop_each_others_boxes_unless_asked(per_level):
 
 
 def test_boxes_outside_are_cut_and_slivers_are_none(c4):
-    raw = raw_of(c4)
+    raw = raw_maps(c4)
     raw["object_logits"] -= 9
     corner = 2 * 3 + 1  # 20 px about (8, 8)
     raw["object_logits"][0, corner] = 5
@@ -179,13 +156,13 @@ def test_anchors_learn_by_the_papers_rule(c4):
     """One object of 20 px about (25, 25): the square about (24, 24) learns it, its neighbours are neither."""
     goal = arrays(c4.rpn_targets(objects([15, 15, 35, 35])))
     square = (1 * 4 + 1) * 15 + 2 * 3 + 1
-    assert goal["positive"][0].nonzero()[0].tolist() == [square]
-    np.testing.assert_allclose(goal["deltas"][0, square], [1 / 20, 1 / 20, 0, 0], atol=1e-6)
+    assert goal["positive"].nonzero()[0].tolist() == [square]
+    np.testing.assert_allclose(goal["deltas"][square], [1 / 20, 1 / 20, 0, 0], atol=1e-6)
     # 12 px within it overlap by .36: neither; 6 px by .09: background.
     inner, small = (1 * 4 + 1) * 15 + 1 * 3 + 1, (1 * 4 + 1) * 15 + 1
-    assert not goal["negative"][0, inner] and not goal["positive"][0, inner]
-    assert goal["negative"][0, small]
-    assert goal["negative"][0, 0]
+    assert not goal["negative"][inner] and not goal["positive"][inner]
+    assert goal["negative"][small]
+    assert goal["negative"][0]
 
 
 def test_an_object_that_no_anchor_fits_has_the_best_one(c4):
@@ -197,11 +174,11 @@ def test_nothing_is_background_in_an_ignore_region(c4):
     goal = arrays(c4.rpn_targets(objects(ignore=[[0, 0, 32, 64]])))
     middle = (c4.anchors[0][:, 0] + c4.anchors[0][:, 2]) / 2
     assert not goal["positive"].any()
-    np.testing.assert_array_equal(goal["negative"][0], middle >= 32)
+    np.testing.assert_array_equal(goal["negative"], middle >= 32)
 
 
 def test_regions_of_objects_and_of_background(fpn):
-    targets = objects([10, 10, 30, 30], [40, 40, 60, 60], labels=[2, 0], rows=3)
+    targets = objects([10, 10, 30, 30], [40, 40, 60, 60], labels=[2, 0])
     proposals = np.array([[
         [10, 10, 30, 34], [0, 40, 20, 60], [10, 10, 30, 52], [38, 40, 60, 60], [0, 0, 0, 0],
     ]], np.float32)
@@ -209,7 +186,7 @@ def test_regions_of_objects_and_of_background(fpn):
     learned = {
         tuple(box): (int(label), on, off)
         for box, label, on, off in zip(
-            goal["boxes"][0].tolist(), goal["label"][0], goal["positive"][0], goal["negative"][0], strict=True
+            goal["boxes"].tolist(), goal["label"], goal["positive"], goal["negative"], strict=True
         )
     }
     assert learned[10, 10, 30, 34] == (2, 1, 0)
@@ -219,22 +196,24 @@ def test_regions_of_objects_and_of_background(fpn):
     assert learned[10, 10, 30, 52] == (0, 0, 1)
     assert learned[10, 10, 30, 30] == (2, 1, 0) and learned[40, 40, 60, 60] == (0, 1, 0)
     assert goal["positive"].sum() == 4 and goal["negative"].sum() == 2
-    row = goal["boxes"][0].tolist().index([10, 10, 30, 34])
-    np.testing.assert_allclose(goal["deltas"][0, row], [0, -10 * 2 / 24, 0, 5 * math.log(20 / 24)], atol=1e-5)
+    row = goal["boxes"].tolist().index([10, 10, 30, 34])
+    np.testing.assert_allclose(goal["deltas"][row], [0, -10 * 2 / 24, 0, 5 * math.log(20 / 24)], atol=1e-5)
 
 
 def test_no_more_objects_than_their_share():
     detector = faster(regions=8, share=0.25, append_truth=False)
     near = [[10 + i, 10, 30 + i, 30] for i in range(4)]
     far = [[40, 0 + i, 60, 10 + i] for i in range(10)]
-    goal = arrays(detector.region_targets(objects([10, 10, 30, 30]), ops.convert_to_tensor([near + far], "float32")))
-    assert goal["boxes"].shape == (1, 8, 4)
+    proposals = ops.convert_to_tensor([near + far], "float32")
+    goal = arrays(detector.region_targets(objects([10, 10, 30, 30]), proposals))
+    assert goal["boxes"].shape == (8, 4)
     assert goal["positive"].sum() == 2 and goal["negative"].sum() == 6
-    assert goal["positive"][0, :2].all() and goal["negative"][0, 2:].all()
+    assert goal["positive"][:2].all() and goal["negative"][2:].all()
 
 
 def test_samples_differ_from_step_to_step(fpn):
-    proposals = ops.convert_to_tensor(np.random.default_rng(0).uniform(0, 20, (1, 60, 2)).repeat(2, -1) + [0, 0, 30, 30], "float32")
+    corners = np.random.default_rng(0).uniform(0, 20, (1, 60, 2))
+    proposals = ops.convert_to_tensor(np.concatenate([corners, corners + 30], -1), "float32")
     targets = objects([50, 2, 60, 12])
     first, second = (arrays(fpn.region_targets(targets, proposals))["boxes"] for _ in range(2))
     assert not np.array_equal(first, second)
@@ -256,24 +235,24 @@ def test_region_losses_by_hand(fpn):
     deltas[0, 2] = 9
     deltas[0, 1, 0] = [0, 0, 4, 0]
     said = {"class_logits": np.zeros((1, 4, 4), np.float32), "deltas": deltas}
-    losses = {k: float(v) for k, v in fpn.region_losses(goal, said).items()}
-    assert losses["class_loss"] == pytest.approx((1 + 0.5 + 1) * math.log(4) / 2.5, rel=1e-5)
-    assert losses["box_loss"] == pytest.approx((3.5 + 0.5 * 4) / 2.5, rel=1e-5)
+    found = {k: float(v) for k, v in fpn.region_losses(goal, said).items()}
+    assert found["class_loss"] == pytest.approx((1 + 0.5 + 1) * math.log(4) / 2.5, rel=1e-5)
+    assert found["box_loss"] == pytest.approx((3.5 + 0.5 * 4) / 2.5, rel=1e-5)
 
 
 def test_proposal_losses_by_hand():
     detector = faster(neck="c4")
-    raw = raw_of(detector)
+    raw = raw_maps(detector)
     raw["object_logits"][:] = -2
     square = (1 * 4 + 1) * 15 + 2 * 3 + 1
     raw["object_logits"][0, square] = 1
     raw["deltas"][0, square] = [0.5, 0, 0, -0.25]
-    losses = {k: float(v) for k, v in detector.loss_parts(objects([15, 15, 35, 35]), raw).items()}
+    found = losses(detector, objects([15, 15, 35, 35]), raw)
     goal = arrays(detector.rpn_targets(objects([15, 15, 35, 35])))
     others = min(255, int(goal["negative"].sum()))
     expected = math.log1p(math.exp(-1)) + others * math.log1p(math.exp(-2))
-    assert losses["object_loss"] == pytest.approx(expected / (1 + others), rel=1e-4)
-    assert losses["proposal_loss"] == pytest.approx((0.45 + 0.05 + 0.25) / (1 + others), rel=1e-4)
+    assert found["object_loss"] == pytest.approx(expected / (1 + others), rel=1e-4)
+    assert found["proposal_loss"] == pytest.approx((0.45 + 0.05 + 0.25) / (1 + others), rel=1e-4)
 
 
 def test_no_gradient_runs_through_proposals(fpn, shapes):
@@ -281,11 +260,18 @@ def test_no_gradient_runs_through_proposals(fpn, shapes):
     images, targets = batch_of(shapes, fpn, 2)
     detector = faster()
     detector.compile(keras.optimizers.SGD(1.0), ema=None)
-    parts = detector.loss_parts
-    detector.loss_parts = lambda t, r: {k: v * (k in ("class_loss", "box_loss")) for k, v in parts(t, r).items()}
-    before = {v.path: ops.convert_to_numpy(v) for v in detector.trainable_variables}
+    all_parts = detector.loss_parts
+
+    def of_regions(targets, raw):
+        return {k: v * (k in ("class_loss", "box_loss")) for k, v in all_parts(targets, raw).items()}
+
+    detector.loss_parts = of_regions
+    weights = detector.trainable_variables
+    before = [ops.convert_to_numpy(v) for v in weights]
     detector.fit(images, targets, batch_size=2, verbose=0)
-    moved = {v.path for v in detector.trainable_variables if not np.array_equal(before[v.path], ops.convert_to_numpy(v))}
+    moved = {
+        v.path for v, old in zip(weights, before, strict=True) if not np.array_equal(old, ops.convert_to_numpy(v))
+    }
     assert not any("rpn" in path for path in moved) and any("head_class" in path for path in moved)
 
 
