@@ -11,7 +11,7 @@ import keras
 from keras import layers, ops
 
 from kerasdet import backbones
-from kerasdet.backbones.common import take_any_size
+from kerasdet.backbones.common import freeze_batch_norm, take_any_size
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.boxes.proposals import RPN_WEIGHTS, propose
@@ -46,7 +46,8 @@ class FasterRCNN(Detector):
         backbone: a name for `backbones.build`, or a keras.Model with outputs P2, P3, P4, P5; for "dc5" P5
             has to be at stride 16.
         backbone_weights: "imagenet", a file, a detector on the same backbone, or None (random).
-        freeze_bn: a named backbone's batch norms keep their statistics.
+        freeze_bn: a named backbone's batch norms keep their statistics; those of the stage that "c4" runs on
+            regions always do.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, a multiple of 32.
         neck: "c4", the paper's: proposals on P4, and the backbone's last stage on every region; "dc5":
@@ -345,6 +346,8 @@ def _roi_head(body, neck: str, size: int, channels: int, units: int, classes: in
     regions = keras.Input((size, size, channels), name="regions")
     if neck == "c4":
         stage = keras.Model(body.output["P4"], body.output["P5"], name=f"{body.name}_stage5")
+        # Statistics of the regions sampled in training are not those of the proposals afterwards.
+        freeze_batch_norm(stage)
         take_any_size(stage)
         x = layers.GlobalAveragePooling2D(name="head_mean")(stage(regions))
     else:

@@ -279,7 +279,7 @@ def test_no_gradient_runs_through_proposals(fpn, shapes):
 
 class FasterHarness(DetectorHarness):
     neck = "fpn"
-    overfit_rate = 3e-3
+    overfit_epochs, overfit_rate = 240, 3e-3
 
     def build(self, **changes):
         return faster(neck=self.neck, **changes)
