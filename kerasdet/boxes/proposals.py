@@ -13,6 +13,8 @@ from kerasdet.boxes.suppression import greedy_keep
 RPN_WEIGHTS = (1.0, 1.0)
 # Shorter sides, in pixels, are no proposals.
 MIN_SIDE = 1.0
+# Log-odds of what is no proposal.
+NONE = -1e4
 
 
 def propose(
@@ -40,33 +42,41 @@ def propose(
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.3; suppression level by level as in detectron2.
     """
+    # Ordered by logits: sigmoids of sure ones are all 1, and equal ones have no order.
     found, start = [], 0
     for level in anchors:
         count = level.shape[0]
         here = slice(start, start + count)
         start += count
-        scores, rows = ops.top_k(ops.sigmoid(logits[:, here]), min(before, count))
-        moved = ops.take_along_axis(deltas[:, here], rows[..., None], axis=1)
+        best, rows = ops.top_k(logits[:, here], min(before, count))
+        moved = _rows(deltas[:, here], rows)
         places = ops.take(ops.convert_to_tensor(level), rows, axis=0)
         boxes = ops.clip(coders.decode(moved, places, RPN_WEIGHTS), 0.0, float(image_size))
         shortest = ops.min(boxes[..., 2:] - boxes[..., :2], axis=-1)
-        found.append((boxes, ops.where(shortest >= MIN_SIDE, scores, 0.0)))
+        found.append((boxes, ops.where(shortest >= MIN_SIDE, best, NONE)))
     if not per_level:
-        boxes, scores = (ops.concatenate(each, axis=1) for each in zip(*found, strict=True))
-        scores, rows = ops.top_k(scores, scores.shape[1])
-        found = [(ops.take_along_axis(boxes, rows[..., None], axis=1), scores)]
+        boxes, best = (ops.concatenate(each, axis=1) for each in zip(*found, strict=True))
+        best, rows = ops.top_k(best, best.shape[1])
+        found = [(_rows(boxes, rows), best)]
     if iou_threshold is not None:
-        found = [(boxes, scores * _kept(boxes, scores, iou_threshold)) for boxes, scores in found]
-    boxes, scores = (ops.concatenate(each, axis=1) for each in zip(*found, strict=True))
-    best, rows = ops.top_k(scores, min(after, scores.shape[1]))
-    boxes = ops.take_along_axis(boxes, rows[..., None], axis=1)
-    boxes = boxes * ops.cast(best > 0, "float32")[..., None]
-    missing = after - best.shape[1]
+        found = [(boxes, _suppressed(boxes, best, iou_threshold)) for boxes, best in found]
+    boxes, best = (ops.concatenate(each, axis=1) for each in zip(*found, strict=True))
+    best, rows = ops.top_k(best, min(after, best.shape[1]))
+    real = ops.cast(best > NONE, "float32")
+    boxes, scores = _rows(boxes, rows) * real[..., None], ops.sigmoid(best) * real
+    missing = after - scores.shape[1]
     if missing > 0:
-        boxes, best = ops.pad(boxes, ((0, 0), (0, missing), (0, 0))), ops.pad(best, ((0, 0), (0, missing)))
-    return ops.stop_gradient(boxes), ops.stop_gradient(best)
+        boxes = ops.pad(boxes, ((0, 0), (0, missing), (0, 0)))
+        scores = ops.pad(scores, ((0, 0), (0, missing)))
+    return ops.stop_gradient(boxes), ops.stop_gradient(scores)
 
 
-def _kept(boxes, scores, iou_threshold: float):
-    labels = ops.cast(ops.zeros_like(scores), "int32")
-    return greedy_keep(boxes, scores, labels, iou_threshold)
+def _rows(values, rows):
+    return ops.take_along_axis(values, rows[..., None], axis=1)
+
+
+def _suppressed(boxes, logits, iou_threshold: float):
+    """The logits, NONE where a better box overlaps."""
+    alive = ops.cast(logits > NONE, "float32")
+    kept = greedy_keep(boxes, alive, ops.cast(ops.zeros_like(alive), "int32"), iou_threshold)
+    return ops.where(kept > 0, logits, NONE)

@@ -132,16 +132,25 @@ def body_operators(model) -> list:
     """Returns the operators of the convolutional body, in order.
 
     These are the convolutions and whatever stands between two of them. What comes before the first
-    is the photo's normalisation, what comes behind the last is decoding.
+    is the photo's normalisation, what comes behind the last is decoding. A detector of two stages decodes
+    in between as well: from where the best boxes are picked to the next convolution, nothing is body.
     """
     graph = model.subgraphs[0]
     convolutions = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
-    is_convolution = [op_name(model, op) in convolutions for op in graph.operators]
+    names = [op_name(model, op) for op in graph.operators]
+    is_convolution = [name in convolutions for name in names]
+    picked = set()  # tensors that hang on which boxes were picked, but for those behind a convolution
+    decodes = []
+    for op, name, hit in zip(graph.operators, names, is_convolution, strict=True):
+        of_picked = not hit and (name == "TOPK_V2" or any(int(i) in picked for i in op.inputs))
+        decodes.append(of_picked)
+        if of_picked:
+            picked.update(int(i) for i in op.outputs)
     feeds, stems = set(), set()  # tensors that lead to a convolution; that come from one
     before, after = [], []
     # Operators are stored in execution order.
-    for op, hit in zip(reversed(graph.operators), reversed(is_convolution), strict=True):
-        hit = hit or any(int(i) in feeds for i in op.outputs)
+    for op, hit, of_picked in zip(*map(reversed, (graph.operators, is_convolution, decodes)), strict=True):
+        hit = hit or not of_picked and any(int(i) in feeds for i in op.outputs)
         before.append(hit)
         if hit:
             feeds.update(int(i) for i in op.inputs)

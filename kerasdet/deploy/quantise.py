@@ -8,8 +8,8 @@ the body stay in float too:
   bits saved no time there;
 - bilinear upsampling: releases of LiteRT's kernels round it differently, so that the same file found
   other boxes in MediaPipe than in LiteRT. It costs some 2 % of a file's time;
-- the heads' last 1x1 convolutions: one step of eight bits is some 1.5 % of a box's side, which is more than
-  the two may differ by.
+- the heads' last 1x1 convolutions and fully connected layers: one step of eight bits is some 1.5 % of a box's
+  side, which is more than the two may differ by.
 
 Ranges of activations are the least and greatest values over all calibration photos. A moving average,
 the quantiser's own habit, cuts the rare high logits that objects are made of.
@@ -101,8 +101,9 @@ def _in_eight_bits(model) -> list:
     read = {int(i) for op in body for i in op.inputs}
 
     def is_float(op, name: str) -> bool:
-        if name == "CONV_2D" and not any(int(i) in read for i in op.outputs):
-            return tuple(tensors[op.inputs[1]].shape[1:3]) == (1, 1)
+        if not any(int(i) in read for i in op.outputs):
+            whole = name == "CONV_2D" and tuple(tensors[op.inputs[1]].shape[1:3]) == (1, 1)
+            return whole or name == "FULLY_CONNECTED"
         return name == "RESIZE_BILINEAR"
 
     return [

@@ -15,7 +15,8 @@ class Parity:
 
     Boxes that score .3 or higher are compared; for float precisions, the five best of each photo
     as well. Two boxes match if they have one class and overlap by IoU .8.
-    With raw heads there are no boxes, and `raw_error` is filled instead.
+    With raw heads there are no boxes, and `raw_error` is filled instead; of detectors with proposals these
+    are compared as boxes, and the heads of those that match.
 
     Attributes:
         photos: how many, and `source`, which ("check_photos", "calibration" or "synthetic").

@@ -4,9 +4,11 @@ import os
 import numpy as np
 import pytest
 from discs import photos
+from harness import SHAPES, tiny_backbone
 
 from kerasdet import deploy
 from kerasdet.deploy import flatbuffer
+from kerasdet.models.faster_rcnn import FasterRCNN
 
 pytestmark = pytest.mark.filterwarnings("ignore:int8 is calibrated on")
 
@@ -69,6 +71,27 @@ def test_int8_quantises_the_body_and_leaves_decoding_in_float(exported):
         if flatbuffer.op_name(model, op) in ("LOGISTIC", "TOPK_V2", "EXP", "MAX_POOL_2D"):
             assert float32 in types(op)
     assert report.scales and all(0 < step < 1 for step in report.scales.values())
+
+
+def test_int8_leaves_what_is_between_two_stages_in_float(shapes, tmp_path):
+    """Coordinates and indices of proposals too: eight bits hold neither."""
+    detector = FasterRCNN(
+        SHAPES, backbone=tiny_backbone(), image_size=64, channels=8, head_units=16, before=(20, 20),
+        proposals=(10, 10),
+    )
+    path = tmp_path / "int8.tflite"
+    detector.export(path, precision="int8", calibration=shapes, on_parity="warn")
+    model = flatbuffer.read(path.read_bytes())
+    graph = model.subgraphs[0]
+    int8, kinds = 9, {}
+    for op in graph.operators:
+        kinds.setdefault(flatbuffer.op_name(model, op), []).append(graph.tensors[op.outputs[0]].type == int8)
+    for name in ("TOPK_V2", "BATCH_MATMUL", "DIV", "LOGISTIC", "MINIMUM", "SUB"):
+        assert name in kinds and not any(kinds[name]), name
+    # The stem's layer, three more of the backbone, four laterals; smoothing and the proposal network's 3x3.
+    assert sum(kinds["CONV_2D"]) >= 12
+    # Two layers on every region; what they end in stays in float.
+    assert sorted(kinds["FULLY_CONNECTED"]) == [False, False, True, True]
 
 
 @pytest.mark.parametrize("precision, size", [("float32", 4), ("float16", 2), ("int8", 1)])

@@ -154,3 +154,39 @@ def test_limits(precision, change, limit):
     assert parity.failures(GOOD, precision) == []
     (text,) = parity.failures(dataclasses.replace(GOOD, **change), precision)
     assert re.search(limit, text)
+
+
+# === Raw heads of detectors with proposals ===
+
+REGIONS = np.array([[0, 0, 20, 20], [30, 30, 50, 60], [5, 40, 25, 50], [0, 0, 0, 0]], np.float32)
+
+
+def regions(order=(0, 1, 2, 3), **changes):
+    side = {"proposals": REGIONS, "class": np.array([[0.9], [0.5], [0.5], [0]], np.float32)} | changes
+    return [{name: value[list(order)] for name, value in side.items()}] * 2
+
+
+def test_regions_that_change_places_are_the_same_regions():
+    found = parity.compare(regions(), regions((0, 2, 1, 3)), Photos(), None, "float32")
+    assert found.raw_error == {"proposals": 0, "class": 0}
+    assert (found.boxes, found.matched) == (6, 1.0) and parity.failures(found, "float32") == []
+
+
+def test_other_heads_of_a_region_are_off():
+    wrong = np.array([[0.9], [0.4], [0.5], [0]], np.float32)
+    found = parity.compare(regions(), regions((0, 2, 1, 3), **{"class": wrong}), Photos(), None, "float32")
+    assert found.raw_error["class"] == pytest.approx(0.1)
+    assert [text.partition(" is off")[0] for text in parity.failures(found, "float32")] == ["class"]
+
+
+def test_regions_that_one_side_lacks_are_told():
+    moved = REGIONS + [[0] * 4, [15, 0, 15, 0], [0] * 4, [0] * 4]
+    found = parity.compare(regions(), regions(proposals=moved), Photos(), None, "float32")
+    assert found.matched == pytest.approx(2 / 3)
+    assert "only 66.7% of the boxes" in parity.failures(found, "float32")[0]
+    none = parity.compare(regions(), regions(proposals=REGIONS * 0), Photos(), None, "float32")
+    assert none.matched == 0
+
+
+class Photos:
+    source, dataset = "synthetic", None
