@@ -200,7 +200,7 @@ def _same_regions(keras: list[dict], exported: list[dict]) -> tuple[list[dict], 
     """The rows of both that speak of the same region.
 
     Regions are ordered by scores, which differ in the last digit: one row that changes places would be off
-    by the whole photo. Proposals overlap each other by less than MATCH_IOU, so a match is the only one.
+    by the whole photo. Two are the same if each is the one that the other overlaps most.
 
     Returns:
         both sides, all photos in one, row by row of the same region; how many `boxes` Keras has, and which
@@ -210,7 +210,11 @@ def _same_regions(keras: list[dict], exported: list[dict]) -> tuple[list[dict], 
     for a, b in zip(keras, exported, strict=True):
         live = [np.flatnonzero(side["proposals"].any(-1)) for side in (a, b)]
         overlap = iou_matrix(a["proposals"][live[0]], b["proposals"][live[1]])
-        mine, theirs = np.nonzero(overlap >= MATCH_IOU)
+        # 1 where a region and one of the other side's are each other's best.
+        best = np.zeros_like(overlap)
+        if overlap.size:
+            best = (overlap == overlap.max(0)) & (overlap == overlap.max(1)[:, None]) & (overlap >= MATCH_IOU)
+        mine, theirs = np.nonzero(best)
         mine, theirs = live[0][mine], live[1][theirs]
         counts += len(mine), len(live[0]), len(live[1])
         pairs.append([{n: v[rows] for n, v in side.items()} for side, rows in ((a, mine), (b, theirs))])

@@ -43,39 +43,31 @@ def head(features, channels: int, name: str, bias: float = 0.0):
     )(features)
 
 
-def rpn_head(maps, channels: int, per_cell: int) -> dict:
-    """The head of a region proposal network, with the same weights on every map.
+def rpn_head(width: int, channels: int, per_cell: int) -> keras.Model:
+    """The head of a region proposal network, which runs on every map with the same weights.
 
     Args:
-        maps: of each level, (batch, h, w, c).
+        width: channels of the maps.
         channels: of the 3x3 convolution before the two 1x1 ones.
         per_cell: anchors a cell.
 
     Returns:
-        object_logits (batch, N) and deltas (batch, N, 4), for the N anchors of all levels: level by level,
-        row by row, cell by cell, anchor by anchor.
+        a model, (batch, h, w, width) to object_logits (batch, N) and deltas (batch, N, 4), for the N anchors
+        of a map: row by row, cell by cell, anchor by anchor.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1; one logit in place of two, as in detectron2. FPN
     (Lin et al. 2017), section 4.1.
     """
-    start = keras.initializers.RandomNormal(stddev=0.01)
-    convolve = layers.Conv2D(
-        channels, 3, padding="same", activation="relu", kernel_initializer=start, name="rpn_conv"
-    )
-    score = layers.Conv2D(per_cell, 1, kernel_initializer=start, name="rpn_object")
-    move = layers.Conv2D(per_cell * 4, 1, kernel_initializer=start, name="rpn_box")
-    logits, deltas = [], []
-    for level, features in enumerate(maps):
-        x = convolve(features)
-        count = x.shape[1] * x.shape[2] * per_cell
-        logits.append(layers.Reshape((count,), name=f"rpn_object{level}_rows")(score(x)))
-        deltas.append(layers.Reshape((count, 4), name=f"rpn_box{level}_rows")(move(x)))
-    if len(maps) == 1:
-        return {"object_logits": logits[0], "deltas": deltas[0]}
-    return {
-        "object_logits": layers.Concatenate(axis=1, name="rpn_object_all")(logits),
-        "deltas": layers.Concatenate(axis=1, name="rpn_box_all")(deltas),
+    start = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
+    features = keras.Input((None, None, width), name="features")
+    x = layers.Conv2D(channels, 3, padding="same", activation="relu", name="rpn_conv", **start)(features)
+    logits = layers.Conv2D(per_cell, 1, name="rpn_object", **start)(x)
+    deltas = layers.Conv2D(per_cell * 4, 1, name="rpn_box", **start)(x)
+    outputs = {
+        "object_logits": layers.Reshape((-1,), name="rpn_object_rows")(logits),
+        "deltas": layers.Reshape((-1, 4), name="rpn_box_rows")(deltas),
     }
+    return keras.Model(features, outputs, name="rpn")
 
 
 def box_head(x, classes: int, agnostic: bool) -> dict:

@@ -172,6 +172,16 @@ def test_regions_that_change_places_are_the_same_regions():
     assert (found.boxes, found.matched) == (6, 1.0) and parity.failures(found, "float32") == []
 
 
+def test_regions_that_lie_close_are_told_apart():
+    """Two branches of a network may propose nearly the same: IoU .9."""
+    close = REGIONS.copy()
+    close[1] = [0, 0, 20, 18]
+    found = parity.compare(
+        regions(proposals=close), regions((1, 0, 2, 3), proposals=close), Photos(), None, "float32"
+    )
+    assert found.raw_error == {"proposals": 0, "class": 0} and found.matched == 1
+
+
 def test_other_heads_of_a_region_are_off():
     wrong = np.array([[0.9], [0.4], [0.5], [0]], np.float32)
     found = parity.compare(regions(), regions((0, 2, 1, 3), **{"class": wrong}), Photos(), None, "float32")

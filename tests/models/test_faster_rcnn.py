@@ -318,3 +318,7 @@ class TestC4(FasterHarness):
 
     def build(self, **changes):
         return super().build(**{"agnostic": True} | changes)
+
+    @pytest.mark.slow
+    def test_overfits_one_batch(self, detector, data, tmp_path):
+        super().test_overfits_one_batch(detector, data, tmp_path)

@@ -1,0 +1,200 @@
+"""TridentNet: Scale-Aware Trident Networks (Li et al., ICCV 2019).
+
+A Faster R-CNN on one map, the last stage of which runs three times, with the same weights and different
+dilations: each branch sees areas of one size, and learns objects of that size. From top to bottom: network,
+branches, targets, decoding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from kerasdet import backbones
+from kerasdet.boxes import coders
+from kerasdet.boxes.anchors import rpn_anchors
+from kerasdet.boxes.iou import area, pairwise_iou
+from kerasdet.layers.heads import rpn_head
+from kerasdet.layers.trident import trident
+from kerasdet.models.faster_rcnn import RATIOS, check_sizes, roi_head
+from kerasdet.models.two_stage import PAPER_SIDE, RPN_NEGATIVE, TwoStage
+
+# Valid ranges of sqrt(w h) of three branches (section 4.2), for photos with a short side of 800 px.
+RANGES = ((0.0, 90.0), (30.0, 160.0), (90.0, math.inf))
+INFERENCE = ("all", "middle")
+
+
+@keras.saving.register_keras_serializable(package="kerasdet")
+class TridentNet(TwoStage):
+    """TridentNet, and TridentNet Fast.
+
+    Args:
+        classes, backbone, backbone_weights, freeze_bn, freeze_until, image_size, channels, anchor_sizes: as
+            of `FasterRCNN` with the neck "c4", which this is but for its branches.
+        dilations: of each branch.
+        blocks: how many 3x3 convolutions of the stage before P4 are dilated; None takes all that can be.
+        share_weights: of the branches; False gives each its own, to compare with (the paper's table 1).
+        ranges: of each branch the smallest and the largest sqrt(w h), in pixels of the square, of what it
+            learns and finds (scale-aware training); "paper" scales 0 to 90, 30 to 160 and 90 on, which are
+            meant for 800 px; None leaves all open, as TridentNet Fast is trained.
+        inference: "all" branches, or the "middle" one alone: TridentNet Fast, which costs no more than the
+            network that it was made of; see `fast`.
+        agnostic, before, proposals, proposal_iou, regions, share, per_level_nms: as of `FasterRCNN`; regions
+            and proposals are those of a branch. The objects' own boxes are no proposals.
+        resize, max_detections, nms_iou, candidates, name: as of `FasterRCNN`.
+
+    The raw outputs are object_logits_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
+    """
+
+    def __init__(
+        self, classes, *, backbone="resnet50v2", backbone_weights=None, freeze_bn=True, freeze_until=None,
+        image_size=320, channels=256, anchor_sizes=None, dilations=(1, 2, 3), blocks=None, share_weights=True,
+        ranges=None, inference="all", agnostic=True, before=(1000, 500), proposals=(500, 300),
+        proposal_iou=0.7, regions=128, share=0.5, per_level_nms=True, resize="stretch", max_detections=100,
+        nms_iou=0.5, candidates=300, name=None,
+    ):
+        if inference not in INFERENCE:
+            raise ValueError(f"inference is {inference!r}; give one of {', '.join(INFERENCE)}")
+        if not len(dilations) or min(dilations) < 1:
+            raise ValueError(f"dilations is {tuple(dilations)}; give numbers from 1 on, one a branch")
+        if image_size % 32:
+            raise ValueError(f"image_size is {image_size}; give a multiple of 32")
+        pixels = _in_pixels(ranges, len(dilations), image_size)
+        sizes = check_sizes(anchor_sizes, image_size)
+        body = backbones.resolve(
+            backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
+            freeze_until=freeze_until, output_stride=32,
+        )
+        # === Functional Model ===
+        images = keras.Input((image_size, image_size, 3), name="images")
+        stem, branches, _ = trident(body, "P4", dilations, blocks, share_weights)
+        shared = stem(images)
+        maps = [branch(shared) for branch in branches]
+        cells, width = maps[0].shape[1], maps[0].shape[-1]
+        rpn = rpn_head(width, channels, len(RATIOS) * len(sizes))
+        outputs = {}
+        for k, x in enumerate(maps):
+            outputs |= {f"{key}_{k}": value for key, value in rpn(x).items()} | {f"map_P4_{k}": x}
+        super().__init__(
+            images, outputs, roi_head=roi_head(body, "c4", width, 0, len(classes), agnostic),
+            anchors=rpn_anchors([cells], [image_size / cells], [sizes], RATIOS), classes=classes,
+            image_size=image_size, before=before, proposals=proposals, proposal_iou=proposal_iou,
+            regions=regions, share=share, append_truth=False, per_level_nms=per_level_nms,
+            candidates=candidates, resize=resize, max_detections=max_detections, nms_iou=nms_iou, name=name,
+        )
+        # === Config ===
+        self.levels, self.dilations = ("P4",), tuple(dilations)
+        self.ranges, self.inference = pixels, inference
+        del self._config["append_truth"]
+        self._config |= {
+            "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "channels": channels,
+            "anchor_sizes": list(sizes), "dilations": list(dilations), "blocks": blocks,
+            "share_weights": share_weights, "inference": inference, "agnostic": agnostic,
+            "ranges": ranges if ranges is None or ranges == "paper" else [list(pair) for pair in pixels],
+        }
+
+    def fast(self) -> TridentNet:
+        """The same weights, of which the middle branch alone is looked at (section 4.4)."""
+        other = type(self).from_config(self.get_config() | {"inference": "middle"})
+        other.set_weights(self.get_weights())
+        return other
+
+    # === Branches ===
+
+    def _stacked(self, raw: dict, branches) -> dict:
+        """Raw outputs of some branches as one, along the batch: branch by branch, photo by photo."""
+        keys = ("object_logits", "deltas", "map_P4")
+        return {key: ops.concatenate([raw[f"{key}_{k}"] for k in branches], axis=0) for key in keys}
+
+    def _in_range(self, boxes):
+        """Which boxes (branches * batch, n, 4), see `_stacked`, are of the size of their branch; bool."""
+        low, high = (
+            ops.convert_to_tensor([pair[i] for pair in self.ranges], "float32")[:, None, None] for i in (0, 1)
+        )
+        side = ops.reshape(ops.sqrt(area(boxes)), (len(self.ranges), -1, boxes.shape[1]))
+        fits = ops.logical_and(side >= low, side <= high)
+        return ops.reshape(fits, (-1, boxes.shape[1]))
+
+    # === Targets ===
+
+    def loss_parts(self, targets: dict, raw: dict) -> dict:
+        """As of `TwoStage`, over all branches, each with the objects of its range (section 4.2)."""
+        count = len(self.dilations)
+        targets = {key: ops.concatenate([value] * count, axis=0) for key, value in targets.items()}
+        if self.ranges is not None:
+            fits, boxes = self._in_range(targets["boxes"]), targets["boxes"]
+            targets |= {
+                "labels": ops.where(fits, targets["labels"], -1),
+                "weights": ops.where(fits, targets["weights"], 0.0),
+                # Objects of other branches: neither learned nor background.
+                "others": ops.where(fits[..., None], 0.0, boxes),
+            }
+        return super().loss_parts(targets, self._stacked(raw, range(count)))
+
+    def rpn_targets(self, targets: dict) -> dict:
+        """As of `TwoStage`; anchors that overlap an object of another branch ("others", (batch, n, 4)) by
+        more than .3 are no background."""
+        goal = super().rpn_targets(targets)
+        if "others" in targets:
+            overlap = pairwise_iou(targets["others"], ops.convert_to_tensor(self.anchors[0])[None])
+            near = ops.any(overlap > RPN_NEGATIVE[1], axis=1)
+            goal["negative"] = ops.logical_and(goal["negative"], ops.logical_not(near))
+        return goal
+
+    def propose(self, raw: dict, training: bool = False):
+        """As of `TwoStage`, of stacked branches; in training those of other sizes are left out."""
+        boxes, scores = super().propose(raw, training)
+        if training and self.ranges is not None:
+            fits = ops.cast(self._in_range(boxes), "float32")
+            boxes, scores = boxes * fits[..., None], scores * fits
+        return boxes, scores
+
+    # === Decoding ===
+
+    def heads(self, raw: dict) -> dict:
+        """As of `TwoStage`, the regions of one branch behind those of the other."""
+        count = len(self.dilations)
+        branches = range(count) if self.inference == "all" else [count // 2]
+        heads = super().heads(self._stacked(raw, branches))
+        return {key: _side_by_side(value, len(branches)) for key, value in heads.items()}
+
+    def decode(self, heads: dict) -> dict:
+        """As of `TwoStage`; boxes that are not of their branch's size are left out."""
+        if self.ranges is None or self.inference == "middle":
+            return super().decode(heads)
+        moved = coders.decode(heads["boxes"], heads["proposals"][:, :, None])
+        side = ops.sqrt(area(ops.clip(moved, 0.0, self.image_size)))
+        each = heads["class"].shape[1] // len(self.ranges)
+        low, high = (
+            ops.convert_to_tensor([pair[i] for pair in self.ranges for _ in range(each)], "float32")[:, None]
+            for i in (0, 1)
+        )
+        fits = ops.cast(ops.logical_and(side >= low, side <= high), "float32")
+        return super().decode(heads | {"class": heads["class"] * fits})
+
+
+def _side_by_side(values, branches: int):
+    """(branches * batch, n, ...) to (batch, branches * n, ...)."""
+    if branches == 1:
+        return values
+    shape = values.shape[1:]
+    values = ops.reshape(values, (branches, -1, *shape))
+    order = (1, 0, *range(2, len(shape) + 2))
+    return ops.reshape(ops.transpose(values, order), (-1, branches * shape[0], *shape[1:]))
+
+
+def _in_pixels(ranges, branches: int, image_size: int):
+    """Each branch's limits in pixels of the square, or None."""
+    if ranges is None:
+        return None
+    if ranges == "paper":
+        ranges = [[limit * image_size / PAPER_SIDE for limit in pair] for pair in RANGES]
+    if len(ranges) != branches or any(len(pair) != 2 or pair[0] >= pair[1] for pair in ranges):
+        raise ValueError(
+            f"ranges is {ranges}; give 'paper' for three branches, or a smallest and a largest side for "
+            f"each of the {branches}"
+        )
+    # No box is longer than this: infinity would not survive a config of JSON.
+    return tuple((float(low), float(min(high, 4.0 * image_size))) for low, high in ranges)
