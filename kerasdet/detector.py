@@ -71,6 +71,12 @@ class Detector(keras.Model):
     max_detections = property(lambda self: self._settings["max_detections"])
     nms_iou = property(lambda self: self._settings["nms_iou"])
 
+    @property
+    def named_outputs(self) -> dict:
+        """Symbolic outputs of all its networks by name; those of classes are called .._logits, with a channel
+        a class, or .._per_class, with several."""
+        return dict(self.output)
+
     # === What a subclass says ===
 
     def heads(self, raw: dict) -> dict:

@@ -212,7 +212,7 @@ def _transfer(source, target):
 
     # Both are built from one configuration, so layers stand in one order; names that Keras counts
     # up ("conv2d_7") differ.
-    for layer, giving in zip(target.layers, source.layers, strict=True):
+    for layer, giving in zip(_leaves(target), _leaves(source), strict=True):
         values = [np.array(value) for value in layer.get_weights()]
         for i, (value, giver) in enumerate(zip(values, giving.get_weights(), strict=True)):
             if layer.name in of_classes:
@@ -229,16 +229,23 @@ def _transfer(source, target):
         layer.set_weights(values)
 
 
+def _leaves(model) -> list:
+    """Layers of the model and of the models within it, those that are its attributes included."""
+    import keras
+
+    return [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+
+
 def _class_layers(detector) -> set[str]:
-    """Names of the layers that make the raw outputs called .._logits, which have one channel a class, and
-    .._per_class, which have several.
+    """Names of the layers that make the outputs of classes, see `Detector.named_outputs`.
 
     Layers without weights in between, which bring several anchors and maps into rows, are passed by.
     """
     import keras
 
     found = set()
-    todo = [tensor for key, tensor in detector.output.items() if key.endswith(("_logits", "_per_class"))]
+    outputs = detector.named_outputs
+    todo = [tensor for key, tensor in outputs.items() if key.endswith(("_logits", "_per_class"))]
     while todo:
         layer = todo.pop()._keras_history.operation
         if getattr(layer, "weights", None):

@@ -52,7 +52,7 @@ def rpn_head(width: int, channels: int, per_cell: int) -> keras.Model:
         per_cell: anchors a cell.
 
     Returns:
-        a model, (batch, h, w, width) to object_logits (batch, N) and deltas (batch, N, 4), for the N anchors
+        a model, (batch, h, w, width) to object_logit (batch, N) and deltas (batch, N, 4), for the N anchors
         of a map: row by row, cell by cell, anchor by anchor.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1; one logit in place of two, as in detectron2. FPN
@@ -64,7 +64,7 @@ def rpn_head(width: int, channels: int, per_cell: int) -> keras.Model:
     logits = layers.Conv2D(per_cell, 1, name="rpn_object", **start)(x)
     deltas = layers.Conv2D(per_cell * 4, 1, name="rpn_box", **start)(x)
     outputs = {
-        "object_logits": layers.Reshape((-1,), name="rpn_object_rows")(logits),
+        "object_logit": layers.Reshape((-1,), name="rpn_object_rows")(logits),
         "deltas": layers.Reshape((-1, 4), name="rpn_box_rows")(deltas),
     }
     return keras.Model(features, outputs, name="rpn")
@@ -79,17 +79,21 @@ def box_head(x, classes: int, agnostic: bool) -> dict:
         agnostic: one box a region; otherwise one for each class.
 
     Returns:
-        class_logits (regions, 1 + classes), background first; deltas (regions, 1 or classes, 4).
+        class_logits (regions, classes) and background_logit (regions, 1), which joins them in one softmax;
+        deltas (regions, 1, 4) if agnostic, otherwise deltas_per_class (regions, classes, 4).
 
     Source: Fast R-CNN (Girshick 2015), section 2.1.
     """
-    boxes = 1 if agnostic else classes
-    deltas = layers.Dense(
-        boxes * 4, kernel_initializer=keras.initializers.RandomNormal(stddev=0.001), name="head_box"
-    )(x)
-    return {
-        "class_logits": layers.Dense(
-            1 + classes, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="head_class"
-        )(x),
-        "deltas": layers.Reshape((boxes, 4), name="head_box_rows")(deltas),
+    def dense(units, name, deviation):
+        start = keras.initializers.RandomNormal(stddev=deviation)
+        return layers.Dense(units, kernel_initializer=start, name=name)(x)
+
+    found = {
+        "class_logits": dense(classes, "head_class", 0.01),
+        "background_logit": dense(1, "head_background", 0.01),
     }
+    boxes = 1 if agnostic else classes
+    # A channel a class at last, so that classes can be taken over one by one.
+    deltas = layers.Reshape((4, boxes), name="head_box_rows")(dense(4 * boxes, "head_box", 0.001))
+    deltas = layers.Permute((2, 1), name="head_box_by_class")(deltas)
+    return found | {"deltas" if agnostic else "deltas_per_class": deltas}

@@ -57,7 +57,7 @@ class FasterRCNN(TwoStage):
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of a region and a class that are decoded.
 
-    The raw outputs are object_logits (batch, N) and deltas (batch, N, 4) of the N anchors, and a map
+    The raw outputs are object_logit (batch, N) and deltas (batch, N, 4) of the N anchors, and a map
     map_<level> (batch, h, w, c) for each level that regions are looked at on. `heads` goes on to the
     regions: see there.
 
@@ -102,8 +102,8 @@ class FasterRCNN(TwoStage):
         # === Config ===
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "neck": neck,
-            "channels": channels, "anchor_sizes": list(sizes), "head_units": head_units,
-            "agnostic": agnostic,
+            "channels": channels, "anchor_sizes": anchor_sizes and list(anchor_sizes),
+            "head_units": head_units, "agnostic": agnostic,
         }
 
 

@@ -45,7 +45,7 @@ class TridentNet(TwoStage):
             and proposals are those of a branch. The objects' own boxes are no proposals.
         resize, max_detections, nms_iou, candidates, name: as of `FasterRCNN`.
 
-    The raw outputs are object_logits_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
+    The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
     """
 
     def __init__(
@@ -89,8 +89,9 @@ class TridentNet(TwoStage):
         self.ranges, self.inference = pixels, inference
         del self._config["append_truth"]
         self._config |= {
-            "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "channels": channels,
-            "anchor_sizes": list(sizes), "dilations": list(dilations), "blocks": blocks,
+            "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until,
+            "channels": channels, "anchor_sizes": anchor_sizes and list(anchor_sizes),
+            "dilations": list(dilations), "blocks": blocks,
             "share_weights": share_weights, "inference": inference, "agnostic": agnostic,
             "ranges": ranges if ranges is None or ranges == "paper" else [list(pair) for pair in pixels],
         }
@@ -105,7 +106,7 @@ class TridentNet(TwoStage):
 
     def _stacked(self, raw: dict, branches) -> dict:
         """Raw outputs of some branches as one, along the batch: branch by branch, photo by photo."""
-        keys = ("object_logits", "deltas", "map_P4")
+        keys = ("object_logit", "deltas", "map_P4")
         return {key: ops.concatenate([raw[f"{key}_{k}"] for k in branches], axis=0) for key in keys}
 
     def _in_range(self, boxes):

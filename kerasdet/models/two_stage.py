@@ -31,11 +31,10 @@ class TwoStage(Detector):
     """A detector that looks again at the boxes it proposes; a subclass builds its two networks.
 
     Args:
-        inputs, outputs: of the functional graph, see `Detector`: outputs are object_logits (batch, N) and
+        inputs, outputs: of the functional graph, see `Detector`: outputs are object_logit (batch, N) and
             deltas (batch, N, 4) of the N anchors, and a map map_<level> (batch, h, w, c) for each level that
             regions are looked at on, from fine to coarse.
-        roi_head: keras.Model, (regions, s, s, c) to class_logits (regions, 1 + classes), background first,
-            and deltas (regions, 1 or classes, 4).
+        roi_head: keras.Model, (regions, s, s, c) to what `layers.heads.box_head` gives.
         anchors: of each level (n, 4) float32 xyxy pixels, N in all.
         before: boxes a level that go into the suppression of proposals: in training, and after it.
         proposals: boxes that come out: in training, and after it.
@@ -74,6 +73,10 @@ class TwoStage(Detector):
         }
         self.track_losses("object_loss", "proposal_loss", "class_loss", "box_loss")
 
+    @property
+    def named_outputs(self) -> dict:
+        return dict(self.output) | dict(self.roi_head.output)
+
     # === Proposals ===
 
     def propose(self, raw: dict, training: bool = False):
@@ -89,7 +92,7 @@ class TwoStage(Detector):
         """
         which = 0 if training else 1
         return propose(
-            raw["object_logits"], raw["deltas"], self.anchors, self.image_size, before=self.before[which],
+            raw["object_logit"], raw["deltas"], self.anchors, self.image_size, before=self.before[which],
             after=self.proposals[which], iou_threshold=self.proposal_iou, per_level=self.per_level_nms,
         )
 
@@ -103,7 +106,7 @@ class TwoStage(Detector):
             boxes: (batch, n, 4) float32 xyxy pixels.
 
         Returns:
-            class_logits (batch, n, 1 + classes), background first; deltas (batch, n, 1 or classes, 4), see
+            logits (batch, n, 1 + classes), background first; deltas (batch, n, 1 or classes, 4), see
             `boxes.coders.encode`.
         """
         maps = [raw[f"map_{level}"] for level in self.levels]
@@ -115,7 +118,12 @@ class TwoStage(Detector):
         pooled = roi_align(maps, strides, boxes, self.roi_head.input.shape[1], levels=levels)
         count = boxes.shape[1]
         said = self.roi_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
-        return {key: ops.reshape(value, (-1, count, *value.shape[1:])) for key, value in said.items()}
+        logits = ops.concatenate([said["background_logit"], said["class_logits"]], axis=-1)
+        deltas = said["deltas"] if "deltas" in said else said["deltas_per_class"]
+        return {
+            key: ops.reshape(value, (-1, count, *value.shape[1:]))
+            for key, value in (("logits", logits), ("deltas", deltas))
+        }
 
     # === Targets ===
 
@@ -199,7 +207,7 @@ class TwoStage(Detector):
             self._random(goal["weight"]), goal["positive"], goal["negative"], RPN_SAMPLES, RPN_SHARE
         )
         chosen = chosen * goal["weight"]
-        logits, count = raw["object_logits"], ops.maximum(ops.sum(chosen) + ops.sum(other), 1.0)
+        logits, count = raw["object_logit"], ops.maximum(ops.sum(chosen) + ops.sum(other), 1.0)
         miss = ops.sum(chosen * ops.softplus(-logits)) + ops.sum(other * ops.softplus(logits))
         error = ops.sum(ops.abs(raw["deltas"] - goal["deltas"]), axis=-1)
         losses = {"object_loss": miss / count, "proposal_loss": ops.sum(chosen * error) / count}
@@ -217,7 +225,7 @@ class TwoStage(Detector):
         """
         positive, negative = goal["positive"] * goal["weight"], goal["negative"]
         count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
-        log_p = ops.log_softmax(said["class_logits"], axis=-1)
+        log_p = ops.log_softmax(said["logits"], axis=-1)
         truth = ops.one_hot(goal["label"] + 1, len(self.classes) + 1, dtype="float32")
         hit, miss = -ops.sum(truth * log_p, axis=-1), -log_p[..., 0]
         moved = said["deltas"]
@@ -241,7 +249,7 @@ class TwoStage(Detector):
         said = self.regions_of(raw, boxes)
         real = ops.cast(scores > 0, "float32")[..., None]
         return {
-            "class": ops.softmax(said["class_logits"], axis=-1)[..., 1:] * real, "boxes": said["deltas"],
+            "class": ops.softmax(said["logits"], axis=-1)[..., 1:] * real, "boxes": said["deltas"],
             "proposals": boxes,
         }
 

@@ -9,6 +9,7 @@ from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
 from keras import ops
 
+from kerasdet import zoo
 from kerasdet.boxes import coders
 from kerasdet.models.faster_rcnn import FasterRCNN
 
@@ -91,20 +92,44 @@ def test_wrong_options_are_told(options, message):
         faster(**options)
 
 
+@pytest.mark.parametrize("options", [{}, {"neck": "c4", "agnostic": True}])
+def test_other_classes_take_over_what_was_learned(options):
+    keras.utils.set_random_seed(0)
+    detector = faster(("a", "b", "c"), **options)
+    other = zoo.adapt(detector, ("c", "d"))
+    photo = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype("uint8")
+    raw, own = detector(photo), other(photo)
+    for key, value in raw.items():
+        np.testing.assert_allclose(ops.convert_to_numpy(own[key]), ops.convert_to_numpy(value), atol=1e-5)
+    boxes = ops.convert_to_tensor([[[10, 10, 40, 40], [0, 20, 30, 60]]], "float32")
+    before, after = arrays(detector.regions_of(raw, boxes)), arrays(other.regions_of(own, boxes))
+    np.testing.assert_allclose(after["logits"][:, :2], before["logits"][:, [0, 3]], atol=1e-5)
+    kept = (0, 0) if options else (2, 0)
+    np.testing.assert_allclose(after["deltas"][:, kept[1]], before["deltas"][:, kept[0]], atol=1e-5)
+
+
+def test_another_size_has_anchors_of_its_own():
+    detector = faster(anchor_sizes=None, backbone="mobilenet_v2_0.35")
+    larger = zoo.adapt(detector, image_size=96)
+    np.testing.assert_allclose(larger.anchors[0][1, 2:] - larger.anchors[0][1, :2], 32 * 96 / 800, rtol=1e-4)
+    weights = zip(detector.get_weights(), larger.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in weights)
+
+
 # === Proposals ===
 
 
 def test_proposals_are_moved_anchors_without_doubles(c4):
     raw = raw_maps(c4)
-    raw["object_logits"] -= 9
+    raw["object_logit"] -= 9
     anchors = c4.anchors[0]
     # The square of 20 px about (24, 24), cell (1, 1): as it is, and moved; and its likeness, a doubt lower.
     square = (1 * 4 + 1) * 15 + 2 * 3 + 1
     np.testing.assert_allclose(anchors[square], [14, 14, 34, 34])
-    raw["object_logits"][0, square] = 3
+    raw["object_logit"][0, square] = 3
     raw["deltas"][0, square] = [0.1, 0, 0, math.log(1.5)]
     other = square + 3
-    raw["object_logits"][0, other] = 2
+    raw["object_logit"][0, other] = 2
     raw["deltas"][0, other] = [0, 0, *np.log((anchors[square] - anchors[other])[2:] * 2 / 32 + 1)]
     boxes, scores = (ops.convert_to_numpy(value)[0] for value in c4.propose(raw))
     assert boxes.shape == (30, 4) and scores.shape == (30,)
@@ -121,13 +146,13 @@ def test_proposals_are_moved_anchors_without_doubles(c4):
 def test_levels_do_not_drop_each_others_boxes_unless_asked(per_level):
     detector = faster(per_level_nms=per_level)
     raw = raw_maps(detector)
-    raw["object_logits"] -= 30
+    raw["object_logit"] -= 30
     before = 0
     box = np.array([10, 12, 40, 44], np.float32)
     for level, score in ((0, 2.0), (2, 4.0)):
         row = sum(len(a) for a in detector.anchors[:level]) + before
         anchor = detector.anchors[level][before]
-        raw["object_logits"][0, row] = score
+        raw["object_logit"][0, row] = score
         raw["deltas"][0, row] = ops.convert_to_numpy(coders.encode(box[None], anchor[None], (1.0, 1.0)))[0]
     boxes, scores = (ops.convert_to_numpy(value)[0] for value in detector.propose(raw))
     same = np.isclose(boxes, box, atol=1e-3).all(-1) & (scores > 0.5)
@@ -137,11 +162,11 @@ def test_levels_do_not_drop_each_others_boxes_unless_asked(per_level):
 
 def test_boxes_outside_are_cut_and_slivers_are_none(c4):
     raw = raw_maps(c4)
-    raw["object_logits"] -= 9
+    raw["object_logit"] -= 9
     corner = 2 * 3 + 1  # 20 px about (8, 8)
-    raw["object_logits"][0, corner] = 5
+    raw["object_logit"][0, corner] = 5
     outside = 15 * 15 + 4 * 3 + 1  # 48 px about (56, 56), pushed out of the photo
-    raw["object_logits"][0, outside] = 6
+    raw["object_logit"][0, outside] = 6
     raw["deltas"][0, outside] = [0.66, 0, 0, 0]
     boxes, scores = (ops.convert_to_numpy(value)[0] for value in c4.propose(raw))
     np.testing.assert_allclose(boxes[0], [0, 0, 18, 18], atol=1e-4)
@@ -234,7 +259,7 @@ def test_region_losses_by_hand(fpn):
     deltas[0, 0, 0] = 9  # another class of it, and a region that is background: teach no box
     deltas[0, 2] = 9
     deltas[0, 1, 0] = [0, 0, 4, 0]
-    said = {"class_logits": np.zeros((1, 4, 4), np.float32), "deltas": deltas}
+    said = {"logits": np.zeros((1, 4, 4), np.float32), "deltas": deltas}
     found = {k: float(v) for k, v in fpn.region_losses(goal, said).items()}
     assert found["class_loss"] == pytest.approx((1 + 0.5 + 1) * math.log(4) / 2.5, rel=1e-5)
     assert found["box_loss"] == pytest.approx((3.5 + 0.5 * 4) / 2.5, rel=1e-5)
@@ -243,9 +268,9 @@ def test_region_losses_by_hand(fpn):
 def test_proposal_losses_by_hand():
     detector = faster(neck="c4")
     raw = raw_maps(detector)
-    raw["object_logits"][:] = -2
+    raw["object_logit"][:] = -2
     square = (1 * 4 + 1) * 15 + 2 * 3 + 1
-    raw["object_logits"][0, square] = 1
+    raw["object_logit"][0, square] = 1
     raw["deltas"][0, square] = [0.5, 0, 0, -0.25]
     found = losses(detector, objects([15, 15, 35, 35]), raw)
     goal = arrays(detector.rpn_targets(objects([15, 15, 35, 35])))

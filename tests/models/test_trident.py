@@ -182,13 +182,13 @@ def test_open_ranges_teach_every_branch_everything():
     detector = net(dilations=(1, 1, 1))
     photo = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
     raw = arrays_of(detector(photo))
-    for key in ("object_logits", "deltas", "map_P4"):
+    for key in ("object_logit", "deltas", "map_P4"):
         np.testing.assert_allclose(raw[f"{key}_0"], raw[f"{key}_2"], atol=1e-5)
     found = losses(detector, objects([14, 14, 34, 34]), raw)
     assert all(np.isfinite(value) for value in found.values())
     goal = arrays(detector.rpn_targets(objects([14, 14, 34, 34])))
     # 256 anchors a branch are sampled of 240: all that are not between.
-    logits = raw["object_logits_0"][0]
+    logits = raw["object_logit_0"][0]
     hit = goal["positive"] * np.log1p(np.exp(-logits)) + goal["negative"] * np.log1p(np.exp(logits))
     expected = hit.sum() / (goal["positive"] | goal["negative"]).sum()
     assert found["object_loss"] == pytest.approx(expected, rel=1e-4)
