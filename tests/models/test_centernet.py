@@ -204,7 +204,7 @@ def test_wild_sizes_stay_finite(dense, wild):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"neck": "fpn"}, "neck is 'fpn'; give one of deconv, light"),
+        ({"neck": "pan"}, "neck is 'pan'; give one of deconv, fpn, light"),
         ({"target": "sparse"}, "target is 'sparse'; give one of paper, dense"),
         ({"radius": "right"}, "radius is 'right'; give one of original, exact"),
         ({"stride": 16}, "stride is 16"),

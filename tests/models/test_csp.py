@@ -255,7 +255,7 @@ def test_part_loss_by_hand(dense):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"neck": "fpn"}, "neck is 'fpn'; give one of deconv, light"),
+        ({"neck": "pan"}, "neck is 'pan'; give one of deconv, fpn, light"),
         ({"target": "sparse"}, "target is 'sparse'"),
         ({"stride": 16}, "stride is 16"),
         ({"image_size": 100}, "image_size is 100; give a multiple of 32"),
@@ -268,6 +268,15 @@ def test_part_loss_by_hand(dense):
 def test_wrong_options_are_told(option, message):
     with pytest.raises(ValueError, match=message):
         CSP(**{"image_size": 64, "backbone": tiny_backbone()} | option)
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_the_pyramids_finest_map_is_a_neck(stride):
+    detector = csp(neck="fpn", stride=stride, channels=16)
+    assert detector.output["center_logits"].shape[1:] == (64 // stride, 64 // stride, 1)
+    names = {layer.name for layer in detector.layers}
+    assert ("fpn_P2_sum" in names) == (stride == 4) and "fpn_P5_lateral" in names
+    assert CSP.from_config(detector.get_config()).get_config()["neck"] == "fpn"
 
 
 def test_untrained_centres_start_at_one_percent(paper):
