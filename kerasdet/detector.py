@@ -12,6 +12,7 @@ from keras import ops
 from kerasdet import backbones
 from kerasdet import photo as photos_
 from kerasdet.boxes.peaks import take
+from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.suppression import greedy_keep
 from kerasdet.detections import Detections
 from kerasdet.ema import EMA
@@ -230,8 +231,8 @@ class Detector(keras.Model):
         scores, rows = ops.top_k(scores, min(self.max_detections, scores.shape[1]))
         alive = ops.cast(scores > 0, "float32")
         kept = {"scores": scores}
-        kept["boxes"] = ops.take_along_axis(found["boxes"], rows[..., None], axis=1) * alive[..., None]
-        labels = ops.take_along_axis(found["labels"], rows, axis=1)
+        kept["boxes"] = at_rows(found["boxes"], rows) * alive[..., None]
+        labels = at_rows(found["labels"], rows)
         kept["labels"] = labels * ops.cast(alive, labels.dtype)
         if "parts" in found:
             flat = ops.reshape(found["parts"], (-1, 1, found["parts"].shape[1], len(self.parts) * 4))

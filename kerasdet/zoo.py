@@ -196,6 +196,8 @@ def _transfer(source, target):
     """Copies weights layer by layer; the layers that tell classes apart, class by class."""
     import numpy as np
 
+    from kerasdet.backbones.common import leaves
+
     of_classes = _class_layers(target)
     kept = [
         (source.classes.index(name), i)
@@ -212,7 +214,7 @@ def _transfer(source, target):
 
     # Both are built from one configuration, so layers stand in one order; names that Keras counts
     # up ("conv2d_7") differ.
-    for layer, giving in zip(_leaves(target), _leaves(source), strict=True):
+    for layer, giving in zip(leaves(target), leaves(source), strict=True):
         values = [np.array(value) for value in layer.get_weights()]
         for i, (value, giver) in enumerate(zip(values, giving.get_weights(), strict=True)):
             if layer.name in of_classes:
@@ -227,13 +229,6 @@ def _transfer(source, target):
             else:
                 raise misfit(layer, value, giver)
         layer.set_weights(values)
-
-
-def _leaves(model) -> list:
-    """Layers of the model and of the models within it, those that are its attributes included."""
-    import keras
-
-    return [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
 
 
 def _class_layers(detector) -> set[str]:

@@ -224,6 +224,12 @@ def _snake(word: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", word).lower()
 
 
+def leaves(model: keras.Model) -> list[layers.Layer]:
+    """All layers of a model and of the models within it, those that are its attributes included; not these
+    models themselves, which would change all of theirs alike."""
+    return [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+
+
 def freeze_batch_norm(model: keras.Model) -> None:
     """Let every batch normalisation keep and use the statistics it has."""
     for layer in model.layers:

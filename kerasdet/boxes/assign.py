@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from kerasdet.boxes.iou import pairwise_iou
+from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.slots import inside
 
 
@@ -132,9 +133,7 @@ def taught(owner, targets: dict, places) -> dict:
     positive = owner >= 0
     owner = ops.maximum(owner, 0)
     ignored = inside((places[..., :2] + places[..., 2:]) / 2, targets["ignore"])
-    boxes = ops.take_along_axis(targets["boxes"], owner[..., None], axis=1)
-    label = ops.take_along_axis(targets["labels"], owner, axis=1)
-    weight = ops.take_along_axis(targets["weights"], owner, axis=1)
+    boxes, label, weight = (at_rows(targets[key], owner) for key in ("boxes", "labels", "weights"))
     return {
         "positive": positive,
         "negative": ops.logical_not(ops.logical_or(positive, ignored)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keras import ops
 
+from kerasdet.boxes.rows import at_rows, top_pairs
+
 
 def top_peaks(heat, count: int):
     """The highest local maxima: cells that equal the maximum of their 3x3 neighbourhood.
@@ -21,10 +23,8 @@ def top_peaks(heat, count: int):
     _, height, width, classes = heat.shape
     around = ops.max_pool(heat, 3, strides=1, padding="same")
     peaks = ops.where(heat >= around, heat, 0.0)
-    scores, index = ops.top_k(ops.reshape(peaks, (-1, height * width * classes)), count)
-    if classes == 1:
-        return scores, ops.zeros_like(index), index
-    return scores, index % classes, index // classes
+    scores, cells, labels = top_pairs(ops.reshape(peaks, (-1, height * width, classes)), count)
+    return scores, labels, cells
 
 
 def take(maps, cells):
@@ -38,5 +38,4 @@ def take(maps, cells):
         (batch, count, channels).
     """
     _, height, width, channels = maps.shape
-    flat = ops.reshape(maps, (-1, height * width, channels))
-    return ops.take_along_axis(flat, cells[..., None], axis=1)
+    return at_rows(ops.reshape(maps, (-1, height * width, channels)), cells)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from kerasdet.boxes import coders
+from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.suppression import greedy_keep
 
 # Differences from anchors are learned as they are; those from proposals have `coders.WEIGHTS`.
@@ -49,7 +50,7 @@ def propose(
         here = slice(start, start + count)
         start += count
         best, rows = ops.top_k(logits[:, here], min(before, count))
-        moved = _rows(deltas[:, here], rows)
+        moved = at_rows(deltas[:, here], rows)
         places = ops.take(ops.convert_to_tensor(level), rows, axis=0)
         boxes = ops.clip(coders.decode(moved, places, RPN_WEIGHTS), 0.0, float(image_size))
         shortest = ops.min(boxes[..., 2:] - boxes[..., :2], axis=-1)
@@ -57,22 +58,18 @@ def propose(
     if not per_level:
         boxes, best = (ops.concatenate(each, axis=1) for each in zip(*found, strict=True))
         best, rows = ops.top_k(best, best.shape[1])
-        found = [(_rows(boxes, rows), best)]
+        found = [(at_rows(boxes, rows), best)]
     if iou_threshold is not None:
         found = [(boxes, _suppressed(boxes, best, iou_threshold)) for boxes, best in found]
     boxes, best = (ops.concatenate(each, axis=1) for each in zip(*found, strict=True))
     best, rows = ops.top_k(best, min(after, best.shape[1]))
     real = ops.cast(best > NONE, "float32")
-    boxes, scores = _rows(boxes, rows) * real[..., None], ops.sigmoid(best) * real
+    boxes, scores = at_rows(boxes, rows) * real[..., None], ops.sigmoid(best) * real
     missing = after - scores.shape[1]
     if missing > 0:
         boxes = ops.pad(boxes, ((0, 0), (0, missing), (0, 0)))
         scores = ops.pad(scores, ((0, 0), (0, missing)))
     return ops.stop_gradient(boxes), ops.stop_gradient(scores)
-
-
-def _rows(values, rows):
-    return ops.take_along_axis(values, rows[..., None], axis=1)
 
 
 def _suppressed(boxes, logits, iou_threshold: float):

@@ -210,11 +210,9 @@ def _same_regions(keras: list[dict], exported: list[dict]) -> tuple[list[dict], 
     for a, b in zip(keras, exported, strict=True):
         live = [np.flatnonzero(side["proposals"].any(-1)) for side in (a, b)]
         overlap = iou_matrix(a["proposals"][live[0]], b["proposals"][live[1]])
-        # 1 where a region and one of the other side's are each other's best.
-        best = np.zeros_like(overlap)
-        if overlap.size:
-            best = (overlap == overlap.max(0)) & (overlap == overlap.max(1)[:, None]) & (overlap >= MATCH_IOU)
-        mine, theirs = np.nonzero(best)
+        # Regions that are each other's best; the side of one photo may have none.
+        first, second = (overlap.max(axis, keepdims=True, initial=0.0) for axis in (0, 1))
+        mine, theirs = np.nonzero((overlap >= MATCH_IOU) & (overlap == first) & (overlap == second))
         mine, theirs = live[0][mine], live[1][theirs]
         counts += len(mine), len(live[0]), len(live[1])
         pairs.append([{n: v[rows] for n, v in side.items()} for side, rows in ((a, mine), (b, theirs))])

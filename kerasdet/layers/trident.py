@@ -10,7 +10,6 @@ from keras import layers, ops
 from kerasdet.backbones.common import freeze_batch_norm
 
 
-@keras.saving.register_keras_serializable(package="kerasdet")
 class Dilated(layers.Layer):
     """A convolution of stride 1 once more, with its own weights and another dilation.
 
@@ -19,6 +18,8 @@ class Dilated(layers.Layer):
         dilation: cells from one tap of the kernel to the next.
 
     Call: (batch, h, w, c) to what the convolution gives, of the same size.
+
+    It has no configuration of its own: detectors build their branches anew from theirs.
 
     Source: TridentNet (Li et al., ICCV 2019), section 4.1 and figure 3.
     """
@@ -37,15 +38,6 @@ class Dilated(layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return self.convolution.compute_output_shape(input_shape)
-
-    def get_config(self):
-        own = keras.saving.serialize_keras_object(self.convolution)
-        return super().get_config() | {"convolution": own, "dilation": self.dilation}
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        return cls(keras.saving.deserialize_keras_object(config.pop("convolution")), **config)
 
 
 def trident(body: keras.Model, level: str, dilations: Sequence[int], blocks: int | None, share: bool = True):

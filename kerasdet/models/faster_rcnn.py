@@ -47,15 +47,9 @@ class FasterRCNN(TwoStage):
             all.
         head_units: of the two fully connected layers on each region; "c4" has none.
         agnostic: one box a region, in place of one for each class.
-        before: boxes a level that go into the suppression of proposals: in training, and after it.
-        proposals: boxes that come out: in training, and after it.
-        proposal_iou: overlap above which the lower of two proposals is dropped.
-        regions: proposals a photo that the second network learns from.
-        share: of objects among these, at most.
-        append_truth: the objects' own boxes are proposals too in training.
-        per_level_nms: False suppresses the proposals of all levels together.
+        before, proposals, proposal_iou, regions, share, append_truth, per_level_nms, candidates: see
+            `TwoStage`.
         resize, max_detections, nms_iou: see `Detector`.
-        candidates: pairs of a region and a class that are decoded.
 
     The raw outputs are object_logit (batch, N) and deltas (batch, N, 4) of the N anchors, and a map
     map_<level> (batch, h, w, c) for each level that regions are looked at on. `heads` goes on to the
@@ -84,16 +78,14 @@ class FasterRCNN(TwoStage):
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         maps, coarser = _maps(body, images, neck, channels, image_size)
-        per_cell = len(RATIOS) * (1 if neck in PYRAMIDS and neck != "finest" else len(sizes))
-        width = next(iter(maps.values())).shape[-1]
-        rpn = rpn_head(width, channels, per_cell)
-        outputs = _joined([rpn(x) for x in [*maps.values(), *coarser]])
-        outputs |= {f"map_{level}": x for level, x in maps.items()}
-        cells = [x.shape[1] for x in [*maps.values(), *coarser]]
-        each = [sizes] if len(cells) == 1 else [[side] for side in sizes]
+        every = [*maps.values(), *coarser]
+        width, cells = every[0].shape[-1], [x.shape[1] for x in every]
+        sides = [sizes] if len(every) == 1 else [[side] for side in sizes]
+        rpn = rpn_head(width, channels, len(RATIOS) * len(sides[0]))
+        outputs = _joined([rpn(x) for x in every]) | {f"map_{level}": x for level, x in maps.items()}
         super().__init__(
             images, outputs, roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
-            anchors=rpn_anchors(cells, [image_size / count for count in cells], each, RATIOS),
+            anchors=rpn_anchors(cells, [image_size / count for count in cells], sides, RATIOS),
             classes=classes, image_size=image_size, before=before, proposals=proposals,
             proposal_iou=proposal_iou, regions=regions, share=share, append_truth=append_truth,
             per_level_nms=per_level_nms, candidates=candidates, resize=resize,
@@ -103,7 +95,7 @@ class FasterRCNN(TwoStage):
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "neck": neck,
             "channels": channels, "anchor_sizes": anchor_sizes and list(anchor_sizes),
-            "head_units": head_units, "agnostic": agnostic,
+            "head_units": head_units, "agnostic": agnostic, "append_truth": append_truth,
         }
 
 

@@ -15,10 +15,10 @@ import keras
 from keras import layers, ops
 
 from kerasdet import backbones
-from kerasdet.backbones.common import take_any_size
+from kerasdet.backbones.common import leaves, take_any_size
 from kerasdet.boxes import assign
 from kerasdet.boxes.iou import area, intersection
-from kerasdet.boxes.peaks import take
+from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import winners
 from kerasdet.detector import Detector
 from kerasdet.layers import Interleave, OffsetMaxPool
@@ -178,7 +178,7 @@ class OverFeat(Detector):
             "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
         }
         self._phase = "all"
-        self._learns = {id(layer): layer.trainable for layer in _leaves(self)}
+        self._learns = {id(layer): layer.trainable for layer in leaves(self)}
         self.track_losses("class_loss", "box_loss")
 
     # === Looking at photos ===
@@ -218,7 +218,7 @@ class OverFeat(Detector):
         if phase not in PHASES:
             raise ValueError(f"phase is {phase!r}; give one of {', '.join(PHASES)}")
         self._phase = phase
-        for layer in _leaves(self):
+        for layer in leaves(self):
             regresses = layer.name.startswith("regressor")
             wanted = phase == "all" or regresses == (phase == "regressor")
             if id(layer) in self._learns:
@@ -301,13 +301,14 @@ class OverFeat(Detector):
         goal = self.targets(targets, rows, columns)
         weight, total = goal["weight"], ops.maximum(ops.sum(goal["weight"]), 1.0)
         answers = classes + int(self.background)
-        log_p = ops.log_softmax(ops.reshape(self._logits(raw), (-1, rows * columns, answers)))
-        truth = ops.one_hot(goal["label"] + int(self.background), answers, dtype="float32")
-        class_loss = -ops.sum(weight * ops.sum(truth * log_p, axis=-1)) / total
+        logits = ops.reshape(self._logits(raw), (-1, rows * columns, answers))
+        truth = goal["label"] + int(self.background)
+        hit = ops.sparse_categorical_crossentropy(truth, logits, from_logits=True)
+        class_loss = ops.sum(weight * hit) / total
         if self.background:
             learned = ops.sum(ops.cast(weight > 0, "int32"), axis=-1)
             count = NEGATIVES_PER_POSITIVE * ops.maximum(learned, 1)
-            miss = -log_p[..., 0]
+            miss = ops.sparse_categorical_crossentropy(ops.zeros_like(truth), logits, from_logits=True)
             hard = assign.highest(miss, goal["negative"], count)
             class_loss += ops.sum(hard * miss) / total
         error = self.class_boxes(raw) - goal["boxes"][..., None, :]
@@ -341,13 +342,13 @@ class OverFeat(Detector):
     def decode(self, heads: dict) -> dict:
         """The pairs of window and class that score highest, and their boxes."""
         _, h, w, classes = heads["class"].shape
-        scores = ops.reshape(heads["class"], (-1, h * w * classes))
-        scores, index = ops.top_k(ops.where(scores >= MIN_SCORE, scores, 0.0), self.candidates)
-        labels = index % classes if classes > 1 else ops.zeros_like(index)
-        row = index // classes
+        every = ops.reshape(heads["class"], (-1, h * w, classes))
+        scores, row, labels = top_pairs(every, self.candidates, MIN_SCORE)
         boxes = self.class_boxes(heads)
         each = boxes.shape[2]
-        moved = take(ops.reshape(boxes, (-1, 1, h * w * each, 4)), index if each > 1 else row)
+        moved = at_rows(
+            ops.reshape(boxes, (-1, h * w * each, 4)), row * each + labels if each > 1 else row
+        )
         windows = ops.take(ops.reshape(self.windows(h, w), (-1, 4)), row, axis=0)
         boxes = ops.clip(windows + self.window_side * moved, 0.0, self.image_size)
         return {"boxes": boxes, "scores": scores, "labels": labels}
@@ -362,11 +363,6 @@ def _check_size(image_size: int, side: int, multiple: int):
             f"image_size is {image_size}; a window is {side} px wide, give {-(-side // multiple) * multiple} "
             "or more"
         )
-
-
-def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers; not the models that hold some, which would set all of theirs alike."""
-    return [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
 
 
 def feature_layers(plan: Network, width: float = 1.0) -> list[keras.layers.Layer]:

@@ -13,6 +13,7 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
+from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
 from kerasdet.losses import smooth_l1
@@ -140,9 +141,9 @@ class SSD(Detector):
         objects most (section 2.2, "Hard negative mining"); so a photo without objects teaches nothing.
         """
         goal = self.targets(targets)
-        log_p = ops.log_softmax(self._logits(raw), axis=-1)
-        truth = ops.one_hot(goal["label"] + 1, len(self.classes) + 1, dtype="float32")
-        hit, miss = -ops.sum(truth * log_p, axis=-1), -log_p[..., 0]
+        logits, background = self._logits(raw), ops.zeros_like(goal["label"])
+        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
+        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
         learned = ops.cast(goal["weight"] > 0, "int32")
         count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
         hard = assign.highest(miss, goal["negative"], count)
@@ -166,15 +167,10 @@ class SSD(Detector):
 
     def decode(self, heads: dict) -> dict:
         """The pairs of default box and class that score highest, moved to where they belong."""
-        count, classes = heads["class"].shape[1:]
-        scores = ops.reshape(heads["class"], (-1, count * classes))
-        scores, index = ops.top_k(ops.where(scores >= MIN_SCORE, scores, 0.0), self.candidates)
-        rows = index // classes
+        scores, rows, labels = top_pairs(heads["class"], self.candidates, MIN_SCORE)
         anchors = ops.take(ops.convert_to_tensor(self.anchors), rows, axis=0)
-        boxes = coders.decode(ops.take_along_axis(heads["boxes"], rows[..., None], axis=1), anchors)
-        return {
-            "boxes": ops.clip(boxes, 0.0, self.image_size), "scores": scores, "labels": index % classes,
-        }
+        boxes = coders.decode(at_rows(heads["boxes"], rows), anchors)
+        return {"boxes": ops.clip(boxes, 0.0, self.image_size), "scores": scores, "labels": labels}
 
 
 # === Network ===

@@ -41,9 +41,10 @@ class TridentNet(TwoStage):
             meant for 800 px; None leaves all open, as TridentNet Fast is trained.
         inference: "all" branches, or the "middle" one alone: TridentNet Fast, which costs no more than the
             network that it was made of; see `fast`.
-        agnostic, before, proposals, proposal_iou, regions, share, per_level_nms: as of `FasterRCNN`; regions
+        agnostic: as of `FasterRCNN`.
+        before, proposals, proposal_iou, regions, share, per_level_nms, candidates: see `TwoStage`; regions
             and proposals are those of a branch. The objects' own boxes are no proposals.
-        resize, max_detections, nms_iou, candidates, name: as of `FasterRCNN`.
+        resize, max_detections, nms_iou: see `Detector`.
 
     The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
     """
@@ -87,7 +88,6 @@ class TridentNet(TwoStage):
         # === Config ===
         self.levels, self.dilations = ("P4",), tuple(dilations)
         self.ranges, self.inference = pixels, inference
-        del self._config["append_truth"]
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until,
             "channels": channels, "anchor_sizes": anchor_sizes and list(anchor_sizes),
@@ -111,12 +111,16 @@ class TridentNet(TwoStage):
 
     def _in_range(self, boxes):
         """Which boxes (branches * batch, n, 4), see `_stacked`, are of the size of their branch; bool."""
-        low, high = (
-            ops.convert_to_tensor([pair[i] for pair in self.ranges], "float32")[:, None, None] for i in (0, 1)
-        )
-        side = ops.reshape(ops.sqrt(area(boxes)), (len(self.ranges), -1, boxes.shape[1]))
-        fits = ops.logical_and(side >= low, side <= high)
-        return ops.reshape(fits, (-1, boxes.shape[1]))
+        grouped = ops.reshape(boxes, (len(self.ranges), -1, boxes.shape[1], 4))
+        return ops.reshape(self._fits(grouped, 0), (-1, boxes.shape[1]))
+
+    def _fits(self, boxes, axis: int):
+        """Which boxes (.., 4) are of the size of their branch, the branches lying along one of the axes."""
+        side = ops.sqrt(area(boxes))
+        shape = [1] * len(side.shape)
+        shape[axis] = len(self.ranges)
+        low, high = (ops.reshape(ops.convert_to_tensor(end), shape) for end in zip(*self.ranges, strict=True))
+        return ops.logical_and(side >= low, side <= high)
 
     # === Targets ===
 
@@ -166,13 +170,10 @@ class TridentNet(TwoStage):
         if self.ranges is None or self.inference == "middle":
             return super().decode(heads)
         moved = coders.decode(heads["boxes"], heads["proposals"][:, :, None])
-        side = ops.sqrt(area(ops.clip(moved, 0.0, self.image_size)))
-        each = heads["class"].shape[1] // len(self.ranges)
-        low, high = (
-            ops.convert_to_tensor([pair[i] for pair in self.ranges for _ in range(each)], "float32")[:, None]
-            for i in (0, 1)
-        )
-        fits = ops.cast(ops.logical_and(side >= low, side <= high), "float32")
+        _, n, each, _ = moved.shape
+        count = len(self.ranges)
+        moved = ops.reshape(ops.clip(moved, 0.0, self.image_size), (-1, count, n // count, each, 4))
+        fits = ops.reshape(ops.cast(self._fits(moved, 1), "float32"), (-1, n, each))
         return super().decode(heads | {"class": heads["class"] * fits})
 
 

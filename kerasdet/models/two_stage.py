@@ -12,6 +12,7 @@ from keras import ops
 
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.proposals import RPN_WEIGHTS, propose
+from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers.roi import CANONICAL_SIDE, roi_align, roi_levels
 
@@ -66,10 +67,9 @@ class TwoStage(Detector):
         self.sampler = keras.random.SeedGenerator(0)
         self._config |= {
             "before": list(before), "proposals": list(proposals), "proposal_iou": proposal_iou,
-            "regions": regions, "share": share, "append_truth": append_truth,
-            "per_level_nms": per_level_nms, "candidates": candidates, "classes": list(self.classes),
-            "image_size": self.image_size, "resize": self.resize, "max_detections": self.max_detections,
-            "nms_iou": self.nms_iou,
+            "regions": regions, "share": share, "per_level_nms": per_level_nms, "candidates": candidates,
+            "classes": list(self.classes), "image_size": self.image_size, "resize": self.resize,
+            "max_detections": self.max_detections, "nms_iou": self.nms_iou,
         }
         self.track_losses("object_loss", "proposal_loss", "class_loss", "box_loss")
 
@@ -179,16 +179,11 @@ class TwoStage(Detector):
         # Objects first, then background, then what fills up.
         _, rows = ops.top_k(2 * chosen + other, min(self.regions, owner.shape[1]))
 
-        def of(values):
-            if len(values.shape) == 3:
-                return ops.take_along_axis(values, rows[..., None], axis=1)
-            return ops.take_along_axis(values, rows, axis=1)
-
-        deltas = coders.encode(goal["boxes"], places)
-        return {
-            "boxes": of(places), "positive": of(chosen), "negative": of(other), "label": of(goal["label"]),
-            "weight": of(goal["weight"]), "deltas": of(deltas),
+        every = {
+            "boxes": places, "positive": chosen, "negative": other, "label": goal["label"],
+            "weight": goal["weight"], "deltas": coders.encode(goal["boxes"], places),
         }
+        return {key: at_rows(value, rows) for key, value in every.items()}
 
     def _random(self, like):
         """A number in [0, 1) for each place; another one in every step."""
@@ -225,13 +220,14 @@ class TwoStage(Detector):
         """
         positive, negative = goal["positive"] * goal["weight"], goal["negative"]
         count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
-        log_p = ops.log_softmax(said["logits"], axis=-1)
-        truth = ops.one_hot(goal["label"] + 1, len(self.classes) + 1, dtype="float32")
-        hit, miss = -ops.sum(truth * log_p, axis=-1), -log_p[..., 0]
+        logits, background = said["logits"], ops.zeros_like(goal["label"])
+        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
+        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
         moved = said["deltas"]
         if moved.shape[2] > 1:
             # The box of the region's own class learns.
-            moved = ops.sum(moved * truth[..., 1:, None], axis=2)
+            own = ops.one_hot(goal["label"], len(self.classes), dtype="float32")
+            moved = ops.sum(moved * own[..., None], axis=2)
         else:
             moved = moved[..., 0, :]
         error = ops.sum(ops.abs(moved - goal["deltas"]), axis=-1)
@@ -255,13 +251,9 @@ class TwoStage(Detector):
 
     def decode(self, heads: dict) -> dict:
         """The pairs of region and class that score highest, moved to where they belong."""
-        count, classes = heads["class"].shape[1:]
-        scores = ops.reshape(heads["class"], (-1, count * classes))
-        scores, index = ops.top_k(ops.where(scores >= MIN_SCORE, scores, 0.0), self.candidates)
-        rows, labels = index // classes, index % classes
-        each = heads["boxes"].shape[2]
+        scores, rows, labels = top_pairs(heads["class"], self.candidates, MIN_SCORE)
+        count, each = heads["boxes"].shape[1:3]
         deltas = ops.reshape(heads["boxes"], (-1, count * each, 4))
-        deltas = ops.take_along_axis(deltas, (index if each > 1 else rows)[..., None], axis=1)
-        places = ops.take_along_axis(heads["proposals"], rows[..., None], axis=1)
-        boxes = ops.clip(coders.decode(deltas, places), 0.0, self.image_size)
+        deltas = at_rows(deltas, rows * each + labels if each > 1 else rows)
+        boxes = ops.clip(coders.decode(deltas, at_rows(heads["proposals"], rows)), 0.0, self.image_size)
         return {"boxes": boxes, "scores": scores, "labels": labels}

@@ -15,6 +15,7 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.backbones.darknet import convolution
 from kerasdet.boxes.iou import area, iou
+from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
 from kerasdet.layers.heads import head
@@ -161,7 +162,7 @@ class YOLOv1(Detector):
         nothing += ops.sum(others * ops.square(confidence))
 
         labels = ops.one_hot(targets["labels"], len(self.classes))
-        classes = ops.take_along_axis(raw["class_logits"], cell[..., None], axis=1)
+        classes = at_rows(raw["class_logits"], cell)
         wrong = ops.sum(weight * ops.sum(ops.square(classes - labels), axis=-1))
         return {
             "box_loss": COORD_WEIGHT * coordinates / count,
@@ -173,7 +174,7 @@ class YOLOv1(Detector):
         """(batch, n, B, c): the boxes' rows (batch, S S B, c) of cells (batch, n)."""
         channels = rows.shape[-1]
         cells = ops.reshape(rows, (-1, self.grid**2, self.boxes * channels))
-        taken = ops.take_along_axis(cells, cell[..., None], axis=1)
+        taken = at_rows(cells, cell)
         return ops.reshape(taken, (-1, cell.shape[1], self.boxes, channels))
 
     def _responsible(self, overlap, found, boxes):
@@ -213,12 +214,11 @@ class YOLOv1(Detector):
         cells, classes = self.grid**2, len(self.classes)
         confidence = ops.reshape(heads["confidence"], (-1, cells, self.boxes, 1))
         scores = confidence * ops.reshape(heads["class"], (-1, cells, 1, classes))
-        scores, index = ops.top_k(ops.reshape(scores, (-1, cells * self.boxes * classes)), self.candidates)
-        row = index // classes
-        labels = index % classes if classes > 1 else ops.zeros_like(index)
+        scores = ops.reshape(scores, (-1, cells * self.boxes, classes))
+        scores, row, labels = top_pairs(scores, self.candidates)
         cell = row // self.boxes
         corner = ops.cast(ops.stack([cell % self.grid, cell // self.grid], -1), "float32")
-        boxes = self._corners(ops.take_along_axis(heads["box"], row[..., None], axis=1), corner)
+        boxes = self._corners(at_rows(heads["box"], row), corner)
         return {"boxes": ops.clip(boxes, 0.0, self.image_size), "scores": scores, "labels": labels}
 
 

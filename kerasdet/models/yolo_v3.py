@@ -16,6 +16,7 @@ from kerasdet import backbones
 from kerasdet.backbones.common import take_any_size
 from kerasdet.backbones.darknet import convolution
 from kerasdet.boxes.iou import area, ciou, giou, pairwise_iou
+from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
 from kerasdet.layers.heads import head
@@ -206,7 +207,7 @@ class YOLOv3(Detector):
         logit = raw["object_logit"][..., 0]
         objects = goal["positive"] * ops.softplus(-logit) + negative * ops.softplus(logit)
 
-        at = {key: ops.take_along_axis(raw[key], goal["row"][..., None], axis=1) for key in raw}
+        at = {key: at_rows(raw[key], goal["row"]) for key in raw}
         prior = ops.take(priors, goal["row"], axis=0)
         # Small objects count more: 2 - w h, of the square (in darknet, not in the text).
         side = ops.cast(self._coarse_cells(rows) * STRIDES[-1], "float32")
@@ -236,13 +237,9 @@ class YOLOv3(Detector):
 
     def decode(self, heads: dict) -> dict:
         """The best pairs of a box and a class, scored by objectness times the class's probability."""
-        count, classes = heads["box"].shape[1], len(self.classes)
-        every = ops.reshape(heads["object"] * heads["class"], (-1, count * classes))
-        scores, index = ops.top_k(every, self.candidates)
-        row = index // classes
-        labels = index % classes if classes > 1 else ops.zeros_like(index)
-        at = ops.take_along_axis(heads["box"], row[..., None], axis=1)
-        boxes = _boxes(at, ops.take(self.priors(count), row, axis=0))
+        scores, row, labels = top_pairs(heads["object"] * heads["class"], self.candidates)
+        priors = ops.take(self.priors(heads["box"].shape[1]), row, axis=0)
+        boxes = _boxes(at_rows(heads["box"], row), priors)
         return {"boxes": ops.clip(boxes, 0.0, self.image_size), "scores": scores, "labels": labels}
 
 
