@@ -4,7 +4,8 @@
 """
 
 from kerasdet.data.dataset import Dataset
+from kerasdet.data.proposals import selective_search
 from kerasdet.data.readers import load, splits
 from kerasdet.data.sample import Sample
 
-__all__ = ["Dataset", "Sample", "load", "splits"]
+__all__ = ["Dataset", "Sample", "load", "selective_search", "splits"]

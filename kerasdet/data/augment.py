@@ -221,6 +221,12 @@ def place(
     return clipped[keep], sample.labels[keep], ignore, parts_clipped, part_weights.astype(np.float32)
 
 
+def place_proposals(boxes: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Boxes (n, 4) of a photo, moved and clipped as `place` does; without those under 1 px wide or high."""
+    moved = np.clip(photo.transform_boxes(boxes, matrix), 0, np.tile(np.broadcast_to(np.float32(size), 2), 2))
+    return moved[np.min(moved[:, 2:] - moved[:, :2], -1, initial=np.inf) >= 1]
+
+
 def _part(window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random part (4,) of a window (4,), by SSD's rules."""
     scale = rng.uniform(*CROP_SIDES)

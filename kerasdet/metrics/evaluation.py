@@ -17,7 +17,8 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
 
     Args:
         detector: has `.classes` and `.detect(paths, score, keep_photo)` -> list of `Detections`;
-            a `Detector`, or a `.tflite` file's `LiteRTDetector`.
+            a `Detector`, or a `.tflite` file's `LiteRTDetector`. One that is given proposals takes the
+            set's, if it has any.
         dataset: sequence of `Sample` with `.classes` and `.parts`.
         batch_size: photos handed to `detect` at a time.
         progress: show a progress bar.
@@ -53,11 +54,15 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
 
 def _detect(detector, dataset, batch_size, progress, options):
     starts = range(0, len(dataset), batch_size)
+    given = getattr(detector, "given_proposals", 0) and any(len(sample.proposals) for sample in dataset)
     if progress:
         from rich.progress import track
 
         starts = track(starts, description="Evaluating")
     for start in starts:
         stop = min(start + batch_size, len(dataset))
-        paths = [dataset[i].path for i in range(start, stop)]
+        samples = [dataset[i] for i in range(start, stop)]
+        if given:
+            options["proposals"] = [sample.proposals for sample in samples]
+        paths = [sample.path for sample in samples]
         yield from detector.detect(paths, score=0.0, keep_photo=False, **options)
