@@ -16,7 +16,8 @@ def concrete_function(detector, outputs: str, input_dtype: str = "uint8", batch:
     """Traces the detector at a depth.
 
     Args:
-        detector: a `Detector`; one that is given proposals takes them as a second input.
+        detector: has `forward(images, outputs) -> dict` and `image_size`; one that is given proposals takes
+            them as a third argument, and as a second input here.
         outputs: "raw", "boxes" or "detections".
         input_dtype: "uint8" or "float32"; values are 0..255 in either.
         batch: photos at a time, None for any number.
@@ -42,11 +43,16 @@ def input_specs(detector, input_dtype: str, batch: int | None) -> list:
     """What `forward` takes, as TensorFlow's specs: images and, where they are given, proposals."""
     import tensorflow as tf
 
-    size, given = detector.image_size, detector.given_proposals
+    size, given = detector.image_size, given_proposals(detector)
     specs = [tf.TensorSpec((batch, size, size, 3), input_dtype, name="images")]
     if given:
         specs.append(tf.TensorSpec((batch, given, 4), tf.float32, name="proposals"))
     return specs
+
+
+def given_proposals(detector) -> int:
+    """How many boxes each photo has to come with; see `Detector`."""
+    return getattr(detector, "given_proposals", 0)
 
 
 def convert(detector, outputs: str, input_dtype: str = "uint8", half: bool = False):

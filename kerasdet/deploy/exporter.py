@@ -74,7 +74,7 @@ def export(
     path = Path(path)
     is_file = path.suffix.lower() == ".tflite"
     _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
-    if is_file and detector.given_proposals:
+    if is_file and convert.given_proposals(detector):
         raise ValueError(
             f"{path}: a .tflite gets a photo and nothing else, and {type(detector).__name__} is given "
             "proposals too; give a folder name for a SavedModel, or export a FasterRCNN"

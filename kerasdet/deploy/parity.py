@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from kerasdet import photo as photos_
+from kerasdet.deploy.convert import given_proposals
 from kerasdet.deploy.litert import iou_matrix, to_detections
 from kerasdet.deploy.report import Parity
 
@@ -78,8 +79,8 @@ def load_squares(detector, photos, limit: int, source: str) -> CheckSet:
     chosen = [photos[int(row)] for row in rows]
     labelled = hasattr(photos, "subset") and any(len(sample.boxes) for sample in chosen)
     result = CheckSet([], [], [], photos.subset(map(int, rows)) if labelled else None, source)
-    if detector.given_proposals:
-        corners = np.random.default_rng(0).uniform(0, detector.image_size, (detector.given_proposals, 2, 2))
+    if count := given_proposals(detector):
+        corners = np.random.default_rng(0).uniform(0, detector.image_size, (count, 2, 2))
         result.proposals = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)
     for item in chosen:
         picture = photos_.read(getattr(item, "path", item))
@@ -119,8 +120,8 @@ def run_keras(detector, check: CheckSet, outputs: str, batch_size: int = 8) -> l
     found = []
     for start in range(0, len(check.squares), batch_size):
         images = np.stack(check.squares[start : start + batch_size])
-        given = None if check.proposals is None else np.stack([check.proposals] * len(images))
-        result = detector.forward(images, outputs, given)
+        given = [] if check.proposals is None else [np.stack([check.proposals] * len(images))]
+        result = detector.forward(images, outputs, *given)
         result = {name: np.asarray(value, np.float32) for name, value in result.items()}
         found += [{n: v[i] for n, v in result.items()} for i in range(len(images))]
     return found

@@ -16,7 +16,9 @@ from kerasdet.data.sample import Sample
 
 def model(dataset, **changes):
     """What the loader reads of a detector."""
-    fields = {"image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": ()}
+    fields = {
+        "image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": (), "given_proposals": 0,
+    }
     return types.SimpleNamespace(**fields | changes)
 
 
