@@ -36,6 +36,8 @@ class Detector(keras.Model):
       its mirror image as one;
     - `given_proposals`, if photos have to come with boxes to look at: how many; they are raw["proposals"]
       (batch, n, 4) xyxy pixels of the square, rows of zeros where there are fewer;
+    - `look_again(found, raw)`, if it says more of the boxes that are left after suppression;
+    - `mask_size`, if it learns outlines: cells along each side of the grid that training gives them in;
     - `_config`: its constructor's arguments, of values that json can hold, and a backbone.
 
     Args:
@@ -75,6 +77,7 @@ class Detector(keras.Model):
     nms_iou = property(lambda self: self._settings["nms_iou"])
 
     given_proposals = 0
+    mask_size = 0
 
     @property
     def named_outputs(self) -> dict:
@@ -92,6 +95,9 @@ class Detector(keras.Model):
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
         raise NotImplementedError
+
+    def look_again(self, found: dict, raw: dict) -> dict:
+        return {}
 
     def merge_flipped(self, heads: dict, mirrored: dict) -> dict:
         raise ValueError(f"{type(self).__name__} cannot be tested with flipping; leave flip=True out")
@@ -286,7 +292,7 @@ class Detector(keras.Model):
 
         Returns:
             boxes (batch, n, 4) xyxy pixels of the square, scores (batch, n), 0 in rows that hold nothing,
-            labels (batch, n) and, with parts, parts (batch, n, P, 4).
+            labels (batch, n) and, with parts, parts (batch, n, P, 4); if suppressed, what `look_again` adds.
         """
         key = (flip, suppress)
         if key not in self._inference:
@@ -300,7 +306,10 @@ class Detector(keras.Model):
                 again = keras.Model(inputs, heads)
                 heads = self.merge_flipped(heads, again(ops.flip(self.inputs[0], axis=2)))
             found = self.decode(heads)
-            graph = keras.Model(inputs, self._suppress(found) if suppress else found)
+            if suppress:
+                found = self._suppress(found)
+                found |= self.look_again(found, raw)
+            graph = keras.Model(inputs, found)
             graph.compile(jit_compile=False if _plain_tensorflow() else "auto")
             self._inference[key] = graph
         given = images if proposals is None else [images, proposals]

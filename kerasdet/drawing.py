@@ -44,6 +44,9 @@ def draw(photo, found):
         PALETTE[(row if one_class else int(label)) % len(PALETTE)]
         for row, label in enumerate(found.labels)
     ]
+    for row in reversed(range(len(found) if found.masks is not None else 0)):
+        tint = Image.fromarray(found.mask(row).astype("uint8") * 110)
+        canvas.bitmap((0, 0), tint, fill=colours[row])
     # The best are drawn last, so that they lie on top; their tags choose their places first.
     for row in reversed(range(len(found))):
         for boxes in found.parts.values():

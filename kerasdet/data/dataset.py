@@ -172,6 +172,7 @@ class Dataset(collections.abc.Sequence):
                 ignore=ignore,
                 parts=sample.parts[keep] if self.parts else sample.parts,
                 part_weights=sample.part_weights[keep] if self.parts else sample.part_weights,
+                masks=tuple(sample.masks[row] for row in np.flatnonzero(keep)) if sample.masks else (),
             )
 
         return self._with(map(relabel, self.samples), classes=classes)

@@ -10,7 +10,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from kerasdet import photo
+from kerasdet import outlines, photo
 from kerasdet.data.augment import Augment, place, place_proposals
 
 MAX_BOXES = 100
@@ -48,11 +48,13 @@ def batches(
         boxes (B, N, 4) float32 xyxy pixels of the square, labels (B, N) int32 with -1 in padding
         rows, weights (B, N) float32, ignore (B, M, 4) float32 with zeros in padding rows and, where
         the model has parts, parts (B, N, P, 4) and part_weights (B, N, P) float32; where it is given
-        proposals, proposals (B, R, 4) float32 with zeros in padding rows.
+        proposals, proposals (B, R, 4) float32 with zeros in padding rows; where it learns outlines, masks
+        (B, N, m, m) uint8, 1 in the cells of the object's box that it fills, and mask_weights (B, N) float32,
+        0 where none is labelled.
 
     Raises:
-        ValueError: the set is empty, its classes are not the model's, it has no proposals and the model is
-            given some, or sizes are given that are not two or more, or not for training.
+        ValueError: the set is empty, its classes are not the model's, it has no proposals or no outlines and
+            the model needs some, or sizes are given that are not two or more, or not for training.
     """
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
@@ -67,6 +69,11 @@ def batches(
         raise ValueError(
             f"the set {getattr(dataset, 'name', '') or ''} has no proposals, which {type(model).__name__} is "
             "given; find them with data.with_proposals(folder)"
+        )
+    if model.mask_size and not any(any(sample.masks) for sample in dataset):
+        raise ValueError(
+            f"the set {getattr(dataset, 'name', '') or ''} has no outlines, which {type(model).__name__} "
+            "learns; give its annotations a segmentation of polygons (COCO json)"
         )
     if sizes is not None and (not training or len(set(sizes)) < 2 or every < 1):
         raise ValueError(
@@ -96,7 +103,7 @@ def batches(
         part_columns=tuple(
             dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
         ),
-        augment=augment, proposals=model.given_proposals,
+        augment=augment, proposals=model.given_proposals, mask_size=model.mask_size,
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
                    workers, epoch, sizes, every, mix_until)
@@ -113,18 +120,20 @@ class Prepare(grain.transforms.RandomMap):
     """
 
     def __init__(
-        self, dataset, size, resize, max_boxes, max_ignore, part_columns, augment, proposals=0
+        self, dataset, size, resize, max_boxes, max_ignore, part_columns, augment, proposals=0,
+        mask_size=0,
     ):
         self.dataset = dataset
         self.size, self.resize = size, resize
         self.max_boxes, self.max_ignore = max_boxes, max_ignore
-        self.part_columns, self.augment, self.proposals = part_columns, augment, proposals
+        self.part_columns, self.augment = part_columns, augment
+        self.proposals, self.mask_size = proposals, mask_size
 
     def one_photo(self) -> Prepare:
         """The same without mixup and mosaic."""
         return Prepare(
             self.dataset, self.size, self.resize, self.max_boxes, self.max_ignore, self.part_columns,
-            self.augment.one_photo, self.proposals,
+            self.augment.one_photo, self.proposals, self.mask_size,
         )
 
     def random_map(self, sample, rng: np.random.Generator):
@@ -192,7 +201,7 @@ class Prepare(grain.transforms.RandomMap):
 
     def _placed(self, sample, matrix, size, weight: float = 1.0) -> dict:
         """What `place` gives, with the model's parts, and each object's weight."""
-        boxes, labels, ignore, parts, part_weights = place(sample, matrix, size, self.augment)
+        boxes, labels, ignore, parts, part_weights, rows = place(sample, matrix, size, self.augment)
         n, columns = len(boxes), self.part_columns
         proposals = sample.proposals[: self.proposals]
         # A part that the set does not label gets weight 0 in every row.
@@ -205,7 +214,19 @@ class Prepare(grain.transforms.RandomMap):
             "part_weights": np.stack([part_weights[:, c] if c >= 0 else unknown for c in columns], 1)
             if columns else np.zeros((n, 0), np.float32),
             "proposals": place_proposals(proposals, matrix, size),
-        }
+        } | (self._masks(sample, matrix, boxes, rows) if self.mask_size else {})
+
+    def _masks(self, sample, matrix, boxes, rows) -> dict:
+        """Of the sample's `rows`, in the square at `boxes`, the cells that they fill."""
+        masks = np.zeros((len(rows), self.mask_size, self.mask_size), np.uint8)
+        weights = np.zeros(len(rows), np.float32)
+        for number, (row, box) in enumerate(zip(rows, boxes, strict=True)):
+            outline = sample.masks[row] if sample.masks else ()
+            if outline:
+                moved = [points @ matrix[:, :2].T + matrix[:, 2] for points in outline]
+                masks[number] = outlines.grid_of(moved, box, self.mask_size)
+                weights[number] = 1
+        return {"masks": masks, "mask_weights": weights}
 
     def _targets(self, labelled: dict) -> dict:
         """What is labelled, padded to fixed numbers of rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerasdet.metrics.coco import coco_metrics, part_metrics
+from kerasdet.metrics.coco import coco_metrics, mask_metrics, part_metrics
 from kerasdet.metrics.matching import class_map, pair
 from kerasdet.metrics.miss_rate import HEIGHTS, log_average_miss_rate
 
@@ -29,7 +29,8 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
         "AP_large", "AR" and its kin, "AP/<class>", "AP50/<class>". For a class called person or
         pedestrian, from `log_average_miss_rate` (lower is better): "MR" over all heights,
         "MR_near" (80 px and more), "MR_medium" (30 to 80 px), "MR_far" (under 30 px), heights in
-        the photo's pixels. For each part that both sides have: "<part>_AP", "<part>_AP50".
+        the photo's pixels. For each part that both sides have: "<part>_AP", "<part>_AP50". Of
+        outlines, where both sides have them: "mask_AP", "mask_AP50".
         nan where the set has nothing of the kind.
 
     Raises:
@@ -49,6 +50,8 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     for part in dataset.parts:
         if all(part in detected.parts for detected in found):
             metrics.update(part_metrics(dataset, found, part))
+    if any(any(sample.masks) for sample in dataset) and all(each.masks is not None for each in found):
+        metrics.update(mask_metrics(dataset, found))
     return metrics
 
 

@@ -47,8 +47,7 @@ class _Given(RegionDetector):
         Args:
             targets: as of all detectors, and proposals (batch, n, 4) float32 xyxy pixels.
         """
-        goal = self.region_targets(targets, targets["proposals"])
-        return self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=True))
+        return self.learn_regions(targets, raw, targets["proposals"])
 
 
 @keras.saving.register_keras_serializable(package="kerasdet")
@@ -106,11 +105,10 @@ class FastRCNN(_Given):
             "head_units": head_units, "agnostic": agnostic, "background": list(background),
         }
 
-    def pooled(self, raw: dict, boxes):
-        """Section 2.1: the highest value in each of s x s bins of whole cells."""
+    def pooled(self, raw: dict, boxes, size: int):
+        """Section 2.1: the highest value in each of size x size bins of whole cells."""
         features = raw[f"map_{self.levels[0]}"]
-        stride = self.image_size // features.shape[1]
-        return roi_pool(features, stride, boxes, self.roi_head.input.shape[1])
+        return roi_pool(features, self.image_size // features.shape[1], boxes, size)
 
 
 @keras.saving.register_keras_serializable(package="kerasdet")
@@ -177,12 +175,12 @@ class RCNN(_Given):
             joined[key] = ops.reshape(value, (-1, turns * AT_ONCE, *rest))[:, :count]
         return joined
 
-    def pooled(self, raw: dict, boxes):
+    def pooled(self, raw: dict, boxes, size: int):
         """Appendix A: each box with some context, warped to a square whatever its shape."""
-        photo, side = raw["map_photo"], self.roi_head.input.shape[1]
+        photo = raw["map_photo"]
         middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
-        half = half * (side / (side - 2 * CONTEXT))
+        half = half * (size / (size - 2 * CONTEXT))
         wide = ops.concatenate([middle - half, middle + half], axis=-1)
         # What lies beyond the photo is 0 to RoI align.
         mean = ops.mean(photo, axis=(1, 2), keepdims=True)
-        return roi_align([photo - mean], [1], wide, side) + mean[:, None]
+        return roi_align([photo - mean], [1], wide, size) + mean[:, None]

@@ -79,7 +79,7 @@ class RegionDetector(Detector):
             logits (batch, n, 1 + classes), background first; deltas (batch, n, 1 or classes, 4), see
             `boxes.coders.encode`.
         """
-        pooled, count = self.pooled(raw, boxes), boxes.shape[1]
+        pooled, count = self.pooled(raw, boxes, self.roi_head.input.shape[1]), boxes.shape[1]
         said = self.roi_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
         logits = ops.concatenate([said["background_logit"], said["class_logits"]], axis=-1)
         deltas = said["deltas"] if "deltas" in said else said["deltas_per_class"]
@@ -88,15 +88,15 @@ class RegionDetector(Detector):
             for key, value in (("logits", logits), ("deltas", deltas))
         }
 
-    def pooled(self, raw: dict, boxes):
-        """The features of boxes (batch, n, 4), each brought to one size: (batch, n, s, s, c)."""
+    def pooled(self, raw: dict, boxes, size: int):
+        """The features of boxes (batch, n, 4), each brought to one size: (batch, n, size, size, c)."""
         maps = [raw[f"map_{level}"] for level in self.levels]
         strides = [self.image_size // x.shape[1] for x in maps]
         levels = None
         if len(maps) > 1:
             canonical = CANONICAL_SIDE * self.image_size / PAPER_SIDE
             levels = roi_levels(boxes, 2, 5, canonical) - 2
-        return roi_align(maps, strides, boxes, self.roi_head.input.shape[1], levels=levels)
+        return roi_align(maps, strides, boxes, size, levels=levels)
 
     # === Targets ===
 
@@ -111,7 +111,8 @@ class RegionDetector(Detector):
         Returns:
             boxes (batch, R, 4), the regions sampled; positive (batch, R) and negative (batch, R) float32,
             1 for objects and for background, both 0 in rows that are there to fill up; label (batch, R)
-            int32, weight (batch, R) and deltas (batch, R, 4) of the object.
+            int32, weight (batch, R) and deltas (batch, R, 4) of the object; owner (batch, R) int32, its row
+            in the targets. Objects come first.
         """
         if self.append_truth:
             proposals = ops.concatenate([proposals, targets["boxes"]], axis=1)
@@ -133,6 +134,7 @@ class RegionDetector(Detector):
         every = {
             "boxes": places, "positive": chosen, "negative": other, "label": goal["label"],
             "weight": goal["weight"], "deltas": coders.encode(goal["boxes"], places),
+            "owner": ops.maximum(owner, 0),
         }
         return {key: at_rows(value, rows) for key, value in every.items()}
 
@@ -141,6 +143,11 @@ class RegionDetector(Detector):
         return keras.random.uniform(ops.shape(like), dtype="float32", seed=self.sampler)
 
     # === Losses ===
+
+    def learn_regions(self, targets: dict, raw: dict, proposals) -> dict:
+        """The losses of regions sampled from proposals (batch, n, 4)."""
+        goal = self.region_targets(targets, proposals)
+        return self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=True))
 
     def region_losses(self, goal: dict, said: dict) -> dict:
         """Cross-entropy and absolute errors of regions.

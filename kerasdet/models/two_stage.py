@@ -34,6 +34,8 @@ class TwoStage(RegionDetector):
         options: of `RegionDetector`.
     """
 
+    named_losses = ("object_loss", "proposal_loss", "class_loss", "box_loss")
+
     def __init__(
         self, inputs, outputs, *, anchors, before, proposals, proposal_iou, per_level_nms, **options,
     ):
@@ -48,7 +50,7 @@ class TwoStage(RegionDetector):
             "before": list(before), "proposals": list(proposals), "proposal_iou": proposal_iou,
             "per_level_nms": per_level_nms,
         }
-        self.track_losses("object_loss", "proposal_loss", "class_loss", "box_loss")
+        self.track_losses(*self.named_losses)
 
     # === Proposals ===
 
@@ -112,5 +114,4 @@ class TwoStage(RegionDetector):
         losses = {"object_loss": miss / count, "proposal_loss": ops.sum(chosen * error) / count}
 
         boxes, _ = self.propose(raw, training=True)
-        goal = self.region_targets(targets, boxes)
-        return losses | self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=True))
+        return losses | self.learn_regions(targets, raw, boxes)

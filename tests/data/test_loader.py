@@ -18,6 +18,7 @@ def model(dataset, **changes):
     """What the loader reads of a detector."""
     fields = {
         "image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": (), "given_proposals": 0,
+        "mask_size": 0,
     }
     return types.SimpleNamespace(**fields | changes)
 

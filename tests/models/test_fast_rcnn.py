@@ -49,7 +49,7 @@ def test_fast_takes_the_highest_value_of_each_bin():
     features = np.zeros((1, 4, 4, 64), np.float32)
     features[0, 1, 2] = 7
     boxes = ops.convert_to_tensor([[[0, 0, 63, 63], [0, 0, 15, 15]]], "float32")
-    pooled = ops.convert_to_numpy(detector.pooled({"map_P5": ops.convert_to_tensor(features)}, boxes))
+    pooled = ops.convert_to_numpy(detector.pooled({"map_P5": ops.convert_to_tensor(features)}, boxes, 7))
     assert pooled.shape == (1, 2, 7, 7, 64)
     # Cell (1, 2) of 4 x 4 is in the bins 1 to 3 down and 3 to 5 across of 7 x 7.
     rows, columns = np.nonzero(pooled[0, 0, :, :, 0] == 7)
@@ -63,7 +63,7 @@ def test_rcnn_cuts_regions_out_of_the_photo_with_context():
     photo[0, 32:96, 32:96] = 200
     mean = photo.mean()
     boxes = ops.convert_to_tensor([[[32, 32, 96, 96], [0, 0, 64, 64]]], "float32")
-    cut = ops.convert_to_numpy(detector.pooled({"map_photo": ops.convert_to_tensor(photo)}, boxes))
+    cut = ops.convert_to_numpy(detector.pooled({"map_photo": ops.convert_to_tensor(photo)}, boxes, 96))
     assert cut.shape == (1, 2, 96, 96, 3)
     # The box of 64 px fills all but 16 px on each side of the 96.
     inner, outer = slice(CONTEXT + 1, -CONTEXT - 1), [*range(CONTEXT - 1), *range(97 - CONTEXT, 96)]
