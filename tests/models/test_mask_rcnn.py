@@ -131,6 +131,8 @@ def test_masks_of_a_letterboxed_photo_lie_in_their_boxes(detector):
 
 
 class TestMaskRCNN(FasterHarness):
+    overfit_epochs = 400
+
     def build(self, **changes):
         return mask_rcnn(**{"share": 0.5} | changes)
 
