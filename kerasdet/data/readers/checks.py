@@ -41,7 +41,11 @@ def to_dataset(
     )
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
     boxes = _array([record.boxes for record in records])
-    _refuse_relative(boxes, records, owner)
+    if annotations.relative:
+        _refuse_pixels(boxes, records, owner)
+        boxes *= np.tile(sizes[owner], 2)
+    else:
+        _refuse_relative(boxes, records, owner)
     labels = _labels(records, classes)
     clipped = _clip(boxes, sizes[owner])
     keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
@@ -118,13 +122,24 @@ def _clip(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _refuse_relative(boxes: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
-    """All these formats are in pixels: a set of boxes within 0..1 was written by mistake."""
+    """Of a format in pixels: a set of boxes within 0..1 was written by mistake."""
     if len(boxes) and np.all(boxes >= 0) and np.all(boxes <= 1):
         record = records[owner[0]]
         raise ValueError(
             f"{record.file}: all {len(boxes)} boxes lie within 0..1, such as "
             f"{boxes[0].tolist()} of image {record.photo!r}: they look relative; multiply x by the "
             "photo's width and y by its height, this format is in pixels"
+        )
+
+
+def _refuse_pixels(boxes: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
+    """Of a format in fractions: boxes all of which are larger than their photo are in pixels."""
+    if len(boxes) and np.all(boxes[:, 2:] - boxes[:, :2] > 1):
+        record, (x1, y1, x2, y2) = records[owner[0]], boxes[0]
+        raise ValueError(
+            f"{record.file}: all {len(boxes)} boxes are larger than their photos, such as width "
+            f"{x2 - x1:g} and height {y2 - y1:g} of image {record.photo!r}: they look like pixels; divide x "
+            "by the photo's width and y by its height, this format is in fractions"
         )
 
 
@@ -174,7 +189,7 @@ def _check(
     if on_bad_box == "error":
         raise ValueError(f'{text}; fix it or load with on_bad_box="drop"')
     count = f"{len(bad)} bad {'box' if len(bad) == 1 else 'boxes'} of {len(boxes)}"
-    warnings.warn(f"dropped {count}; the first: {text}", stacklevel=4)
+    warnings.warn(f"dropped {count}; the first: {text}", stacklevel=5)
     return good
 
 
