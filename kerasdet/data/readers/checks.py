@@ -30,6 +30,7 @@ def to_dataset(
         )
     if len(set(classes)) != len(classes):
         raise ValueError(f"{file}: a class occurs twice in {classes}; each must have its own name")
+    refuse_wrong_unit(annotations)
     finder = PhotoFinder(source)
     paths = [finder.find(record) for record in records]
     sizes = np.array(
@@ -42,10 +43,7 @@ def to_dataset(
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
     boxes = _array([record.boxes for record in records])
     if annotations.relative:
-        _refuse_pixels(boxes, records, owner)
         boxes *= np.tile(sizes[owner], 2)
-    else:
-        _refuse_relative(boxes, records, owner)
     labels = _labels(records, classes)
     clipped = _clip(boxes, sizes[owner])
     keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
@@ -86,6 +84,39 @@ def to_dataset(
     return Dataset(samples, classes, annotations.parts, name, source.root)
 
 
+def refuse_wrong_unit(annotations: Annotations) -> None:
+    """Raises ValueError if all boxes look like fractions in a format in pixels, or the other way round."""
+    boxes = _array([record.boxes for record in annotations.records])
+    if not len(boxes):
+        return
+    record = next(record for record in annotations.records if record.boxes)
+    x1, y1, x2, y2 = boxes[0].tolist()
+    if annotations.relative and np.all(boxes[:, 2:] - boxes[:, :2] > 1):
+        raise ValueError(
+            f"{record.file}: all {len(boxes)} boxes are larger than their photos, such as width "
+            f"{x2 - x1:g} and height {y2 - y1:g} of image {record.photo!r}: they look like pixels; divide x "
+            "by the photo's width and y by its height, this format is in fractions"
+        )
+    if not annotations.relative and np.all(boxes >= 0) and np.all(boxes <= 1):
+        raise ValueError(
+            f"{record.file}: all {len(boxes)} boxes lie within 0..1, such as "
+            f"{[x1, y1, x2, y2]} of image {record.photo!r}: they look relative; multiply x by the "
+            "photo's width and y by its height, this format is in pixels"
+        )
+
+
+def bad_box(box, width: int, height: int) -> str | None:
+    """Why an xyxy box in pixels is impossible on a photo of that size; None where it is not."""
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        return "not finite numbers"
+    if x2 <= x1 or y2 <= y1:
+        return f"no area: width {x2 - x1:g}, height {y2 - y1:g}"
+    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+        return f"outside of the photo, which is {width} x {height}"
+    return None
+
+
 def photo_size(path: str) -> tuple[int, int]:
     """Width and height of a photo as it is shown, from its header alone.
 
@@ -121,28 +152,6 @@ def _clip(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1))
 
 
-def _refuse_relative(boxes: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
-    """Of a format in pixels: a set of boxes within 0..1 was written by mistake."""
-    if len(boxes) and np.all(boxes >= 0) and np.all(boxes <= 1):
-        record = records[owner[0]]
-        raise ValueError(
-            f"{record.file}: all {len(boxes)} boxes lie within 0..1, such as "
-            f"{boxes[0].tolist()} of image {record.photo!r}: they look relative; multiply x by the "
-            "photo's width and y by its height, this format is in pixels"
-        )
-
-
-def _refuse_pixels(boxes: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
-    """Of a format in fractions: boxes all of which are larger than their photo are in pixels."""
-    if len(boxes) and np.all(boxes[:, 2:] - boxes[:, :2] > 1):
-        record, (x1, y1, x2, y2) = records[owner[0]], boxes[0]
-        raise ValueError(
-            f"{record.file}: all {len(boxes)} boxes are larger than their photos, such as width "
-            f"{x2 - x1:g} and height {y2 - y1:g} of image {record.photo!r}: they look like pixels; divide x "
-            "by the photo's width and y by its height, this format is in fractions"
-        )
-
-
 def _labels(records: list[Record], classes: tuple[str, ...]) -> np.ndarray:
     index = {name: position for position, name in enumerate(classes)}
     try:
@@ -166,21 +175,13 @@ def _check(
     on_bad_box: str,
 ) -> np.ndarray:
     """(n,) bool, which boxes to keep. Raises at the first bad one if that is asked for."""
-    finite = np.isfinite(boxes).all(axis=1)
-    good = finite & _has_area(boxes) & _has_area(clipped)
+    good = np.isfinite(boxes).all(axis=1) & _has_area(boxes) & _has_area(clipped)
     bad = np.flatnonzero(~good)
     if not len(bad):
         return good
     first = int(bad[0])
     record = records[owner[first]]
-    if not finite[first]:
-        reason = "not finite numbers"
-    elif not _has_area(boxes[first : first + 1])[0]:
-        width, height = boxes[first, 2:] - boxes[first, :2]
-        reason = f"no area: width {width:g}, height {height:g}"
-    else:
-        width, height = sizes[owner[first]]
-        reason = f"outside of the photo, which is {width} x {height}"
+    reason = bad_box(boxes[first], *sizes[owner[first]])
     position = first - int(np.searchsorted(owner, owner[first]))
     text = (
         f"{os.path.basename(record.file)}: image {record.photo!r} box {position} is "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kerasdet import photo as photo_
 from kerasdet.data.readers import coco
 from kerasdet.data.readers.source import (
-    PHOTO_SUFFIXES,
     Annotations,
     Record,
     Source,
@@ -62,7 +62,7 @@ def read(source: Source) -> Annotations:
         raise FileNotFoundError(f"{labels}: its photos are not there; they should be in {images}")
     names = _names(source.files[0], source.root)
     files = {_stem(file, labels): file for file in _label_files(labels)}
-    photos = sorted(file for file in images.rglob("*") if file.suffix in PHOTO_SUFFIXES)
+    photos = sorted(file for file in images.rglob("*") if file.suffix.lower() in photo_.SUFFIXES)
     records = []
     for photo in photos:
         name = photo.relative_to(images).as_posix()
