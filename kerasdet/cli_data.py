@@ -94,8 +94,9 @@ def convert(
 ):
     """Writes a set in another format, with all its splits.
 
-    The photos are copied along, so that OUT is whole by itself and IN stays as it is. What the format has no
-    place for (ignore regions in YOLO and CSV, boxes of parts in all but ODGT, ...) is left out, and said.
+    The photos are copied along, so that OUT is whole by itself and IN stays
+    as it is. What the format has no place for (ignore regions in YOLO and CSV,
+    boxes of parts in all but ODGT, ...) is left out, and said.
     """
     from kerasdet.data.readers import read_all
     from kerasdet.data.writers import refuse_full, write
@@ -160,9 +161,10 @@ def doctor(
 ):
     """Looks for what is wrong with a set; exit code 1 if there is something.
 
-    Photos: missing, broken, of another size than written, or nearly the same in two splits (of those, the
-    clean copy keeps the one in test, else in val). Boxes: without area, outside of the photo, not finite, or
-    twice the same. Classes: none in train, but elsewhere.
+    Photos: missing, broken, of another size than written, or nearly the same
+    in two splits (of those, the clean copy keeps the one in test, else in val).
+    Boxes: without area, outside of the photo, not finite, or twice the same.
+    Classes: none in train, but elsewhere.
     """
     from kerasdet.data.doctor import examine
     from kerasdet.data.writers import refuse_full

@@ -50,7 +50,8 @@ def draw_sizes(
     image = Image.new("RGB", (2 * _SIDE + 3 * _MARGIN, _SIDE + 2 * _MARGIN), "white")
     canvas, font = ImageDraw.Draw(image, "RGBA"), ImageFont.load_default(13)
     left, right, bottom = _MARGIN, _SIDE + 2 * _MARGIN, _MARGIN + _SIDE
-    low = math.floor(math.log2(max(1, sizes.min(initial=size))))
+    least = min(sizes.min(initial=size / 2), size if stride is None else stride / 2)
+    low = math.floor(math.log2(max(1, least)))
 
     def along(values):
         """Where lengths in pixels lie on an axis, from its beginning."""
@@ -73,7 +74,8 @@ def draw_sizes(
     for x, y in along(sizes):
         x, y = left + x, bottom - y
         canvas.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(*PALETTE[1], faint))
-    for x, y in [] if anchors is None else along(anchors):
+    # Of some detectors they are larger than the square.
+    for x, y in [] if anchors is None else along(np.minimum(anchors, size)):
         x, y = left + x, bottom - y
         canvas.rectangle((x - 4, y - 4, x + 4, y + 4), fill=PALETTE[2], outline=_INK, width=1)
     text = f"height, px: {len(sizes)} boxes in the square of {size} px"
