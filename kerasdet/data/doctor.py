@@ -186,6 +186,7 @@ def _check_boxes(split: str, seen: list[_Look], relative: bool, faults: list[Fau
         if relative:
             sides = np.array([record.width, record.height] * 2)
             record.boxes = [(np.array(box) * sides).tolist() for box in record.boxes]
+            record.ignore = [(np.array(box) * sides).tolist() for box in record.ignore]
         wrong: dict[int, tuple[str, str]] = {}
         for row, box in enumerate(record.boxes):
             reason = bad_box(box, record.width, record.height)

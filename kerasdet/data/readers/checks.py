@@ -42,14 +42,15 @@ def to_dataset(
     )
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
     boxes = _array([record.boxes for record in records])
+    labels = _labels(records, classes)
+    ignore = _array([record.ignore for record in records])
+    ignore_owner = np.repeat(np.arange(len(records)), [len(record.ignore) for record in records])
     if annotations.relative:
         boxes *= np.tile(sizes[owner], 2)
-    labels = _labels(records, classes)
+        ignore *= np.tile(sizes[ignore_owner], 2)
     clipped = _clip(boxes, sizes[owner])
     keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
     parts, weights = _parts(annotations, sizes[owner])
-    ignore = _array([record.ignore for record in records])
-    ignore_owner = np.repeat(np.arange(len(records)), [len(record.ignore) for record in records])
     ignore = _clip(ignore, sizes[ignore_owner])
     ignore_keep = _has_area(ignore)
 

@@ -68,7 +68,7 @@ class Record:
 class Annotations:
     """What a reader read: photos, the classes named (name -> sort key) and the parts' names.
 
-    Where `relative`, the records' boxes are fractions of the photo's width and height, not pixels.
+    Where `relative`, the records' boxes and regions are fractions of the photo's width and height.
     """
 
     records: list[Record]
