@@ -40,6 +40,13 @@ Link = Annotated[
 ]
 
 
+def _say(text: str):
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+# === anchors ===
+
+
 def anchors(
     data: Data,
     count: Annotated[int, typer.Option(min=1, help="How many; YOLOv3 has 9.")] = 9,
@@ -67,18 +74,14 @@ def anchors(
         own = best[owner == i]
         mean = f"{own.mean():.3f}" if len(own) else ""
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
-    console = Console()
-    console.print(
-        f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}",
-        markup=False, highlight=False,
-    )
-    console.print(table)
+    _say(f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}")
+    Console().print(table)
     pairs = ", ".join(f"({width:.0f}, {height:.0f})" for width, height in found)
-    console.print(f"anchors=({pairs})", markup=False, highlight=False, soft_wrap=True)
+    _say(f"anchors=({pairs})")
     if plot is not None:
         plot.parent.mkdir(parents=True, exist_ok=True)
         draw_anchors(sizes, found, owner, size).save(plot)
-        console.print(f"drawn into {plot}", markup=False, highlight=False)
+        _say(f"drawn into {plot}")
 
 
 # === convert ===
@@ -107,7 +110,7 @@ def convert(
     write(sets, out, to.value, link=link, progress=sys.stdout.isatty())
     photos, boxes = sum(map(len, sets.values())), sum(len(s.boxes) for d in sets.values() for s in d)
     text = f"{reading.format} to {to.value}: {photos} photos with {boxes} boxes in {', '.join(sets)}"
-    Console().print(f"{text}, see {out}/", markup=False, highlight=False)
+    _say(f"{text}, see {out}/")
 
 
 # === show ===
@@ -138,7 +141,8 @@ def show(
     page = draw_page(dataset.subset(sorted(chosen)), progress=sys.stdout.isatty())
     out.parent.mkdir(parents=True, exist_ok=True)
     page.save(out, quality=90)
-    Console().print(f"{len(chosen)} of {len(dataset)} photos, see {out}", markup=False, highlight=False)
+    text = f"{len(chosen)} of {len(dataset)} photos, see {out}"
+    _say(text)
 
 
 # === doctor ===
@@ -180,27 +184,27 @@ def doctor(
         detector = zoo.load_file(model)
     progress = sys.stdout.isatty()
     report = examine(data, progress)
-    console = Console()
     photos = ", ".join(f"{count} photos in {split}" for split, count in report.photos.items())
-    console.print(f"{data}: {report.format}, {photos}", markup=False, highlight=False)
-    _print_faults(console, report)
-    _print_classes(console, report)
-    sizes = _print_sizes(console, report, detector)
+    _say(f"{data}: {report.format}, {photos}")
+    _print_faults(report)
+    _print_classes(report)
+    sizes = _print_sizes(report, detector)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         _draw(report, out, *sizes)
-        console.print(f"faults.csv and pictures are in {out}/", markup=False, highlight=False)
+        _say(f"see {out}/ with faults.csv and pictures")
     if write is not None:
         write_set(report.sets, write, _WRITTEN_AS[report.format], link=link, progress=progress)
         left = ", ".join(f"{len(dataset)} photos in {split}" for split, dataset in report.sets.items())
-        console.print(f"clean copy in {write}/: {left}", markup=False, highlight=False)
+        _say(f"clean copy in {write}/: {left}")
     if report.faults:
         sys.exit(1)
 
 
-def _print_faults(console: Console, report) -> None:
+def _print_faults(report) -> None:
     from kerasdet.data.doctor import KINDS
 
+    console = Console()
     for kind in KINDS:
         faults = report.of(kind)
         if not faults:
@@ -208,15 +212,15 @@ def _print_faults(console: Console, report) -> None:
         console.print(f"[red]{kind}[/]: {len(faults)}", highlight=False)
         for fault in faults[:FAULTS_SHOWN]:
             where = " ".join(filter(None, (fault.split, fault.photo)))
-            console.print(f"  {where}: {fault.what}", markup=False, highlight=False, soft_wrap=True)
+            _say(f"  {where}: {fault.what}")
         if len(faults) > FAULTS_SHOWN:
             more = len(faults) - FAULTS_SHOWN
-            console.print(f"  ... and {more} more; --out lists them all", highlight=False)
+            _say(f"  ... and {more} more; --out lists them all")
     if not report.faults:
         console.print("[green]nothing wrong[/] with photos or boxes")
 
 
-def _print_classes(console: Console, report) -> None:
+def _print_classes(report) -> None:
     from kerasdet.data.doctor import count_objects
 
     table = Table("class", *(f"{split}: objects (photos)" for split in report.sets))
@@ -224,13 +228,13 @@ def _print_classes(console: Console, report) -> None:
     for name, row in list(counts.items())[:CLASSES_SHOWN]:
         table.add_row(escape(name), *(f"{objects} ({photos})" for objects, photos in row.values()))
     empty = sum(not len(sample.boxes) for dataset in report.sets.values() for sample in dataset)
-    console.print(table)
+    Console().print(table)
     if len(counts) > CLASSES_SHOWN:
-        console.print(f"... and {len(counts) - CLASSES_SHOWN} more classes")
-    console.print(f"photos without objects: {empty}", highlight=False)
+        _say(f"... and {len(counts) - CLASSES_SHOWN} more classes")
+    _say(f"photos without objects: {empty}")
 
 
-def _print_sizes(console: Console, report, detector):
+def _print_sizes(report, detector):
     """Says how large the boxes are for the detector; (sizes, side of the square, stride, anchors)."""
     import numpy as np
 
@@ -254,7 +258,7 @@ def _print_sizes(console: Console, report, detector):
         if anchors is not None:
             misfits = size_iou(sizes, anchors).max(1) < _FIT_IOU
             text += f"; {misfits.mean():.1%} fit no anchor by IoU {_FIT_IOU}"
-        console.print(text, highlight=False, soft_wrap=True)
+        _say(text)
     return sizes, size, stride, anchors
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_data_doctor_of_a_sound_set_against_a_model(scenes, tmp_path):
     assert (tmp_path / "out" / "faults.csv").read_text() == "kind,split,photo,what\n"
     assert Image.open(tmp_path / "out" / "sizes.png").size[0] > 900
     assert Image.open(tmp_path / "out" / "classes.png").size[0] > 300
+
+
+def test_data_doctor_holds_sizes_against_anchors(shapes, monkeypatch):
+    detector = types.SimpleNamespace(image_size=64, resize="stretch", anchors=((8, 8), (24, 24)))
+    monkeypatch.setattr("kerasdet.zoo.load_file", lambda name: detector)
+    output = run("data", "doctor", shapes.root, "--model", "mine.keras")
+    # Squares of side s share s^2 / 576 with the larger anchor, or 576 / s^2, and so on.
+    sides = np.concatenate([sample.boxes[:, 2] - sample.boxes[:, 0] for sample in shapes])
+    fits = np.any([np.minimum(sides / a, a / sides) ** 2 >= 0.5 for a in (8, 24)], axis=0)
+    assert 0 < fits.mean() < 1 and f"{1 - fits.mean():.1%} fit no anchor by IoU 0.5" in output
 
 
 def test_data_doctor_names_faults_and_writes_a_clean_copy(tmp_path):

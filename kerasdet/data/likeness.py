@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 SIDE = 16
-# Bits, of 256. What the same photo saved, scaled, brightened or cut by 1 % anew differs by; of 1.1
-# million pairs of different photos of VOC2012 none came nearer than 48.
+# Bits, of 256. A photo that was saved, scaled, blurred or brightened anew stays below (99 of 100 of VOC2012
+# in each case), one that was cut by 2 % on each side mostly does; of a million pairs of different photos
+# none came nearer than 48.
 NEAR = 40
 # Rows and columns of the table of distances that is in memory at a time.
 _BLOCK = 4096

@@ -119,6 +119,14 @@ def test_yolo_without_names_photos_or_labels(yolo):
         kerasdet.data.load(yolo / "data.yaml")
 
 
+def test_texts_beside_another_format_are_not_taken_for_labels(tmp_path):
+    photo(tmp_path / "a.jpg")
+    text(tmp_path / "classes.txt", "dog")
+    text(tmp_path / "README.txt", "Made with care.")
+    text(tmp_path / "boxes.csv", "a.jpg,1,2,30,40,dog")
+    assert len(kerasdet.data.load(tmp_path)[0].boxes) == 1
+
+
 # === WIDER FACE ===
 
 LINES = (

@@ -15,8 +15,7 @@ from kerasdet.data.readers.source import (
 
 # x, y, w, h, blur, expression, illumination, invalid, occlusion, pose.
 INVALID = 7
-# Pixels. The paper's three groups by height begin at 10; what is smaller is in none of them (Yang et
-# al., CVPR 2016, section 3.2).
+# Pixels. The paper's three groups by scale begin at 10 (Yang et al., CVPR 2016); what is smaller is in none.
 SMALLEST = 10
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from kerasdet import photo as photo_
 from kerasdet.data.readers import coco
 from kerasdet.data.readers.source import (
+    PHOTO_SUFFIXES,
     Annotations,
     Record,
     Source,
@@ -34,7 +35,7 @@ def find(folder: Path) -> list[Source]:
             sources = [_source(folder, labels, images, "all")]
     for place in split_folders(folder):
         sources.append(_source(folder, place / "labels", place / "images", place.name))
-    if not sources and (folder / NAMES).is_file():
+    if not sources and (folder / NAMES).is_file() and any(map(_has_photo, folder.glob("*.txt"))):
         sources = [_source(folder, folder, folder, "all")]
     return [source for source in sources if source is not None]
 
@@ -110,6 +111,11 @@ def _source(folder: Path, labels: Path, images: Path, split: str) -> Source | No
 
 def _label_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*.txt") if file.name != NAMES)
+
+
+def _has_photo(file: Path) -> bool:
+    """Whether there is a photo beside a txt."""
+    return any(file.with_suffix(suffix).exists() for suffix in PHOTO_SUFFIXES)
 
 
 def _stem(file: Path, folder: Path) -> str:
