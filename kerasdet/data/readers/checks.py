@@ -189,7 +189,9 @@ def _check(
         f"{boxes[first].tolist()} as xyxy ({reason})"
     )
     if on_bad_box == "error":
-        raise ValueError(f'{text}; fix it or load with on_bad_box="drop"')
+        raise ValueError(
+            f'{text}; fix it, load with on_bad_box="drop", or let `kerasdet data doctor` write a clean copy'
+        )
     count = f"{len(bad)} bad {'box' if len(bad) == 1 else 'boxes'} of {len(boxes)}"
     warnings.warn(f"dropped {count}; the first: {text}", stacklevel=5)
     return good
