@@ -64,6 +64,8 @@ def test_yolo_without_splits_with_folders_inside_or_beside_the_photos(tmp_path, 
     text(tmp_path / labels / "inner" / "a.txt", "0 .5 .5 .2 .2")
     text(tmp_path / labels / "a.txt", "0 .5 .5 .1 .1", "")
     text(tmp_path / "classes.txt", "dog", "cat")
+    if labels == ".":
+        text(tmp_path / "README.txt", "Made with care.")
     data = kerasdet.data.load(tmp_path)
     assert data.classes == ("dog", "cat") and [s.image_id for s in data] == ["a.jpg", "inner/a.jpg"]
     np.testing.assert_allclose(data[0].boxes, [[45, 36, 55, 44]])

@@ -71,9 +71,11 @@ def read(source: Source) -> Annotations:
         records.append(Record(photo=name, file=str(file or labels), image_id=name))
         if file is not None:
             _read_boxes(records[-1], file, names)
-    shown = {_stem(photo, images) for photo in photos}
-    # Whoever looks for the photo of a txt without one will say that it is not there.
-    records += [Record(photo=s, file=str(files[s]), image_id=s) for s in sorted(files.keys() - shown)]
+    if labels != images:
+        # Whoever looks for the photo of a txt without one will say that it is not there. Beside photos, it
+        # may be any text.
+        alone = sorted(files.keys() - {_stem(photo, images) for photo in photos})
+        records += [Record(photo=stem, file=str(files[stem]), image_id=stem) for stem in alone]
     return Annotations(records, {name: number for number, name in names.items()}, relative=True)
 
 
