@@ -20,6 +20,8 @@ class Detections:
         classes: the detector's class names.
         parts: name -> (n, 4) float32, further boxes of the same objects, such as a person's head,
             row for row with `boxes`.
+        masks: n outlines as COCO's run lengths, row for row with `boxes`, or None of a detector that finds
+            none; `mask` has one as pixels.
         photo: (H, W, 3) uint8 RGB, or None where it was not kept.
         path: the photo's file, or None for an array.
 
@@ -32,6 +34,7 @@ class Detections:
     labels: np.ndarray
     classes: tuple[str, ...]
     parts: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    masks: tuple[dict, ...] | None = None
     photo: np.ndarray | None = None
     path: str | None = None
 
@@ -52,6 +55,8 @@ class Detections:
                 raise ValueError(
                     f"{name} has shape {array.shape}, expected {shape} for {n} boxes xyxy"
                 )
+        if self.masks is not None and len(self.masks) != n:
+            raise ValueError(f"masks are {len(self.masks)}, expected {n}: one a box")
         for label in self.labels:
             if not 0 <= label < len(self.classes):
                 raise ValueError(
@@ -65,6 +70,8 @@ class Detections:
         self.boxes, self.scores = self.boxes[rows], self.scores[rows]
         self.labels = self.labels[rows]
         self.parts = {name: boxes[rows] for name, boxes in self.parts.items()}
+        if self.masks is not None:
+            self.masks = tuple(self.masks[row] for row in np.arange(len(self.masks))[rows])
 
     @property
     def names(self):
@@ -82,6 +89,14 @@ class Detections:
         where = f" on {os.path.basename(self.path)}" if self.path else ""
         return f"<Detections{where}: {counts or 'nothing found'}{best}>"
 
+    def mask(self, row: int) -> np.ndarray:
+        """The pixels of the object of a row: (H, W) bool. Raises ValueError if no outlines were found."""
+        from kerasdet import outlines
+
+        if self.masks is None:
+            raise ValueError("there are no masks: this detector finds boxes alone; MaskRCNN finds both")
+        return outlines.decode(self.masks[row]).astype(bool)
+
     def above(self, score):
         """The detections that score at least `score`, as new `Detections` of the same photo."""
         kept = dataclasses.replace(self)
@@ -92,7 +107,8 @@ class Detections:
         """The photo with its boxes, names and scores.
 
         Colours tell classes apart, or the objects where all are of one class. Parts are drawn thin
-        in the colour of their object. Lines and letters grow with the photo.
+        in the colour of their object, and its pixels, if they were found, are tinted. Lines and letters
+        grow with the photo.
 
         Returns:
             PIL.Image, RGB, of the photo's size.
@@ -121,10 +137,10 @@ class Detections:
             image_id: the photo's id there.
 
         Returns:
-            list of {"image_id", "category_id": label + 1, "bbox": [x, y, width, height], "score"},
-            plain Python numbers, ready for `json.dump`.
+            list of {"image_id", "category_id": label + 1, "bbox": [x, y, width, height], "score"} and, with
+            masks, "segmentation" as run lengths; plain Python, ready for `json.dump`.
         """
-        return [
+        rows = [
             {
                 "image_id": image_id,
                 "category_id": int(label) + 1,
@@ -135,3 +151,6 @@ class Detections:
                 self.boxes, self.labels, self.scores, strict=True
             )
         ]
+        for row, mask in zip(rows, self.masks or (), strict=False):
+            row["segmentation"] = mask | {"counts": mask["counts"].decode("ascii")}
+        return rows

@@ -34,6 +34,10 @@ class Detector(keras.Model):
     - `loss_parts(targets, raw)`: dict of named float32 scalars, whose sum is the loss;
     - `merge_flipped(heads, mirrored)`, if it can be tested with flipping: the heads of a photo and of
       its mirror image as one;
+    - `given_proposals`, if photos have to come with boxes to look at: how many; they are raw["proposals"]
+      (batch, n, 4) xyxy pixels of the square, rows of zeros where there are fewer;
+    - `look_again(found, raw)`, if it says more of the boxes that are left after suppression;
+    - `mask_size`, if it learns outlines: cells along each side of the grid that training gives them in;
     - `_config`: its constructor's arguments, of values that json can hold, and a backbone.
 
     Args:
@@ -72,6 +76,9 @@ class Detector(keras.Model):
     max_detections = property(lambda self: self._settings["max_detections"])
     nms_iou = property(lambda self: self._settings["nms_iou"])
 
+    given_proposals = 0
+    mask_size = 0
+
     @property
     def named_outputs(self) -> dict:
         """Symbolic outputs of all its networks by name; those of classes are called .._logits, with a channel
@@ -88,6 +95,9 @@ class Detector(keras.Model):
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
         raise NotImplementedError
+
+    def look_again(self, found: dict, raw: dict) -> dict:
+        return {}
 
     def merge_flipped(self, heads: dict, mirrored: dict) -> dict:
         raise ValueError(f"{type(self).__name__} cannot be tested with flipping; leave flip=True out")
@@ -185,12 +195,13 @@ class Detector(keras.Model):
 
     # === Inference ===
 
-    def forward(self, images, outputs="detections") -> dict:
+    def forward(self, images, outputs="detections", proposals=None) -> dict:
         """The whole graph up to one of three depths, in `keras.ops`.
 
         Args:
             images: (batch, S, S, 3) uint8 or float, RGB values 0..255.
             outputs: "raw" (the heads), "boxes" (decoded candidates) or "detections" (suppressed).
+            proposals: (batch, n, 4) float32 xyxy pixels of the square, for a detector that is given them.
 
         Returns:
             dict of tensors, in this order:
@@ -202,7 +213,7 @@ class Detector(keras.Model):
         """
         if outputs not in DEPTHS:
             raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
-        heads = self.heads(self(images, training=False))
+        heads = self.heads(self._with_proposals(self(images, training=False), proposals))
         if outputs == "raw":
             return heads
         found = self.decode(heads)
@@ -218,6 +229,17 @@ class Detector(keras.Model):
         elif self.parts:
             result["parts_rel_yxyx"] = self._relative(found["parts"])
         return result
+
+    def _with_proposals(self, raw, proposals):
+        """The raw outputs, and what the photos came with."""
+        if bool(self.given_proposals) != (proposals is not None):
+            raise ValueError(
+                f"{type(self).__name__} needs proposals: boxes to look at on each photo" if proposals is None
+                else f"{type(self).__name__} finds its own boxes; leave proposals out"
+            )
+        if proposals is None:
+            return raw
+        return dict(raw) | {"proposals": ops.cast(proposals, "float32")}
 
     def _relative(self, boxes):
         x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
@@ -257,34 +279,46 @@ class Detector(keras.Model):
         padding = 0 if len(squares) == 1 else batch_size - len(squares)
         return np.pad(np.stack(squares), ((0, padding), (0, 0), (0, 0), (0, 0))), list(matrices)
 
-    def infer(self, images: np.ndarray, flip: bool = False, suppress: bool = True) -> dict[str, np.ndarray]:
+    def infer(
+        self, images: np.ndarray, flip: bool = False, suppress: bool = True, proposals=None
+    ) -> dict[str, np.ndarray]:
         """What is found on squares, as arrays.
 
         Args:
             images: (batch, S, S, 3) uint8 or float32, RGB values 0..255.
             flip: decode the mean of the photos' and their mirror images' heads.
             suppress: leave out what non-maximum suppression drops.
+            proposals: (batch, n, 4) float32 xyxy pixels of the square, for a detector that is given them.
 
         Returns:
             boxes (batch, n, 4) xyxy pixels of the square, scores (batch, n), 0 in rows that hold nothing,
-            labels (batch, n) and, with parts, parts (batch, n, P, 4).
+            labels (batch, n) and, with parts, parts (batch, n, P, 4); if suppressed, what `look_again` adds.
         """
         key = (flip, suppress)
         if key not in self._inference:
+            inputs, given = [self.inputs[0]], None
+            if proposals is not None:
+                given = keras.Input((self.given_proposals, 4), name="proposals")
+                inputs.append(given)
             raw = dict(self.output) if isinstance(self.output, dict) else self.output
-            heads = self.heads(raw)
+            heads = self.heads(self._with_proposals(raw, given))
             if flip:
-                again = keras.Model(self.inputs[0], heads)
+                again = keras.Model(inputs, heads)
                 heads = self.merge_flipped(heads, again(ops.flip(self.inputs[0], axis=2)))
             found = self.decode(heads)
-            graph = keras.Model(self.inputs[0], self._suppress(found) if suppress else found)
+            if suppress:
+                found = self._suppress(found)
+                found |= self.look_again(found, raw)
+            graph = keras.Model(inputs, found)
             graph.compile(jit_compile=False if _plain_tensorflow() else "auto")
             self._inference[key] = graph
-        found = self._inference[key].predict_on_batch(images)
+        given = images if proposals is None else [images, proposals]
+        found = self._inference[key].predict_on_batch(given)
         return {name: np.asarray(value) for name, value in found.items()}
 
     def detect(
-        self, photos, score: float = 0.3, batch_size: int = 16, keep_photo: bool = True, flip: bool = False
+        self, photos, score: float = 0.3, batch_size: int = 16, keep_photo: bool = True, flip: bool = False,
+        proposals=None,
     ):
         """Finds objects on photos.
 
@@ -296,29 +330,53 @@ class Detector(keras.Model):
                 can then be drawn only if the photo came as a path.
             flip: look at each photo's mirror image too and decode the mean of both: a little better,
                 twice the time. For CenterNet.
+            proposals: for a detector that is given them (`FastRCNN`), boxes (n, 4) xyxy in the photo's
+                pixels, the best first; a list of them for a list of photos. None finds them by
+                `data.selective_search`.
 
         Returns:
             `Detections` of the photo, or a list of them for a list.
 
         Raises:
             FileNotFoundError, ValueError: a photo cannot be read (see `kerasdet.photo.read`).
-            ValueError: flip, of a detector that has no means of two.
+            ValueError: flip, of a detector that has no means of two; proposals that are not one array a
+                photo, or are given to a detector that finds its own.
         """
         todo, single = photos_.listed(photos)
+        if proposals is not None:
+            proposals = [proposals] if single else list(proposals)
+            if len(proposals) != len(todo):
+                raise ValueError(f"proposals are {len(proposals)} arrays for {len(todo)} photos")
         found = []
         for start in range(0, len(todo), batch_size):
-            some = todo[start : start + batch_size]
-            found += self._detect_batch(some, score, batch_size, keep_photo, flip)
+            some = slice(start, start + batch_size)
+            boxes = proposals and proposals[some]
+            found += self._detect_batch(todo[some], boxes, score, batch_size, keep_photo, flip)
         return found[0] if single else found
 
-    def _detect_batch(self, todo, score, batch_size, keep_photo, flip) -> list[Detections]:
+    def _detect_batch(self, todo, proposals, score, batch_size, keep_photo, flip) -> list[Detections]:
         pictures = [photos_.read(photo) for photo in todo]
         images, matrices = self.squares(pictures, batch_size)
-        result = self.infer(images, flip)
+        if self.given_proposals:
+            proposals = self._squared_proposals(pictures, matrices, proposals, len(images))
+        result = self.infer(images, flip, proposals=proposals)
         return [
             self._detections(i, result, photo, picture, matrix, score, keep_photo)
             for i, (photo, picture, matrix) in enumerate(zip(todo, pictures, matrices, strict=True))
         ]
+
+    def _squared_proposals(self, pictures, matrices, proposals, count: int) -> np.ndarray:
+        """Proposals (count, n, 4) as the network sees them; rows of zeros fill up."""
+        from kerasdet.data import selective_search
+
+        if proposals is None:
+            proposals = [selective_search(picture, self.given_proposals) for picture in pictures]
+        rows = np.zeros((count, self.given_proposals, 4), np.float32)
+        for row, boxes, matrix in zip(rows, proposals, matrices, strict=False):
+            moved = photos_.transform_boxes(np.asarray(boxes, np.float32).reshape(-1, 4), matrix)
+            moved = np.clip(moved, 0, self.image_size)[: len(row)]
+            row[: len(moved)] = moved
+        return rows
 
     def _detections(self, i, result, photo, picture, matrix, score, keep_photo) -> Detections:
         scores = result["scores"][i]

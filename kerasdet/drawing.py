@@ -32,12 +32,17 @@ def draw(photo, found):
     Returns:
         PIL.Image, RGB, (W, H).
     """
+    from PIL import Image
+
     image, canvas, font, line = _begin(photo)
     one_class = len(set(found.labels.tolist())) <= 1
     colours = [
         PALETTE[(row if one_class else int(label)) % len(PALETTE)]
         for row, label in enumerate(found.labels)
     ]
+    for row in reversed(range(len(found) if found.masks is not None else 0)):
+        tint = Image.fromarray(found.mask(row).astype("uint8") * 110)
+        canvas.bitmap((0, 0), tint, fill=colours[row])
     # The best are drawn last, so that they lie on top; their tags choose their places first.
     for row in reversed(range(len(found))):
         for boxes in found.parts.values():
@@ -56,7 +61,7 @@ def draw(photo, found):
     return image
 
 
-def draw_labels(photo, boxes, labels, classes, parts=(), ignore=()):
+def draw_labels(photo, boxes, labels, classes, parts=(), ignore=(), masks=()):
     """Draws what is labelled on a photo.
 
     Colours tell classes apart, and the class is written beside the box; where the set has only one, colours
@@ -69,6 +74,7 @@ def draw_labels(photo, boxes, labels, classes, parts=(), ignore=()):
         classes: the set's class names.
         parts: boxes of parts, as pairs of an object's row and its (4,) box.
         ignore: (m, 4) regions.
+        masks: each object's polygons, (k, 2) x and y each, filled; () for none.
 
     Returns:
         PIL.Image, RGB, (W, H).
@@ -78,6 +84,9 @@ def draw_labels(photo, boxes, labels, classes, parts=(), ignore=()):
     colours = [
         PALETTE[(row if one_class else int(label)) % len(PALETTE)] for row, label in enumerate(labels)
     ]
+    for row, outline in enumerate(masks):
+        for points in outline:
+            canvas.polygon([tuple(map(float, corner)) for corner in points], fill=(*colours[row], 110))
     for x1, y1, x2, y2 in ignore:
         for ends in ((x1, y1, x2, y2), (x1, y2, x2, y1)):
             canvas.line(tuple(map(float, ends)), fill=_GREY, width=max(1, line // 2))

@@ -89,6 +89,10 @@ class DetectorHarness:
         """
         raise NotImplementedError
 
+    def given(self, detector, targets):
+        """What `forward` and `infer` take beside images, made of a batch's targets."""
+        return {}
+
     # === Checks ===
 
     @pytest.fixture
@@ -109,11 +113,12 @@ class DetectorHarness:
         equal(raw, detector(images.astype("float32"), training=False))
 
     def test_forward_ends_at_three_depths(self, detector, data):
-        images, _ = batch_of(data, detector, 2)
-        boxes = detector.forward(images, "boxes")
+        images, targets = batch_of(data, detector, 2)
+        given = self.given(detector, targets)
+        boxes = detector.forward(images, "boxes", **given)
         names = ["boxes_rel_yxyx", "classes", "scores"]
         assert list(boxes) == names + (["parts_rel_yxyx"] if self.parts else [])
-        found = detector.forward(images, "detections")
+        found = detector.forward(images, "detections", **given)
         assert list(found) == [*names, "count"]
         for value in (boxes["boxes_rel_yxyx"], found["boxes_rel_yxyx"]):
             assert 0 <= ops.min(value) and ops.max(value) <= 1
@@ -123,12 +128,9 @@ class DetectorHarness:
             assert (scores[:count] > 0).all() and not scores[count:].any()
             assert (np.diff(scores) <= 0).all()
             assert not ops.convert_to_numpy(found["boxes_rel_yxyx"][row, count:]).any()
-        # `detect` runs a graph made from symbolic tensors, `forward` the same on real ones.
-        count = int(found["count"][0])
-        mine = detector.detect(images[0], score=0.0)
-        np.testing.assert_allclose(
-            mine.scores, ops.convert_to_numpy(found["scores"][0, :count]), atol=1e-5
-        )
+        # `infer` runs a graph made from symbolic tensors, `forward` the same on real ones.
+        mine = detector.infer(images, **given)
+        np.testing.assert_allclose(mine["scores"], ops.convert_to_numpy(found["scores"]), atol=1e-5)
         with pytest.raises(ValueError, match="outputs is 'head'"):
             detector.forward(images, "head")
 

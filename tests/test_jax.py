@@ -14,6 +14,7 @@ TESTS = (
     "test_losses.py boxes test_detector.py training/test_ema.py", "models/test_csp.py",
     "models/test_centernet.py", "models/test_ssd.py", "models/test_yolo_v1.py", "models/test_yolo_v3.py",
     "models/test_overfeat.py layers", "models/test_faster_rcnn.py models/test_trident.py",
+    "models/test_fast_rcnn.py models/test_mask_rcnn.py",
 )
 # What says nothing about the backend, and takes long because JAX compiles every shape anew; and of the
 # two networks that most detectors have, the larger one learning by heart.
@@ -21,7 +22,7 @@ LEFT_OUT = (
     "named_backbone or mixed_precision or wrong_options or kept_by_default or goes_on_training"
     " or (Paper and overfits)"
     # Every size of level, photo by photo, is compiled anew.
-    " or ((test_faster_rcnn or test_trident) and three_depths)"
+    " or ((test_faster_rcnn or test_trident or test_mask_rcnn) and three_depths)"
 )
 
 

@@ -188,14 +188,15 @@ class Augment:
 
 def place(
     sample: Sample, matrix: np.ndarray, size: int | tuple[int, int], augment: Augment
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """What is labelled on a photo, moved into the network's square by `matrix` (2, 3).
 
     `size` is the square's side, or the width and height of the part of it that the photo fills.
 
     Returns:
         boxes (n, 4) and labels (n,) of what is still there, ignore (m, 4), parts (n, P, 4),
-        part_weights (n, P); all boxes float32 xyxy pixels of the square, clipped to it.
+        part_weights (n, P); all boxes float32 xyxy pixels of the square, clipped to it; and the sample's
+        rows (n,) that they come from.
     """
     size = np.broadcast_to(np.float32(size), 2)
     edges = np.tile(size, 2)
@@ -218,7 +219,14 @@ def place(
     parts_clipped = np.clip(parts, 0, edges)
     seen = _area(parts_clipped) >= 0.5 * np.maximum(_area(parts), 1e-6)
     part_weights = sample.part_weights.reshape(len(keep), columns)[keep] * seen
-    return clipped[keep], sample.labels[keep], ignore, parts_clipped, part_weights.astype(np.float32)
+    weights = part_weights.astype(np.float32)
+    return clipped[keep], sample.labels[keep], ignore, parts_clipped, weights, np.flatnonzero(keep)
+
+
+def place_proposals(boxes: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Boxes (n, 4) of a photo, moved and clipped as `place` does; without those under 1 px wide or high."""
+    moved = np.clip(photo.transform_boxes(boxes, matrix), 0, np.tile(np.broadcast_to(np.float32(size), 2), 2))
+    return moved[np.min(moved[:, 2:] - moved[:, :2], -1, initial=np.inf) >= 1]
 
 
 def _part(window: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -113,6 +113,25 @@ class Dataset(collections.abc.Sequence):
             raise ValueError(f"repeat({times}): a set can be repeated 1 time or more")
         return self._with(_unique_ids(self.samples * times))
 
+    def with_proposals(self, folder: str | os.PathLike, count: int = 2000, mode: str = "fast") -> Dataset:
+        """The same photos with boxes that may hold an object, for detectors that are given them.
+
+        Args:
+            folder: holds a file <photo>.npy for each photo, (n, 4) xyxy in its pixels, the best first.
+                Photos that have none are searched (see `data.selective_search`), and get one.
+            count, mode: of the search; of files, the first `count` boxes are taken.
+
+        Raises:
+            ImportError: a photo has no file, and OpenCV's extra modules are missing.
+            ValueError: a file that holds no boxes.
+        """
+        from kerasdet.data.proposals import of_photo, searched
+
+        return self._with(
+            dataclasses.replace(sample, proposals=of_photo(sample, path, count, mode))
+            for sample, path in searched(self, folder)
+        )
+
     # === Choosing classes ===
 
     def select(self, *classes: str, unknown: str = "drop") -> Dataset:
@@ -153,6 +172,7 @@ class Dataset(collections.abc.Sequence):
                 ignore=ignore,
                 parts=sample.parts[keep] if self.parts else sample.parts,
                 part_weights=sample.part_weights[keep] if self.parts else sample.part_weights,
+                masks=tuple(sample.masks[row] for row in np.flatnonzero(keep)) if sample.masks else (),
             )
 
         return self._with(map(relabel, self.samples), classes=classes)

@@ -204,6 +204,8 @@ def _check_boxes(split: str, seen: list[_Look], relative: bool, faults: list[Fau
         record.names = [record.names[row] for row in keep]
         if record.parts:
             record.parts = [record.parts[row] for row in keep]
+        if record.masks:
+            record.masks = [record.masks[row] for row in keep]
 
 
 def _repeated(record: Record, rows: list[int]) -> list[tuple[int, int]]:

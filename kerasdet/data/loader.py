@@ -10,8 +10,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from kerasdet import photo
-from kerasdet.data.augment import Augment, place
+from kerasdet import outlines, photo
+from kerasdet.data.augment import Augment, place, place_proposals
 
 MAX_BOXES = 100
 
@@ -47,11 +47,14 @@ def batches(
         Batches of `(images, targets)`: images (B, S, S, 3) uint8 RGB; targets a dict of
         boxes (B, N, 4) float32 xyxy pixels of the square, labels (B, N) int32 with -1 in padding
         rows, weights (B, N) float32, ignore (B, M, 4) float32 with zeros in padding rows and, where
-        the model has parts, parts (B, N, P, 4) and part_weights (B, N, P) float32.
+        the model has parts, parts (B, N, P, 4) and part_weights (B, N, P) float32; where it is given
+        proposals, proposals (B, R, 4) float32 with zeros in padding rows; where it learns outlines, masks
+        (B, N, m, m) uint8, 1 in the cells of the object's box that it fills, and mask_weights (B, N) float32,
+        0 where none is labelled.
 
     Raises:
-        ValueError: the set is empty, its classes are not the model's, or sizes are given that are not
-            two or more, or not for training.
+        ValueError: the set is empty, its classes are not the model's, it has no proposals or no outlines and
+            the model needs some, or sizes are given that are not two or more, or not for training.
     """
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
@@ -61,6 +64,16 @@ def batches(
         raise ValueError(
             f"the set's classes {tuple(dataset.classes)} are not the model's {tuple(model.classes)}; "
             "load the model with classes=data.classes, or take data.select(...)"
+        )
+    if model.given_proposals and not any(len(sample.proposals) for sample in dataset):
+        raise ValueError(
+            f"the set {getattr(dataset, 'name', '') or ''} has no proposals, which {type(model).__name__} is "
+            "given; find them with data.with_proposals(folder)"
+        )
+    if model.mask_size and not any(any(sample.masks) for sample in dataset):
+        raise ValueError(
+            f"the set {getattr(dataset, 'name', '') or ''} has no outlines, which {type(model).__name__} "
+            "learns; give its annotations a segmentation of polygons (COCO json)"
         )
     if sizes is not None and (not training or len(set(sizes)) < 2 or every < 1):
         raise ValueError(
@@ -90,7 +103,7 @@ def batches(
         part_columns=tuple(
             dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
         ),
-        augment=augment,
+        augment=augment, proposals=model.given_proposals, mask_size=model.mask_size,
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
                    workers, epoch, sizes, every, mix_until)
@@ -106,17 +119,21 @@ class Prepare(grain.transforms.RandomMap):
     In place of a sample it takes a pair of a sample and the side of its square.
     """
 
-    def __init__(self, dataset, size, resize, max_boxes, max_ignore, part_columns, augment):
+    def __init__(
+        self, dataset, size, resize, max_boxes, max_ignore, part_columns, augment, proposals=0,
+        mask_size=0,
+    ):
         self.dataset = dataset
         self.size, self.resize = size, resize
         self.max_boxes, self.max_ignore = max_boxes, max_ignore
         self.part_columns, self.augment = part_columns, augment
+        self.proposals, self.mask_size = proposals, mask_size
 
     def one_photo(self) -> Prepare:
         """The same without mixup and mosaic."""
         return Prepare(
             self.dataset, self.size, self.resize, self.max_boxes, self.max_ignore, self.part_columns,
-            self.augment.one_photo,
+            self.augment.one_photo, self.proposals, self.mask_size,
         )
 
     def random_map(self, sample, rng: np.random.Generator):
@@ -176,7 +193,7 @@ class Prepare(grain.transforms.RandomMap):
             part = tuple(int(side) for side in sides)
             square[low[1] : high[1], low[0] : high[0]] = photo.warp(image, matrix, part)
             placed = self._placed(sample, matrix, part)
-            for key in ("boxes", "ignore", "parts"):
+            for key in ("boxes", "ignore", "parts", "proposals"):
                 placed[key] = placed[key] + np.tile(low, 2).astype(np.float32)
             labelled.append(placed)
             sample = self._partner(sample, rng)
@@ -184,8 +201,9 @@ class Prepare(grain.transforms.RandomMap):
 
     def _placed(self, sample, matrix, size, weight: float = 1.0) -> dict:
         """What `place` gives, with the model's parts, and each object's weight."""
-        boxes, labels, ignore, parts, part_weights = place(sample, matrix, size, self.augment)
+        boxes, labels, ignore, parts, part_weights, rows = place(sample, matrix, size, self.augment)
         n, columns = len(boxes), self.part_columns
+        proposals = sample.proposals[: self.proposals]
         # A part that the set does not label gets weight 0 in every row.
         nowhere, unknown = np.zeros((n, 4), np.float32), np.zeros(n, np.float32)
         return {
@@ -195,12 +213,25 @@ class Prepare(grain.transforms.RandomMap):
             if columns else np.zeros((n, 0, 4), np.float32),
             "part_weights": np.stack([part_weights[:, c] if c >= 0 else unknown for c in columns], 1)
             if columns else np.zeros((n, 0), np.float32),
-        }
+            "proposals": place_proposals(proposals, matrix, size),
+        } | (self._masks(sample, matrix, boxes, rows) if self.mask_size else {})
+
+    def _masks(self, sample, matrix, boxes, rows) -> dict:
+        """Of the sample's `rows`, in the square at `boxes`, the cells that they fill."""
+        masks = np.zeros((len(rows), self.mask_size, self.mask_size), np.uint8)
+        weights = np.zeros(len(rows), np.float32)
+        for number, (row, box) in enumerate(zip(rows, boxes, strict=True)):
+            outline = sample.masks[row] if sample.masks else ()
+            if outline:
+                moved = [points @ matrix[:, :2].T + matrix[:, 2] for points in outline]
+                masks[number] = outlines.grid_of(moved, box, self.mask_size)
+                weights[number] = 1
+        return {"masks": masks, "mask_weights": weights}
 
     def _targets(self, labelled: dict) -> dict:
         """What is labelled, padded to fixed numbers of rows."""
         labelled = dict(labelled)
-        boxes, ignore = labelled["boxes"], labelled.pop("ignore")
+        ignore, proposals, boxes = labelled.pop("ignore"), labelled.pop("proposals"), labelled["boxes"]
         if len(boxes) > self.max_boxes:
             sides = boxes[:, 2:] - boxes[:, :2]
             order = np.argsort(-sides.prod(-1), kind="stable")
@@ -212,11 +243,17 @@ class Prepare(grain.transforms.RandomMap):
             key: _pad(rows, self.max_boxes, padding.get(key, 0)) for key, rows in labelled.items()
             if self.part_columns or not key.startswith("part")
         }
+        if self.proposals:
+            targets["proposals"] = _pad(proposals[: self.proposals], self.proposals)
         return targets | {"ignore": _pad(ignore[: self.max_ignore], self.max_ignore)}
 
 
 def _together(labelled: list[dict]) -> dict:
-    return {key: np.concatenate([each[key] for each in labelled]) for key in labelled[0]}
+    joined = {key: np.concatenate([each[key] for each in labelled]) for key in labelled[0]}
+    # The best of every photo, then the second best: there may be room for some only.
+    rank = np.concatenate([np.arange(len(each["proposals"])) for each in labelled])
+    joined["proposals"] = joined["proposals"][np.argsort(rank, kind="stable")]
+    return joined
 
 
 def _pad(rows: np.ndarray, count: int, value=0) -> np.ndarray:

@@ -38,8 +38,9 @@ def draw_page(dataset, progress: bool = False):
             for box, weight in zip(sample.parts[row], sample.part_weights[row], strict=True)
             if weight
         ]
+        masks = [[points * scale for points in outline] for outline in sample.masks]
         picture = draw_labels(
-            pixels, sample.boxes * scale, sample.labels, dataset.classes, parts, sample.ignore * scale
+            pixels, sample.boxes * scale, sample.labels, dataset.classes, parts, sample.ignore * scale, masks
         )
         count = len(sample.boxes)
         boxes = {0: "no boxes", 1: "1 box"}.get(count, f"{count} boxes")

@@ -19,6 +19,10 @@ class Sample:
         parts: (n, P, 4) float32, further boxes of the same objects, such as a person's head; rows
             follow `boxes`, columns the set's `parts`.
         part_weights: (n, P) float32, 1 where the part is labelled and 0 where it is not.
+        masks: each object's outline, one polygon (k, 2) float32 of x and y or several, row for row with
+            `boxes`; empty where it is not labelled. () where the set labels none.
+        proposals: (r, 4) float32, boxes that may hold an object, the best first, for detectors that are given
+            them (see `Dataset.with_proposals`).
         width, height: the photo's size in pixels, 0 where the annotation does not say.
         image_id: the set's own id of the photo, unique within the set.
     """
@@ -29,6 +33,8 @@ class Sample:
     ignore: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
     parts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 4), np.float32))
     part_weights: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    masks: tuple[tuple[np.ndarray, ...], ...] = ()
+    proposals: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
     width: int = 0
     height: int = 0
     image_id: int | str = 0

@@ -62,7 +62,7 @@ def write_shapes(
     seed: int = 0,
     split: str = "train",
 ) -> Dataset:
-    """Draws `n` pictures of up to four circles, squares and triangles, labelled in COCO json.
+    """Draws `n` pictures of up to four circles, squares and triangles, labelled with outlines in COCO json.
 
     Shapes do not overlap; about every eighth picture has none. Arguments and errors are those of
     `write_scenes`; the annotations are `folder/instances_<split>.json`.
@@ -86,6 +86,7 @@ def write_shapes(
                     "bbox": [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
                     "area": round((x2 - x1) * (y2 - y1), 2),
                     "iscrowd": 0,
+                    "segmentation": [_outline(SHAPES[label], x1, y1, x2, y2)],
                 }
             )
     document = {
@@ -95,6 +96,18 @@ def write_shapes(
     }
     (folder / f"instances_{split}.json").write_text(json.dumps(document), encoding="utf-8")
     return load(folder, split=split)
+
+
+def _outline(shape: str, x1: float, y1: float, x2: float, y2: float) -> list[float]:
+    """The polygon of a shape as COCO has it: x, y, x, y .."""
+    if shape == "circle":
+        turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+        corners = np.stack([np.cos(turn), np.sin(turn)], -1) / 2 + 0.5
+    elif shape == "square":
+        corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    else:
+        corners = np.array([(0.5, 0), (1, 1), (0, 1)])
+    return np.round((x1, y1) + corners * (x2 - x1, y2 - y1), 2).ravel().tolist()
 
 
 def _prepare(folder: str | os.PathLike, n: int, size: tuple[int, int]) -> Path:

@@ -22,7 +22,7 @@ from kerasdet.data.sample import Sample
 
 # What each format has a place for, of what not every format has.
 HOLDS = {
-    "coco": ("ignore", "classes", "fractions"),
+    "coco": ("ignore", "classes", "fractions", "masks"),
     "voc": ("ignore",),
     "yolo": ("classes", "fractions"),
     "csv": ("fractions",),
@@ -146,6 +146,9 @@ def _warn_of_losses(sets: dict[str, Dataset], to: str) -> None:
     for part, count in counts.items():
         if part not in HOLDS[to]:
             lost.append(f"boxes of the part {part!r} left out: {count}")
+    outlines = sum(bool(outline) for sample in samples for outline in sample.masks)
+    if outlines and "masks" not in HOLDS[to]:
+        lost.append(f"outlines of objects left out: {outlines}")
     if "classes" not in HOLDS[to]:
         used = {int(label) for sample in samples for label in sample.labels}
         unused = [name for label, name in enumerate(classes) if label not in used]
@@ -170,6 +173,11 @@ def _write_coco(folder: Path, sets, names) -> None:
         document = dataset.to_coco()
         for image, name in zip(document["images"], names[split], strict=True):
             image["file_name"] = name
+        objects = (row for row in document["annotations"] if not row["iscrowd"])
+        for outline in (o for sample in dataset for o in (sample.masks or [()] * len(sample.boxes))):
+            row = next(objects)
+            if outline:
+                row["segmentation"] = [points.astype(float).ravel().tolist() for points in outline]
         file = folder / "annotations" / f"instances_{split}.json"
         file.write_text(json.dumps(document), encoding="utf-8")
 

@@ -16,7 +16,8 @@ def concrete_function(detector, outputs: str, input_dtype: str = "uint8", batch:
     """Traces the detector at a depth.
 
     Args:
-        detector: has `forward(images, outputs) -> dict` and `image_size`.
+        detector: has `forward(images, outputs) -> dict` and `image_size`; one that is given proposals takes
+            them as a third argument, and as a second input here.
         outputs: "raw", "boxes" or "detections".
         input_dtype: "uint8" or "float32"; values are 0..255 in either.
         batch: photos at a time, None for any number.
@@ -30,14 +31,28 @@ def concrete_function(detector, outputs: str, input_dtype: str = "uint8", batch:
     names = []
 
     @tf.function(autograph=False)
-    def run(images):
-        result = detector.forward(images, outputs)
+    def run(*inputs):
+        result = detector.forward(inputs[0], outputs, *inputs[1:])
         names[:] = result
         return [tf.cast(value, tf.float32) for value in result.values()]
 
-    size = detector.image_size
-    spec = tf.TensorSpec((batch, size, size, 3), input_dtype, name="images")
-    return run.get_concrete_function(spec), names
+    return run.get_concrete_function(*input_specs(detector, input_dtype, batch)), names
+
+
+def input_specs(detector, input_dtype: str, batch: int | None) -> list:
+    """What `forward` takes, as TensorFlow's specs: images and, where they are given, proposals."""
+    import tensorflow as tf
+
+    size, given = detector.image_size, given_proposals(detector)
+    specs = [tf.TensorSpec((batch, size, size, 3), input_dtype, name="images")]
+    if given:
+        specs.append(tf.TensorSpec((batch, given, 4), tf.float32, name="proposals"))
+    return specs
+
+
+def given_proposals(detector) -> int:
+    """How many boxes each photo has to come with; see `Detector`."""
+    return getattr(detector, "given_proposals", 0)
 
 
 def convert(detector, outputs: str, input_dtype: str = "uint8", half: bool = False):

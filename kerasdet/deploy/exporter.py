@@ -74,6 +74,11 @@ def export(
     path = Path(path)
     is_file = path.suffix.lower() == ".tflite"
     _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
+    if is_file and convert.given_proposals(detector):
+        raise ValueError(
+            f"{path}: a .tflite gets a photo and nothing else, and {type(detector).__name__} is given "
+            "proposals too; give a folder name for a SavedModel, or export a FasterRCNN"
+        )
     _check_backend()
     _check_path(path, is_file, overwrite)
     check = _check_set(detector, calibration, check_photos)
@@ -260,7 +265,7 @@ def _export_folder(detector, path, check, options, on_parity) -> ExportReport:
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         folder = Path(work) / "saved_model"
         names = saved_model.save(detector, folder, options["outputs"], options["input_dtype"])
-        found, shapes, milliseconds = saved_model.run(folder, check.squares, names)
+        found, shapes, milliseconds = saved_model.run(folder, check, names)
         result = _judge(detector, found, check, options["outputs"], "float32", path, on_parity)
         report = ExportReport(
             path=str(path), **options, output_shapes=shapes, size=0, parity=result,

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from kerasdet import photo as photos_
+from kerasdet.deploy.convert import given_proposals
 from kerasdet.deploy.litert import iou_matrix, to_detections
 from kerasdet.deploy.report import Parity
 
@@ -46,6 +47,8 @@ class CheckSet:
         matrices, sizes: of each photo, (2, 3) and (H, W).
         dataset: the labelled photos, row for row, or None.
         source: where they are from, see `Parity`.
+        proposals: (n, 4) float32 xyxy pixels of the square, the same on every photo, for a detector that is
+            given them.
     """
 
     squares: list[np.ndarray]
@@ -53,6 +56,7 @@ class CheckSet:
     sizes: list[tuple[int, int]]
     dataset: object | None
     source: str
+    proposals: np.ndarray | None = None
 
 
 def load_squares(detector, photos, limit: int, source: str) -> CheckSet:
@@ -75,6 +79,9 @@ def load_squares(detector, photos, limit: int, source: str) -> CheckSet:
     chosen = [photos[int(row)] for row in rows]
     labelled = hasattr(photos, "subset") and any(len(sample.boxes) for sample in chosen)
     result = CheckSet([], [], [], photos.subset(map(int, rows)) if labelled else None, source)
+    if count := given_proposals(detector):
+        corners = np.random.default_rng(0).uniform(0, detector.image_size, (count, 2, 2))
+        result.proposals = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)
     for item in chosen:
         picture = photos_.read(getattr(item, "path", item))
         square, matrix = photos_.to_square(picture, detector.image_size, detector.resize)
@@ -113,7 +120,8 @@ def run_keras(detector, check: CheckSet, outputs: str, batch_size: int = 8) -> l
     found = []
     for start in range(0, len(check.squares), batch_size):
         images = np.stack(check.squares[start : start + batch_size])
-        result = detector.forward(images, outputs)
+        given = [] if check.proposals is None else [np.stack([check.proposals] * len(images))]
+        result = detector.forward(images, outputs, *given)
         result = {name: np.asarray(value, np.float32) for name, value in result.items()}
         found += [{n: v[i] for n, v in result.items()} for i in range(len(images))]
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasdet.deploy.convert import concrete_function
+from kerasdet.deploy.convert import concrete_function, input_specs
 
 
 def save(detector, folder: Path, outputs: str, input_dtype: str) -> list[str]:
@@ -25,12 +25,10 @@ def save(detector, folder: Path, outputs: str, input_dtype: str) -> list[str]:
 
     function, names = concrete_function(detector, outputs, input_dtype, batch=None)
     frozen = freeze(function)
-    size = detector.image_size
-    spec = tf.TensorSpec((None, size, size, 3), input_dtype, name="images")
 
-    @tf.function(input_signature=[spec], autograph=False)
-    def serve(images):
-        return dict(zip(names, frozen(images), strict=True))
+    @tf.function(input_signature=input_specs(detector, input_dtype, None), autograph=False)
+    def serve(*inputs):
+        return dict(zip(names, frozen(*inputs), strict=True))
 
     module = tf.Module()
     module.serve = serve
@@ -38,8 +36,8 @@ def save(detector, folder: Path, outputs: str, input_dtype: str) -> list[str]:
     return names
 
 
-def run(folder: Path, squares: list[np.ndarray], names: list[str]):
-    """Loads a folder and runs it.
+def run(folder: Path, check, names: list[str]):
+    """Loads a folder and runs it on the photos of a `CheckSet`.
 
     Returns:
         One dict of outputs a photo, without batch axis; the shape of each output; and the median
@@ -50,10 +48,11 @@ def run(folder: Path, squares: list[np.ndarray], names: list[str]):
     loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures["serving_default"]
     dtype = serve.structured_input_signature[1]["images"].dtype
+    given = {} if check.proposals is None else {"proposals": tf.constant(check.proposals[None])}
     found, times = [], []
-    for square in squares:
+    for square in check.squares:
         start = time.perf_counter()
-        result = serve(images=tf.constant(square[None], dtype))
+        result = serve(images=tf.constant(square[None], dtype), **given)
         times.append(time.perf_counter() - start)
         found.append({name: result[name].numpy()[0] for name in names})
     shapes = {name: tuple(serve.structured_outputs[name].shape) for name in names}

@@ -70,6 +70,31 @@ def rpn_head(width: int, channels: int, per_cell: int) -> keras.Model:
     return keras.Model(features, outputs, name="rpn")
 
 
+def mask_head(width: int, channels: int, blocks: int, classes: int) -> keras.Model:
+    """What a region's cells show, class by class.
+
+    Args:
+        width: channels of the maps.
+        channels: of the 3x3 convolutions, and of the one that doubles the cells.
+        blocks: how many 3x3 convolutions.
+        classes: how many, without background.
+
+    Returns:
+        a model, (regions, 14, 14, width) to mask_logits (regions, 28, 28, classes).
+
+    Source: Mask R-CNN (He et al. 2017), section 3 and figure 4.
+    """
+    regions = keras.Input((14, 14, width), name="regions")
+    options = {"activation": "relu", "kernel_initializer": "he_normal"}
+    x = regions
+    for number in range(1, blocks + 1):
+        x = layers.Conv2D(channels, 3, padding="same", name=f"mask_conv{number}", **options)(x)
+    x = layers.Conv2DTranspose(channels, 2, strides=2, name="mask_deconv", **options)(x)
+    start = keras.initializers.RandomNormal(stddev=0.001)
+    x = layers.Conv2D(classes, 1, kernel_initializer=start, name="mask_classes")(x)
+    return keras.Model(regions, {"mask_logits": x}, name="mask_head")
+
+
 def box_head(x, classes: int, agnostic: bool) -> dict:
     """What is said of each region: its class and how it has to be moved.
 

@@ -103,6 +103,51 @@ def part_metrics(dataset, detections, part):
     return {f"{part}_{key}": summary[key] for key in ("AP", "AP50")}
 
 
+def mask_metrics(dataset, detections):
+    """Average precision of outlines: as `coco_metrics`, with the overlap of pixels in place of boxes'.
+
+    Objects without an outline are ignore regions, and so are those of the set.
+
+    Args:
+        dataset: sequence of `Sample` with `.classes`; some have masks.
+        detections: iterable of `Detections` with masks, one a photo, in the set's order.
+
+    Returns:
+        dict: "mask_AP" and "mask_AP50" in [0, 1], nan where no object has an outline.
+
+    Raises:
+        ValueError: as in `coco_metrics`.
+    """
+    from kerasdet import outlines
+
+    objects, results = _Rows(), _Rows()
+    found = pair(dataset, detections)
+    for image, (sample, detected) in enumerate(zip(dataset, found, strict=True), start=1):
+        size = sample.height, sample.width
+        for row, (box, label) in enumerate(zip(sample.boxes, sample.labels, strict=True)):
+            outline = sample.masks[row] if sample.masks else ()
+            code = outlines.encode_outline(outline or (_corners(box),), *size)
+            objects.add(image, label, box, iscrowd=int(not outline), segmentation=code)
+        for box in sample.ignore:
+            for label in range(len(dataset.classes)):
+                code = outlines.encode_outline((_corners(box),), *size)
+                objects.add(image, label, box, iscrowd=1, segmentation=code)
+        labels = dataset_labels(detected, dataset.classes)
+        for box, label, score, code in zip(
+            detected.boxes, labels, detected.scores, detected.masks, strict=True
+        ):
+            if label >= 0:
+                results.add(image, label, box, score=float(score), segmentation=code)
+    precision, recall = _score(len(dataset), len(dataset.classes), objects, results, "segm")
+    summary = _summary(precision, recall)
+    return {f"mask_{key}": summary[key] for key in ("AP", "AP50")}
+
+
+def _corners(box):
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+
+
 class _Rows(list):
     """COCO annotations, with ids from 1."""
 
@@ -121,12 +166,13 @@ class _Rows(list):
         )
 
 
-def _score(photos, classes, objects, results):
+def _score(photos, classes, objects, results, kind="bbox"):
     """pycocotools' precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined."""
     from pycocotools.coco import COCO
 
     frame = {
-        "images": [{"id": image} for image in range(1, photos + 1)],
+        # Run lengths say their size themselves, but pycocotools asks for the photos' too.
+        "images": [{"id": image, "height": 0, "width": 0} for image in range(1, photos + 1)],
         "categories": [{"id": label, "name": str(label)} for label in range(1, classes + 1)],
     }
     sides = []
@@ -136,7 +182,7 @@ def _score(photos, classes, objects, results):
             side.dataset = {**frame, "annotations": list(annotations)}
             side.createIndex()
             sides.append(side)
-        evaluation = _fast_evaluation()(*sides, "bbox")
+        evaluation = _fast_evaluation()(*sides, kind)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerasdet.metrics.coco import coco_metrics, part_metrics
+from kerasdet.metrics.coco import coco_metrics, mask_metrics, part_metrics
 from kerasdet.metrics.matching import class_map, pair
 from kerasdet.metrics.miss_rate import HEIGHTS, log_average_miss_rate
 
@@ -17,7 +17,8 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
 
     Args:
         detector: has `.classes` and `.detect(paths, score, keep_photo)` -> list of `Detections`;
-            a `Detector`, or a `.tflite` file's `LiteRTDetector`.
+            a `Detector`, or a `.tflite` file's `LiteRTDetector`. One that is given proposals takes the
+            set's, if it has any.
         dataset: sequence of `Sample` with `.classes` and `.parts`.
         batch_size: photos handed to `detect` at a time.
         progress: show a progress bar.
@@ -28,7 +29,8 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
         "AP_large", "AR" and its kin, "AP/<class>", "AP50/<class>". For a class called person or
         pedestrian, from `log_average_miss_rate` (lower is better): "MR" over all heights,
         "MR_near" (80 px and more), "MR_medium" (30 to 80 px), "MR_far" (under 30 px), heights in
-        the photo's pixels. For each part that both sides have: "<part>_AP", "<part>_AP50".
+        the photo's pixels. For each part that both sides have: "<part>_AP", "<part>_AP50". Of
+        outlines, where both sides have them: "mask_AP", "mask_AP50".
         nan where the set has nothing of the kind.
 
     Raises:
@@ -48,16 +50,22 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     for part in dataset.parts:
         if all(part in detected.parts for detected in found):
             metrics.update(part_metrics(dataset, found, part))
+    if any(any(sample.masks) for sample in dataset) and all(each.masks is not None for each in found):
+        metrics.update(mask_metrics(dataset, found))
     return metrics
 
 
 def _detect(detector, dataset, batch_size, progress, options):
     starts = range(0, len(dataset), batch_size)
+    given = getattr(detector, "given_proposals", 0) and any(len(sample.proposals) for sample in dataset)
     if progress:
         from rich.progress import track
 
         starts = track(starts, description="Evaluating")
     for start in starts:
         stop = min(start + batch_size, len(dataset))
-        paths = [dataset[i].path for i in range(start, stop)]
+        samples = [dataset[i] for i in range(start, stop)]
+        if given:
+            options["proposals"] = [sample.proposals for sample in samples]
+        paths = [sample.path for sample in samples]
         yield from detector.detect(paths, score=0.0, keep_photo=False, **options)

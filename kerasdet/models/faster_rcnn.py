@@ -14,7 +14,8 @@ from kerasdet.backbones.common import freeze_batch_norm, take_any_size
 from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.layers.heads import box_head, rpn_head
 from kerasdet.layers.necks import PYRAMIDS, pyramid
-from kerasdet.models.two_stage import PAPER_SIDE, TwoStage
+from kerasdet.models.regions import PAPER_SIDE
+from kerasdet.models.two_stage import TwoStage
 
 # "c4": one map at stride 16, and the backbone's last stage on every region; "dc5": the last stage on the
 # whole photo, dilated; the others: a pyramid (see `layers.necks.pyramid`).
@@ -104,21 +105,27 @@ class FasterRCNN(TwoStage):
 
 def _maps(body, images, neck: str, channels: int, image_size: int) -> tuple[dict, list]:
     """The maps that regions are looked at on, by level, and those that have anchors alone."""
-    if neck == "c4":
-        trunk = keras.Model(body.input, body.output["P4"], name=body.name)
-        return {"P4": trunk(images)}, []
-    features = body(images)
-    if neck == "dc5":
-        if features["P5"].shape[1] != image_size // 16:
-            raise ValueError(
-                f"neck is 'dc5' and {body.name}'s P5 has {features['P5'].shape[1]} cells a side; give a "
-                f"backbone whose last stage is dilated: {image_size // 16} cells"
-            )
-        return {"P5": features["P5"]}, []
-    maps = pyramid(features, channels, LEVELS, neck)
+    if neck not in PYRAMIDS:
+        level, features = one_map(body, images, neck, image_size)
+        return {level: features}, []
+    maps = pyramid(body(images), channels, LEVELS, neck)
     if neck == "finest":
         return maps, []
     return maps, [layers.MaxPooling2D(1, 2, name="fpn_P6")(maps["P5"])]
+
+
+def one_map(body, images, neck: str, image_size: int) -> tuple:
+    """Name of a level and its map: P4, of a backbone that ends there ("c4"), or P5 at stride 16 ("dc5")."""
+    if neck == "c4":
+        trunk = keras.Model(body.input, body.output["P4"], name=body.name)
+        return "P4", trunk(images)
+    features = body(images)["P5"]
+    if features.shape[1] != image_size // 16:
+        raise ValueError(
+            f"neck is 'dc5' and {body.name}'s P5 has {features.shape[1]} cells a side; give a backbone whose "
+            f"last stage is dilated: {image_size // 16} cells"
+        )
+    return "P5", features
 
 
 def _joined(levels: list[dict]) -> dict:

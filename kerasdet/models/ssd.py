@@ -16,9 +16,12 @@ from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
+from kerasdet.layers.necks import pyramid
 from kerasdet.losses import smooth_l1
 
 NETWORKS = ("paper", "lite")
+# The backbone's maps that have default boxes; the others are made of the last.
+LEVELS = {"paper": ("P3", "P5"), "lite": ("P4", "P5")}
 # Ratios of the default boxes of each map: SSD300 (section 3.1), and SSDLite in torchvision.
 RATIOS = {"paper": ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)), "lite": ((2, 3),) * 6}
 # Their sizes as fractions of the square, and one more: SSD300 for VOC, and SSDLite in torchvision.
@@ -55,6 +58,9 @@ class SSD(Detector):
         freeze_bn: a named backbone's batch norms keep their statistics.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, but for VGG16 a multiple of 32.
+        neck: None, the paper's: each map as the backbone has it; or "fpn": the finer of the backbone's two
+            maps gets the meaning of the coarser one by FPN's pyramid.
+        channels: of that pyramid's maps; the paper's 256.
         anchor_sizes: side of each map's default boxes and of one map more, as fractions of the square;
             None takes those of SSD300 for VOC, or SSDLite's. They say how many maps there are, 2 to 6.
         resize, max_detections, nms_iou: see `Detector`.
@@ -66,11 +72,13 @@ class SSD(Detector):
 
     def __init__(
         self, classes, *, network="lite", backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
-        freeze_until=None, image_size=320, anchor_sizes=None, resize="stretch", max_detections=200,
-        nms_iou=0.45, candidates=400, name=None,
+        freeze_until=None, image_size=320, neck=None, channels=256, anchor_sizes=None, resize="stretch",
+        max_detections=200, nms_iou=0.45, candidates=400, name=None,
     ):
         if network not in NETWORKS:
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
+        if neck not in (None, "fpn"):
+            raise ValueError(f"neck is {neck!r}; give None or 'fpn'")
         sizes = tuple(anchor_sizes or SIZES[network])
         if not 3 <= len(sizes) <= 7 or list(sizes) != sorted(sizes):
             raise ValueError(
@@ -88,6 +96,8 @@ class SSD(Detector):
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = body(images)
+        if neck == "fpn":
+            features = features | pyramid(features, channels, LEVELS[network])
         extras = EXTRAS[network][: len(sizes) - 3]
         maps = _paper_maps(features, extras) if network == "paper" else _lite_maps(features, extras)
         ratios = RATIOS[network][: len(maps)]
@@ -105,9 +115,9 @@ class SSD(Detector):
         self.candidates = min(candidates, len(self.anchors) * len(classes))
         self._config = {
             "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,
-            "freeze_until": freeze_until, "image_size": image_size, "anchor_sizes": list(sizes),
-            "resize": resize, "max_detections": max_detections, "nms_iou": nms_iou,
-            "candidates": candidates,
+            "freeze_until": freeze_until, "image_size": image_size, "neck": neck, "channels": channels,
+            "anchor_sizes": list(sizes), "resize": resize, "max_detections": max_detections,
+            "nms_iou": nms_iou, "candidates": candidates,
         }
         self.track_losses("class_loss", "box_loss")
 
@@ -182,7 +192,8 @@ def _paper_maps(features: dict, extras) -> list:
     The 3x3 of the first two halves the map; that of the others is not padded, and so takes two cells of
     it. Where a map has become smaller than that, as it may on small squares, it stays as it is.
     """
-    maps = [L2Norm(20.0, name="norm")(features["P3"]), features["P5"]]
+    fine, coarse = (features[level] for level in LEVELS["paper"])
+    maps = [L2Norm(20.0, name="norm")(fine), coarse]
     for k, channels in enumerate(extras, 2):
         x = layers.Conv2D(channels // 2, 1, activation="relu", name=f"extra{k}_1x1")(maps[-1])
         options = {"strides": 2 if k < 4 else 1, "padding": "same"}
@@ -194,7 +205,7 @@ def _paper_maps(features: dict, extras) -> list:
 
 def _lite_maps(features: dict, extras) -> list:
     """P4, P5, and each extra map: 1x1, depthwise 3x3 that halves, 1x1 (1801.04381, section 6.2)."""
-    maps = [features["P4"], features["P5"]]
+    maps = [features[level] for level in LEVELS["lite"]]
     for k, channels in enumerate(extras, 2):
         x = _lite_conv(maps[-1], channels // 2, f"extra{k}_squeeze")
         x = _lite_depthwise(x, f"extra{k}_depthwise", strides=2)

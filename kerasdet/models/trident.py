@@ -19,7 +19,8 @@ from kerasdet.boxes.iou import area, pairwise_iou
 from kerasdet.layers.heads import rpn_head
 from kerasdet.layers.trident import trident
 from kerasdet.models.faster_rcnn import RATIOS, check_sizes, roi_head
-from kerasdet.models.two_stage import PAPER_SIDE, RPN_NEGATIVE, TwoStage
+from kerasdet.models.regions import PAPER_SIDE
+from kerasdet.models.two_stage import RPN_NEGATIVE, TwoStage
 
 # Valid ranges of sqrt(w h) of three branches (section 4.2), for photos with a short side of 800 px.
 RANGES = ((0.0, 90.0), (30.0, 160.0), (90.0, math.inf))

@@ -1,81 +1,56 @@
-"""What detectors of two stages share: proposals, the regions that learn, their losses, decoding.
+"""What detectors of two stages share: where proposals come from, and what their network learns.
 
 Faster R-CNN (Ren et al., NeurIPS 2015). A region proposal network says of anchors on every cell whether they
-hold an object; the features of the best boxes are brought to one size, and a second network says what class
-each is, and where exactly.
+hold an object; the best boxes are looked at again, see `kerasdet.models.regions`.
 """
 
 from __future__ import annotations
 
-import keras
 from keras import ops
 
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.proposals import RPN_WEIGHTS, propose
-from kerasdet.boxes.rows import at_rows, top_pairs
-from kerasdet.detector import Detector
-from kerasdet.layers.roi import CANONICAL_SIDE, roi_align, roi_levels
+from kerasdet.models.regions import RegionDetector
 
-# The papers' sizes of anchors and objects are for photos with this short side in pixels.
-PAPER_SIDE = 800
 # Section 3.1.2: overlaps from which an anchor is an object, and up to which it is none.
 RPN_POSITIVE, RPN_NEGATIVE = 0.7, (0.0, 0.3)
 # Section 3.1.3.
 RPN_SAMPLES, RPN_SHARE = 256, 0.5
-# A region is an object from this overlap on, and background below it.
-ROI_POSITIVE, ROI_NEGATIVE = 0.5, (0.0, 0.5)
-# What scores less is not looked at.
-MIN_SCORE = 0.05
+# All regions that are no objects are background; Fast R-CNN leaves out those that overlap none.
+ROI_NEGATIVE = (0.0, 0.5)
 
 
-class TwoStage(Detector):
+class TwoStage(RegionDetector):
     """A detector that looks again at the boxes it proposes; a subclass builds its two networks.
 
     Args:
-        inputs, outputs: of the functional graph, see `Detector`: outputs are object_logit (batch, N) and
-            deltas (batch, N, 4) of the N anchors, and a map map_<level> (batch, h, w, c) for each level that
-            regions are looked at on, from fine to coarse.
-        roi_head: keras.Model, (regions, s, s, c) to what `layers.heads.box_head` gives.
+        inputs, outputs: as of `RegionDetector`; outputs hold object_logit (batch, N) and deltas
+            (batch, N, 4) of the N anchors too.
         anchors: of each level (n, 4) float32 xyxy pixels, N in all.
         before: boxes a level that go into the suppression of proposals: in training, and after it.
         proposals: boxes that come out: in training, and after it.
         proposal_iou: overlap above which the lower of two proposals is dropped.
-        regions: proposals a photo that the second network learns from.
-        share: of objects among these, at most.
-        append_truth: the objects' own boxes are proposals too in training.
         per_level_nms: False suppresses the proposals of all levels together.
-        candidates: pairs of a region and a class that are decoded.
-        options: of `Detector`.
+        options: of `RegionDetector`.
     """
 
+    named_losses = ("object_loss", "proposal_loss", "class_loss", "box_loss")
+
     def __init__(
-        self, inputs, outputs, *, roi_head, anchors, before, proposals, proposal_iou, regions, share,
-        append_truth, per_level_nms, candidates, **options,
+        self, inputs, outputs, *, anchors, before, proposals, proposal_iou, per_level_nms, **options,
     ):
         for key, pair in (("before", before), ("proposals", proposals)):
             if len(pair) != 2 or min(pair) < 1:
                 raise ValueError(f"{key} is {pair}; give two numbers above 0: in training, and after it")
-        if regions < 1 or not 0 < share <= 1:
-            raise ValueError(f"regions={regions}, share={share}: give 1 or more, and more than 0, up to 1")
-        super().__init__(inputs, outputs, **options)
-        self.roi_head, self.anchors = roi_head, anchors
-        self.levels = tuple(name.removeprefix("map_") for name in outputs if name.startswith("map_"))
+        super().__init__(inputs, outputs, proposals=proposals[1], negative=ROI_NEGATIVE, **options)
+        self.anchors = anchors
         self.before, self.proposals = tuple(before), tuple(proposals)
         self.proposal_iou, self.per_level_nms = proposal_iou, per_level_nms
-        self.regions, self.share, self.append_truth = regions, share, append_truth
-        self.candidates = min(candidates, self.proposals[1] * len(self.classes))
-        self.sampler = keras.random.SeedGenerator(0)
         self._config |= {
             "before": list(before), "proposals": list(proposals), "proposal_iou": proposal_iou,
-            "regions": regions, "share": share, "per_level_nms": per_level_nms, "candidates": candidates,
-            "classes": list(self.classes), "image_size": self.image_size, "resize": self.resize,
-            "max_detections": self.max_detections, "nms_iou": self.nms_iou,
+            "per_level_nms": per_level_nms,
         }
-        self.track_losses("object_loss", "proposal_loss", "class_loss", "box_loss")
-
-    @property
-    def named_outputs(self) -> dict:
-        return dict(self.output) | dict(self.roi_head.output)
+        self.track_losses(*self.named_losses)
 
     # === Proposals ===
 
@@ -95,35 +70,6 @@ class TwoStage(Detector):
             raw["object_logit"], raw["deltas"], self.anchors, self.image_size, before=self.before[which],
             after=self.proposals[which], iou_threshold=self.proposal_iou, per_level=self.per_level_nms,
         )
-
-    # === Regions ===
-
-    def regions_of(self, raw: dict, boxes, training: bool = False) -> dict:
-        """What the second network says of boxes.
-
-        Args:
-            raw: the raw outputs.
-            boxes: (batch, n, 4) float32 xyxy pixels.
-
-        Returns:
-            logits (batch, n, 1 + classes), background first; deltas (batch, n, 1 or classes, 4), see
-            `boxes.coders.encode`.
-        """
-        maps = [raw[f"map_{level}"] for level in self.levels]
-        strides = [self.image_size // x.shape[1] for x in maps]
-        levels = None
-        if len(maps) > 1:
-            canonical = CANONICAL_SIDE * self.image_size / PAPER_SIDE
-            levels = roi_levels(boxes, 2, 5, canonical) - 2
-        pooled = roi_align(maps, strides, boxes, self.roi_head.input.shape[1], levels=levels)
-        count = boxes.shape[1]
-        said = self.roi_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
-        logits = ops.concatenate([said["background_logit"], said["class_logits"]], axis=-1)
-        deltas = said["deltas"] if "deltas" in said else said["deltas_per_class"]
-        return {
-            key: ops.reshape(value, (-1, count, *value.shape[1:]))
-            for key, value in (("logits", logits), ("deltas", deltas))
-        }
 
     # === Targets ===
 
@@ -149,46 +95,6 @@ class TwoStage(Detector):
             "weight": goal["weight"], "deltas": coders.encode(goal["boxes"], anchors, RPN_WEIGHTS),
         }
 
-    def region_targets(self, targets: dict, proposals) -> dict:
-        """The regions that the second network learns from, and what (Fast R-CNN, section 2.3).
-
-        Args:
-            targets: as in `rpn_targets`.
-            proposals: (batch, n, 4) float32 xyxy pixels; rows of zeros are none.
-
-        Returns:
-            boxes (batch, R, 4), the regions sampled; positive (batch, R) and negative (batch, R) float32,
-            1 for objects and for background, both 0 in rows that are there to fill up; label (batch, R)
-            int32, weight (batch, R) and deltas (batch, R, 4) of the object.
-        """
-        if self.append_truth:
-            proposals = ops.concatenate([proposals, targets["boxes"]], axis=1)
-        sides = proposals[..., 2:] - proposals[..., :2]
-        real = ops.min(sides, axis=-1) > 0
-        # Rows that are none must not divide by their sides.
-        places = ops.where(real[..., None], proposals, ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0]))
-        owner, background = assign.by_overlap(
-            targets["boxes"], targets["labels"], places, ROI_POSITIVE, ROI_NEGATIVE
-        )
-        owner = ops.where(real, owner, -1)
-        goal = assign.taught(owner, targets, places)
-        negative = ops.logical_and(ops.logical_and(goal["negative"], background), real)
-        chosen, other = assign.balanced(
-            self._random(owner), goal["positive"], negative, self.regions, self.share
-        )
-        # Objects first, then background, then what fills up.
-        _, rows = ops.top_k(2 * chosen + other, min(self.regions, owner.shape[1]))
-
-        every = {
-            "boxes": places, "positive": chosen, "negative": other, "label": goal["label"],
-            "weight": goal["weight"], "deltas": coders.encode(goal["boxes"], places),
-        }
-        return {key: at_rows(value, rows) for key, value in every.items()}
-
-    def _random(self, like):
-        """A number in [0, 1) for each place; another one in every step."""
-        return keras.random.uniform(ops.shape(like), dtype="float32", seed=self.sampler)
-
     # === Losses ===
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
@@ -208,52 +114,4 @@ class TwoStage(Detector):
         losses = {"object_loss": miss / count, "proposal_loss": ops.sum(chosen * error) / count}
 
         boxes, _ = self.propose(raw, training=True)
-        goal = self.region_targets(targets, boxes)
-        return losses | self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=True))
-
-    def region_losses(self, goal: dict, said: dict) -> dict:
-        """Cross-entropy and absolute errors of regions.
-
-        Args:
-            goal: see `region_targets`.
-            said: see `regions_of`.
-        """
-        positive, negative = goal["positive"] * goal["weight"], goal["negative"]
-        count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
-        logits, background = said["logits"], ops.zeros_like(goal["label"])
-        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
-        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
-        moved = said["deltas"]
-        if moved.shape[2] > 1:
-            # The box of the region's own class learns.
-            own = ops.one_hot(goal["label"], len(self.classes), dtype="float32")
-            moved = ops.sum(moved * own[..., None], axis=2)
-        else:
-            moved = moved[..., 0, :]
-        error = ops.sum(ops.abs(moved - goal["deltas"]), axis=-1)
-        return {
-            "class_loss": ops.sum(positive * hit + negative * miss) / count,
-            "box_loss": ops.sum(positive * error) / count,
-        }
-
-    # === Decoding ===
-
-    def heads(self, raw: dict) -> dict:
-        """class (batch, n, classes), probabilities without background's; boxes (batch, n, 1 or classes, 4),
-        as `boxes.coders` has them; proposals (batch, n, 4) xyxy pixels; rows that are none have class 0."""
-        boxes, scores = self.propose(raw)
-        said = self.regions_of(raw, boxes)
-        real = ops.cast(scores > 0, "float32")[..., None]
-        return {
-            "class": ops.softmax(said["logits"], axis=-1)[..., 1:] * real, "boxes": said["deltas"],
-            "proposals": boxes,
-        }
-
-    def decode(self, heads: dict) -> dict:
-        """The pairs of region and class that score highest, moved to where they belong."""
-        scores, rows, labels = top_pairs(heads["class"], self.candidates, MIN_SCORE)
-        count, each = heads["boxes"].shape[1:3]
-        deltas = ops.reshape(heads["boxes"], (-1, count * each, 4))
-        deltas = at_rows(deltas, rows * each + labels if each > 1 else rows)
-        boxes = ops.clip(coders.decode(deltas, at_rows(heads["proposals"], rows)), 0.0, self.image_size)
-        return {"boxes": boxes, "scores": scores, "labels": labels}
+        return losses | self.learn_regions(targets, raw, boxes)

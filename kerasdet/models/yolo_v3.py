@@ -20,7 +20,7 @@ from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
 from kerasdet.layers.heads import head
-from kerasdet.layers.necks import separable
+from kerasdet.layers.necks import pyramid, separable
 from kerasdet.layers.per_anchor import PerAnchor
 
 # Section 2.3: clusters of COCO's boxes at 416 px, three a level.
@@ -29,7 +29,6 @@ PAPER_ANCHORS = (
 )
 PAPER_SIZE = 416
 LEVELS, STRIDES = ("P3", "P4", "P5"), (8, 16, 32)
-NECKS = ("paper", "light")
 # What the box loss counts beside the others: 1 as in the paper; the losses by IoU, which are at most 2,
 # would otherwise be small beside the objectness. That number is ours.
 BOX_WEIGHTS = {"yolo": 1.0, "giou": 2.5, "ciou": 2.5}
@@ -54,9 +53,10 @@ class YOLOv3(Detector):
         anchors: (width, height) pairs in pixels of the square, by rising area, as many for each of the
             strides 8, 16 and 32; `kerasdet data anchors` finds them for a set. None takes the paper's
             nine, which are for 416 px, scaled to `image_size`.
-        neck: "paper", or "light", for phones: depthwise convolutions.
+        neck: "paper"; "light", for phones: depthwise convolutions; or "fpn", FPN's pyramid with a depthwise
+            convolution before the outputs.
         channels: of the finest level; the paper's 128, twice that at stride 16 and four times at 32. The
-            light neck has `channels` at all levels (96).
+            other necks have `channels` at all levels (light: 96, fpn: 256).
         box_loss: "yolo", the paper's squared error, or "giou" or "ciou": 1 less that measure.
         ignore_iou: predictions that overlap an object by more are not blamed for finding it. 0.7 as in
             the authors' configuration; the paper's text has 0.5.
@@ -85,7 +85,8 @@ class YOLOv3(Detector):
             raise ValueError(f"image_size is {image_size}; give a multiple of 32")
         anchors = _check_anchors(anchors, image_size)
         per_cell = len(anchors) // len(LEVELS)
-        channels = channels or {"paper": 128, "light": 96}[neck]
+        make_neck, usual_channels = NECKS[neck]
+        channels = channels or usual_channels
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until,
@@ -93,7 +94,7 @@ class YOLOv3(Detector):
         take_any_size(body)
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        features = (_paper_neck if neck == "paper" else _light_neck)(body(images), channels)
+        features = make_neck(body(images), channels)
         outputs = {
             "box": _head(features, "box", 4, per_cell),
             # The first guess is one object in a hundred rows, since almost all are background.
@@ -306,6 +307,16 @@ def _light_neck(features: dict, channels: int) -> dict:
         x = separable(lateral, channels, 5, f"neck_{level}_block")
         maps[level] = separable(x, channels, 5, f"head_{level}_block")
     return maps
+
+
+def _fpn_neck(features: dict, channels: int) -> dict:
+    """FPN's pyramid (Lin et al. 2017); nothing in it is bent, so a block stands before each output."""
+    maps = pyramid(features, channels, LEVELS)
+    return {level: separable(x, channels, 5, f"head_{level}_block") for level, x in maps.items()}
+
+
+# How each neck is made, and its usual channels.
+NECKS = {"paper": (_paper_neck, 128), "light": (_light_neck, 96), "fpn": (_fpn_neck, 256)}
 
 
 def _head(maps: dict, name: str, channels: int, per_cell: int, bias: float = 0.0):

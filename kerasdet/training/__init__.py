@@ -6,6 +6,7 @@ _LAZY = {
     "EMA": "kerasdet.ema",
     "Checkpoint": "kerasdet.training.checkpoint",
     "Stage": "kerasdet.training.stages",
+    "start_from": "kerasdet.training.start",
     "train": "kerasdet.training.run",
     "train_in_stages": "kerasdet.training.stages",
 }

@@ -167,6 +167,19 @@ def test_overfeat_by_photos_and_by_boxes(tmp_path, capsys):
         assert background or all(cells[0].startswith("0.00%") for cells in found.values())
 
 
+def test_sharing_a_backbone(capsys):
+    pytest.importorskip("cv2.ximgproc")
+    code = bench(
+        "sharing", "--backbone", "mobilenet_v2_0.35", "--size", 64, "--warp", 64, "--proposals", 8, 40,
+        "--rounds", 1,
+    )
+    found = rows(capsys.readouterr().out, "detector")
+    assert code == 0
+    names = ("R-CNN", "Fast R-CNN", "Faster R-CNN")
+    assert set(found) == {f"{name}, {count} proposals" for name in names for count in (8, 40)}
+    assert all(found[f"Fast R-CNN, {count} proposals"][1].startswith("1 ") for count in (8, 40))
+
+
 def test_sliding_saves_what_windows_share(capsys):
     assert bench("overfeat", "sliding", "--rounds", 1) == 0
     out = capsys.readouterr().out

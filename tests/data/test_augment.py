@@ -107,7 +107,7 @@ def test_place_by_hand():
         labels=[3, 2, 1, 0], ignore=[[0, 0, 100, 20], [0, 0, 20, 20]],
     )
     augment = dataclasses.replace(Augment.none(), min_visible=0.5, min_side=4.0)
-    boxes, labels, ignore, parts, weights = place(sample, matrix, SIZE, augment)
+    boxes, labels, ignore, parts, weights, _ = place(sample, matrix, SIZE, augment)
     np.testing.assert_allclose(boxes, [[10, 10, 30, 30]])
     assert labels.tolist() == [3]
     np.testing.assert_allclose(ignore, [[0, 0, 20, 10], [0, 10, 15, 30], [20, 50, 23, 70]])
@@ -121,7 +121,7 @@ def test_parts_follow_their_object_and_count_while_they_are_seen():
         parts=[[[20, 22, 40, 40], [10, 80, 50, 90]], [[70, 12, 80, 24], [0, 0, 0, 0]]],
         part_weights=[[1, 1], [1, 0]],
     )
-    boxes, _, _, parts, weights = place(sample, matrix, SIZE, Augment.none())
+    boxes, _, _, parts, weights, _ = place(sample, matrix, SIZE, Augment.none())
     np.testing.assert_allclose(boxes, [[46, 0, 86, 70], [6, 0, 36, 60]])
     np.testing.assert_allclose(parts[0], [[56, 2, 76, 20], [46, 60, 86, 70]])
     np.testing.assert_allclose(parts[1, 0], [16, 0, 26, 4])

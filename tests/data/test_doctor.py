@@ -206,6 +206,17 @@ def test_heads_go_with_the_boxes_they_belong_to(tmp_path):
     np.testing.assert_array_equal(sample.parts, [[[45, 5, 53, 14]]])
 
 
+def test_outlines_go_with_the_boxes_they_belong_to(tmp_path):
+    planted = Planted(tmp_path / "set")
+    planted.add("train", 1, (DOG, [5, 5, 0, 9]), (DOG, [10, 10, 20, 20]))
+    for row, corner in zip(planted.annotations["train"], (5, 10), strict=True):
+        row["segmentation"] = [[corner, corner, corner + 9, corner, corner, corner + 9]]
+    planted.add("val", 2, (DOG, [10, 10, 20, 20]))
+    (sample,) = examine(planted.save()).sets["train"]
+    np.testing.assert_array_equal(sample.masks[0][0], [[10, 10], [19, 10], [10, 19]])
+    assert len(sample.masks) == len(sample.boxes) == 1
+
+
 def test_a_split_with_nothing_left(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a photo")
     (tmp_path / "boxes.csv").write_text("a.jpg,1,2,30,40,dog\n")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasdet import outlines
 from kerasdet.data import loader
 from kerasdet.data.augment import Augment
 from kerasdet.data.dataset import Dataset
@@ -16,7 +17,10 @@ from kerasdet.data.sample import Sample
 
 def model(dataset, **changes):
     """What the loader reads of a detector."""
-    fields = {"image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": ()}
+    fields = {
+        "image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": (), "given_proposals": 0,
+        "mask_size": 0,
+    }
     return types.SimpleNamespace(**fields | changes)
 
 
@@ -415,3 +419,46 @@ def test_an_unreadable_photo_is_named(one_photo, tmp_path, workers):
     (tmp_path / "a.png").write_bytes(b"nothing")
     with pytest.raises(Exception, match=r"a\.png"):
         epoch(data.batches(1, model(data), workers=workers))
+
+
+# === Outlines ===
+
+
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_outlines_move_with_the_pixels(tmp_path, mosaic):
+    """A white triangle on black: wherever the warp takes it, its outline's cells are the white pixels."""
+    import cv2
+
+    triangle = np.array([(30, 10), (90, 100), (20, 120)], np.float32)
+    picture = np.zeros((140, 120, 3), np.uint8)
+    cv2.fillPoly(picture, [triangle.astype(np.int32)], (255, 255, 255))
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    box = np.concatenate([triangle.min(0), triangle.max(0)])[None]
+    sample = Sample(str(tmp_path / "a.png"), box, np.zeros(1, np.int32), masks=((triangle,),))
+    data = Dataset([sample] * 12, ("triangle",))
+    augment = dataclasses.replace(
+        Augment(), brightness=0.0, contrast=0.0, saturation=0.0, mosaic=mosaic, min_visible=0.2
+    )
+    batches = data.batches(12, model(data, image_size=128, mask_size=56), training=True, augment=augment)
+    (images, targets), = epoch(batches)
+    assert targets["masks"].shape[2:] == (56, 56) and targets["masks"].dtype == np.uint8
+    shared = whole = 0
+    for image, boxes, masks, labels in zip(
+        images, targets["boxes"], targets["masks"], targets["labels"], strict=True
+    ):
+        for box, mask in zip(boxes[labels >= 0], masks[labels >= 0], strict=True):
+            inside = np.zeros((128, 128), bool)
+            x1, y1, x2, y2 = np.rint(box).astype(int)
+            inside[y1:y2, x1:x2] = True
+            white = (image[..., 0] > 127) & inside
+            painted = outlines.paste(mask.astype(np.float32), box, 128, 128) > 0
+            shared, whole = shared + (white & painted).sum(), whole + (white | painted).sum()
+    assert shared / whole > 0.9
+
+
+def test_objects_without_an_outline_teach_none(one_photo):
+    square = np.array([(0, 0), (50, 0), (50, 50), (0, 50)], np.float32)
+    data = one_photo([[0, 0, 50, 50], [60, 10, 90, 40]], masks=((square,), ()))
+    (_, targets), = epoch(data.batches(1, model(data, mask_size=8)))
+    assert targets["mask_weights"][0, :2].tolist() == [1, 0]
+    assert targets["masks"][0, 0].all() and not targets["masks"][0, 1].any()

@@ -33,6 +33,12 @@ def test_parts_and_ignore_regions():
         assert min(grey) > 150 and max(grey) - min(grey) < 12
 
 
+def test_outlines_are_filled():
+    triangle = np.array([[20, 20], [80, 20], [20, 80]], np.float32)
+    image = draw_labels(BLACK, np.array([[20, 20, 80, 80]], np.float32), [0], ("cat",), masks=[(triangle,)])
+    assert image.getpixel((35, 35))[0] > 80 and image.getpixel((70, 70)) == (0, 0, 0)
+
+
 @pytest.fixture
 def photos(tmp_path):
     """A wide photo with a box on its left half, and a small high one without."""

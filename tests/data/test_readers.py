@@ -47,6 +47,35 @@ def voc(file, objects, filename="a.jpg", size=True):
 # === What each format says ===
 
 
+def test_coco_outlines_are_polygons_or_run_lengths(tmp_path):
+    polygon = [10, 10, 30, 10, 30, 50]
+    runs = {"size": [80, 100], "counts": [80 * 60 + 20, 20, 80 * 40 - 40]}
+    data = kerasdet.data.load(
+        coco(
+            tmp_path,
+            [
+                annotation([10, 10, 20, 40], id=1, segmentation=[polygon]),
+                annotation([60, 20, 1, 20], id=2, segmentation=runs),
+                annotation([50, 50, 20, 20], id=3),
+                annotation([0, 0, 5, 5], id=4, image_id=2),
+            ],
+        )
+    )
+    first, second, third = data[0].masks
+    np.testing.assert_array_equal(first, [np.reshape(polygon, (3, 2))])
+    # One column of 20 pixels.
+    (column,) = second
+    assert [*column.min(0), *column.max(0)] == [60, 20, 61, 40]
+    assert third == () and data[1].masks == ((),)
+    assert data.select("cat")[0].masks == data[0].masks and data.select("dog")[0].masks == ()
+
+
+def test_an_outline_that_cannot_be_read_is_named(tmp_path):
+    coco(tmp_path, [annotation([0, 0, 5, 5], id=9, segmentation=[[1, 2, 3, 4]])])
+    with pytest.raises(ValueError, match="annotation 9 has a segmentation .*fewer than 3 .*write polygons"):
+        kerasdet.data.load(tmp_path)
+
+
 def test_coco_boxes_become_xyxy_with_classes_in_id_order(tmp_path):
     data = kerasdet.data.load(
         coco(

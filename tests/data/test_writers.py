@@ -1,5 +1,6 @@
 """What is written reads back the same, up to what the format has a place for."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -25,7 +26,8 @@ def sets(tmp_path):
         return Sample(
             str(tmp_path / "from" / name), np.array(boxes, np.float32).reshape(-1, 4),
             np.array(labels, np.int32), np.array(ignore, np.float32).reshape(-1, 4), array,
-            np.array([[head is not None] for head in heads], np.float32).reshape(-1, 1), 100, 80, name,
+            np.array([[head is not None] for head in heads], np.float32).reshape(-1, 1),
+            width=100, height=80, image_id=name,
         )
 
     first = some(
@@ -85,12 +87,31 @@ def test_round_trips(sets, tmp_path, to):
 
 
 def test_nothing_is_said_where_nothing_is_lost(shapes, tmp_path):
+    plain = Dataset([dataclasses.replace(sample, masks=()) for sample in shapes], shapes.classes)
     for to in ("coco", "yolo", "csv", "odgt"):
-        back, said = written({"shapes": shapes}, tmp_path / to, to)
+        back, said = written({"shapes": plain}, tmp_path / to, to)
         # A set without splits is there to be trained on.
         assert said == [] and list(back) == ["train"] and back["train"].classes == shapes.classes
         for old, new in zip(shapes, back["train"], strict=True):
             np.testing.assert_allclose(old.boxes, new.boxes, atol=1e-4)
+
+
+def test_outlines_go_to_coco_only(tmp_path):
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    boxes = np.array([[10, 10, 30, 40], [50, 10, 60, 20], [0, 0, 9, 9]], np.float32)
+    triangle = np.array([[10, 10], [30, 10.5], [20, 40]], np.float32)
+    masks = ((triangle, triangle + 1), (), (triangle / 5,))
+    ignore = np.array([[70, 70, 80, 80]], np.float32)
+    path, size = str(tmp_path / "a.png"), {"width": 100, "height": 80}
+    outlined = Sample(path, boxes, np.array([0, 1, 0]), ignore, masks=masks, **size)
+    sets = {"train": Dataset([outlined, Sample(path, boxes[:0], np.zeros(0, int), **size)], CLASSES)}
+    back, said = written(sets, tmp_path / "coco", "coco")
+    assert said == []
+    for old, new in zip(masks, back["train"][0].masks, strict=True):
+        for polygon, other in zip(old, new, strict=True):
+            np.testing.assert_array_equal(polygon, other)
+    _, said = written(sets, tmp_path / "csv", "csv")
+    assert "csv: outlines of objects left out: 2" in said
 
 
 @pytest.mark.filterwarnings("ignore:coco. boxes of the part")

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from kerasdet import outlines
 from kerasdet.data.dataset import Dataset
 from kerasdet.data.sample import Sample
 from kerasdet.detections import Detections
 from kerasdet.metrics import coco_metrics, part_metrics
+from kerasdet.metrics.coco import mask_metrics
 
 
 def sample(boxes, labels=None, **more):
@@ -275,3 +277,40 @@ def test_unknown_parts_are_refused():
         part_metrics(heads([1, 1]), [found([BOX], [0.5])], "tail")
     with pytest.raises(ValueError, match="photo.jpg: the detections have no part 'head'"):
         part_metrics(heads([1, 1]), [found([BOX], [0.5])], "head")
+
+
+# === Outlines ===
+
+
+def pixels(x1, y1, x2, y2, size=(100, 100)):
+    mask = np.zeros(size, np.uint8)
+    mask[y1:y2, x1:x2] = 1
+    return outlines.encode(mask)
+
+
+def test_outlines_are_scored_by_their_pixels_not_their_boxes():
+    square = np.array([(10, 10), (60, 10), (60, 60), (10, 60)], np.float32)
+    data = one_class([sample([[10, 10, 60, 60]], masks=((square,),), width=100, height=100)])
+    box = [[10, 10, 60, 60]]
+    right = found(box, [0.9], masks=(pixels(10, 10, 60, 60),))
+    assert mask_metrics(data, [right]) == pytest.approx({"mask_AP": 1, "mask_AP50": 1})
+    # 31 of 50 columns: an IoU of .62, which passes at .50, .55 and .60.
+    part = found(box, [0.9], masks=(pixels(10, 10, 41, 60),))
+    assert mask_metrics(data, [part]) == pytest.approx({"mask_AP": 0.3, "mask_AP50": 1})
+    wrong = found(box, [0.9], masks=(pixels(70, 70, 90, 90),))
+    assert mask_metrics(data, [wrong]) == {"mask_AP": 0, "mask_AP50": 0}
+
+
+def test_finding_what_has_no_outline_is_no_fault():
+    square = np.array([(10, 10), (30, 10), (30, 30), (10, 30)], np.float32)
+    boxes = [[10, 10, 30, 30], [50, 50, 90, 90]]
+    ignore = regions([0, 60, 20, 80])
+    data = one_class([sample(boxes, masks=((square,), ()), ignore=ignore, width=100, height=100)])
+    everything = found(
+        [[50, 50, 90, 90], [0, 60, 20, 80], [10, 10, 30, 30]], [0.9, 0.8, 0.7],
+        masks=(pixels(52, 52, 88, 88), pixels(2, 62, 18, 78), pixels(10, 10, 30, 30)),
+    )
+    assert mask_metrics(data, [everything])["mask_AP"] == pytest.approx(1)
+    stray = found([[40, 0, 45, 8], *everything.boxes], [0.95, 0.9, 0.8, 0.7],
+                  masks=(pixels(40, 0, 45, 8), *everything.masks))
+    assert mask_metrics(data, [stray])["mask_AP"] == pytest.approx(0.5)

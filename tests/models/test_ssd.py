@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, tiny_backbone
+from keras import ops
 
 from kerasdet.models.ssd import SSD
 
@@ -161,10 +162,27 @@ def test_weights_scale_what_an_object_teaches(paper):
 # === Options ===
 
 
+@pytest.mark.parametrize(("network", "fine", "coarse"), [("paper", "P3", "P5"), ("lite", "P4", "P5")])
+def test_fpns_pyramid_as_a_neck(network, fine, coarse):
+    """The coarser map's meaning reaches the default boxes of the finer one, whose number stays."""
+    detector, plain = ssd(network=network, neck="fpn", channels=16), ssd(network=network)
+    assert {f"fpn_{fine}_sum", f"fpn_{coarse}_lateral"} <= {layer.name for layer in detector.layers}
+    np.testing.assert_array_equal(detector.anchors, plain.anchors)
+    again = SSD.from_config(detector.get_config())
+    assert again.get_config() == detector.get_config() and again.get_config()["neck"] == "fpn"
+    photo = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype("uint8")
+    before = ops.convert_to_numpy(detector(photo)["class_logits"])
+    detector.get_layer(f"fpn_{coarse}_lateral").bias.assign_add(np.ones(16))
+    moved = np.abs(ops.convert_to_numpy(detector(photo)["class_logits"]) - before).max(axis=-1)
+    # All 64 cells of the first map, of 4 (paper) or 6 boxes.
+    assert (moved[0, : 64 * (4 if network == "paper" else 6)] > 0).all()
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ({"network": "512"}, "network is '512'; give one of paper, lite"),
+        ({"neck": "light"}, "neck is 'light'; give None or 'fpn'"),
         ({"anchor_sizes": (0.1, 0.2)}, "anchor_sizes is .*give 3 to 7 rising"),
         ({"anchor_sizes": (0.3, 0.2, 0.4)}, "anchor_sizes is .*give 3 to 7 rising"),
         ({"backbone": "vgg17"}, "vgg17"),

@@ -234,10 +234,23 @@ def test_the_papers_anchors_are_scaled_from_416():
     np.testing.assert_allclose(detector.anchors, 2 * np.array(PAPER_ANCHORS))
 
 
+def test_fpns_pyramid_as_a_neck():
+    detector = yolo(neck="fpn", channels=16)
+    names = [layer.name for layer in detector.layers]
+    assert {"fpn_P3_sum", "fpn_P4_sum", "fpn_P5_lateral"} <= set(names) and "fpn_P5_sum" not in names
+    again = YOLOv3.from_config(detector.get_config())
+    again.set_weights(detector.get_weights())
+    photo = np.random.default_rng(0).integers(0, 255, (1, 96, 96, 3)).astype("uint8")
+    for key, value in detector(photo).items():
+        # Squares of other sizes go through as well.
+        assert value.shape[1] == detector.per_cell * (12**2 + 6**2 + 3**2)
+        np.testing.assert_allclose(ops.convert_to_numpy(again(photo)[key]), ops.convert_to_numpy(value))
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"neck": "fpn"}, "neck is 'fpn'; give one of paper, light"),
+        ({"neck": "pan"}, "neck is 'pan'; give one of paper, light, fpn"),
         ({"box_loss": "l1"}, "box_loss is 'l1'; give one of yolo, giou, ciou"),
         ({"image_size": 100}, "image_size is 100; give a multiple of 32"),
         ({"anchors": [(8, 8), (16, 16)]}, "anchors are .* a multiple of 3 of them"),

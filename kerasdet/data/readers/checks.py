@@ -57,6 +57,10 @@ def to_dataset(
     def rows(array: np.ndarray, kept: np.ndarray, owners: np.ndarray) -> list[np.ndarray]:
         return np.split(array[kept], np.searchsorted(owners[kept], np.arange(1, len(records))))
 
+    outlined = any(any(record.masks) for record in records)
+    masks = np.empty(len(boxes), object)
+    for row, outline in enumerate(o for r in records for o in (r.masks or [()] * len(r.boxes))):
+        masks[row] = outline
     columns = zip(
         records,
         paths,
@@ -66,6 +70,7 @@ def to_dataset(
         rows(ignore, ignore_keep, ignore_owner),
         rows(parts, keep, owner),
         rows(weights, keep, owner),
+        rows(masks, keep, owner),
         strict=True,
     )
     samples = [
@@ -76,11 +81,12 @@ def to_dataset(
             ignore=i.astype(np.float32),
             parts=p,
             part_weights=w,
+            masks=tuple(m) if outlined else (),
             width=size[0],
             height=size[1],
             image_id=record.image_id,
         )
-        for record, path, size, b, n, i, p, w in columns
+        for record, path, size, b, n, i, p, w, m in columns
     ]
     return Dataset(samples, classes, annotations.parts, name, source.root)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
+from kerasdet import outlines
 from kerasdet.data.readers.source import Annotations, Record, Source, find_files
 
 
@@ -82,6 +85,7 @@ def read(source: Source) -> Annotations:
             )
         record.boxes.append(box)
         record.names.append(name)
+        record.masks.append(_outline(annotation.get("segmentation"), where))
     return Annotations(
         list(records.values()), {name: number for number, name in sorted(categories.items())}
     )
@@ -94,6 +98,24 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
         for name, number in split.items():
             order[name] = min(number, order.get(name, number))
     return tuple(sorted(order, key=lambda name: (order[name], name)))
+
+
+def _outline(segmentation, where: str) -> tuple[np.ndarray, ...]:
+    """An object's polygons, or those around its run lengths."""
+    if not segmentation:
+        return ()
+    try:
+        if isinstance(segmentation, dict):
+            return outlines.outline_of(outlines.decode(segmentation))
+        polygons = [np.array(numbers, np.float32).reshape(-1, 2) for numbers in segmentation]
+        if min(len(points) for points in polygons) < 3:
+            raise ValueError("a polygon has fewer than 3 corners")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where} has a segmentation that cannot be read ({error}); write polygons "
+            "[[x1, y1, x2, y2, x3, y3, ...]], or leave it out"
+        ) from None
+    return tuple(polygons)
 
 
 def _parse(file: Path) -> object:

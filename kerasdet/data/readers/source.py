@@ -50,6 +50,7 @@ class Record:
         photo: name as written; `spare` is a second name to try, such as the xml file's own.
         file: annotation file, for messages.
         parts: one row an object, one box (or None) a part.
+        masks: one row an object, its polygons, see `Sample`.
     """
 
     photo: str
@@ -59,6 +60,7 @@ class Record:
     names: list[str] = dataclasses.field(default_factory=list)
     ignore: list = dataclasses.field(default_factory=list)
     parts: list = dataclasses.field(default_factory=list)
+    masks: list = dataclasses.field(default_factory=list)
     width: int = 0
     height: int = 0
     spare: str | None = None

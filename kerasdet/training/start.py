@@ -1,0 +1,40 @@
+"""Where a detector starts: with what another one has learned."""
+
+from __future__ import annotations
+
+
+def start_from(model, source) -> list[str]:
+    """Gives a detector the weights of another one, layer by layer, where names and shapes agree.
+
+    A detector of more photos than there are for the task at hand knows more than its backbone: CenterNet
+    and CSP have the same neck and branches, whatever their classes.
+
+    Args:
+        model: the `Detector` that is given weights.
+        source: the one that has learned.
+
+    Returns:
+        Names of the layers that keep their own weights.
+
+    Raises:
+        ValueError: no layer agrees.
+    """
+    from kerasdet.backbones.common import leaves
+
+    known = {layer.name: layer.get_weights() for layer in leaves(source)}
+    kept, given = [], 0
+    for layer in leaves(model):
+        if not layer.weights:
+            continue
+        values = known.get(layer.name, [])
+        if [value.shape for value in values] == [tuple(weight.shape) for weight in layer.weights]:
+            layer.set_weights(values)
+            given += 1
+        else:
+            kept.append(layer.name)
+    if not given:
+        raise ValueError(
+            f"no layer of {source.name} has the name and shape of one of {model.name}; start from a detector "
+            "on the same backbone, and with the same neck"
+        )
+    return kept
