@@ -21,12 +21,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kerasdet import cli_data
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-data_app = typer.Typer(rich_markup_mode="rich", help="Looks into photos with boxes.")
+data_app = typer.Typer(rich_markup_mode="rich", help="Looks into photos with boxes, and converts them.")
 app.add_typer(data_app, name="data", no_args_is_help=True)
 
 ROWS_SHOWN = 20
@@ -380,44 +381,5 @@ def zoo(
 
 # === data ===
 
-
-@functools.partial(_command, group=data_app)
-def anchors(
-    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
-    count: Annotated[int, typer.Option(min=1, help="How many; YOLOv3 has 9.")] = 9,
-    size: Annotated[int, typer.Option(min=32, help="Side of the network's square in pixels.")] = 320,
-    plot: Annotated[
-        Path | None, typer.Option(help="A picture to draw: the boxes' sizes and the anchors.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the k-means' beginnings.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
-):
-    """Finds anchors: sizes that the boxes of a set cluster around, by k-means of 1 - IoU."""
-    if plot is not None and plot.exists() and not overwrite:
-        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
-    from kerasdet import data as data_
-    from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
-    from kerasdet.data.anchors import box_sizes, draw_anchors
-
-    dataset = data_.load(data)
-    sizes = box_sizes(dataset, size)
-    found = kmeans_anchors(sizes, count, seed)
-    overlap = size_iou(sizes, found)
-    best, owner = overlap.max(1), overlap.argmax(1)
-    table = Table("width", "height", "share of boxes", "mean IoU")
-    for i, (width, height) in enumerate(found):
-        own = best[owner == i]
-        mean = f"{own.mean():.3f}" if len(own) else ""
-        table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
-    console = Console()
-    console.print(
-        f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}",
-        markup=False, highlight=False,
-    )
-    console.print(table)
-    pairs = ", ".join(f"({width:.0f}, {height:.0f})" for width, height in found)
-    console.print(f"anchors=({pairs})", markup=False, highlight=False, soft_wrap=True)
-    if plot is not None:
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        draw_anchors(sizes, found, owner, size).save(plot)
-        console.print(f"drawn into {plot}", markup=False, highlight=False)
+for _function in (cli_data.anchors, cli_data.convert, cli_data.doctor, cli_data.show):
+    _command(_function, group=data_app)

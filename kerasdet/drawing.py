@@ -1,4 +1,4 @@
-"""How detections are drawn onto their photo."""
+"""How detections, and objects as labelled, are drawn onto their photo."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ PALETTE = (
 )
 _DARK = (18, 20, 24)
 _LIGHT = (255, 255, 255)
+_GREY = (200, 203, 208)
 
 
 def draw(photo, found):
@@ -31,14 +32,9 @@ def draw(photo, found):
     Returns:
         PIL.Image, RGB, (W, H).
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
-    image = Image.fromarray(photo).convert("RGB")
-    side = math.sqrt(image.width * image.height)
-    line = max(2, round(side / 260))
-    font = ImageFont.load_default(max(10, round(side / 44)))
-    canvas = ImageDraw.Draw(image, "RGBA")
-
+    image, canvas, font, line = _begin(photo)
     one_class = len(set(found.labels.tolist())) <= 1
     colours = [
         PALETTE[(row if one_class else int(label)) % len(PALETTE)]
@@ -63,6 +59,59 @@ def draw(photo, found):
             text = score
         _tag(canvas, found.boxes[row], text, colours[row], font, line, image.size, placed, parts)
     return image
+
+
+def draw_labels(photo, boxes, labels, classes, parts=(), ignore=(), masks=()):
+    """Draws what is labelled on a photo.
+
+    Colours tell classes apart, and the class is written beside the box; where the set has only one, colours
+    tell the objects apart and nothing is written. Parts are drawn thin, ignore regions crossed out in grey.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB array.
+        boxes: (n, 4) xyxy pixels of this array.
+        labels: (n,) int, index into `classes`.
+        classes: the set's class names.
+        parts: boxes of parts, as pairs of an object's row and its (4,) box.
+        ignore: (m, 4) regions.
+        masks: each object's polygons, (k, 2) x and y each, filled; () for none.
+
+    Returns:
+        PIL.Image, RGB, (W, H).
+    """
+    image, canvas, font, line = _begin(photo)
+    one_class = len(classes) == 1
+    colours = [
+        PALETTE[(row if one_class else int(label)) % len(PALETTE)] for row, label in enumerate(labels)
+    ]
+    for row, outline in enumerate(masks):
+        for points in outline:
+            canvas.polygon([tuple(map(float, corner)) for corner in points], fill=(*colours[row], 110))
+    for x1, y1, x2, y2 in ignore:
+        for ends in ((x1, y1, x2, y2), (x1, y2, x2, y1)):
+            canvas.line(tuple(map(float, ends)), fill=_GREY, width=max(1, line // 2))
+        _frame(canvas, (x1, y1, x2, y2), _GREY, max(1, line // 2))
+    for row, box in parts:
+        _frame(canvas, box, colours[row], max(1, line // 2))
+    # The smallest are drawn last, so that they lie on top.
+    order = sorted(range(len(boxes)), key=lambda row: -math.prod(boxes[row][2:] - boxes[row][:2]))
+    for row in order:
+        _frame(canvas, boxes[row], colours[row], line)
+    placed = []
+    for row in [] if one_class else reversed(order):
+        name = classes[labels[row]]
+        _tag(canvas, boxes[row], name, colours[row], font, line, image.size, placed, [])
+    return image
+
+
+def _begin(photo):
+    """The image to draw on, its canvas, and a font and a width of lines that suit its size."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.fromarray(photo).convert("RGB")
+    side = math.sqrt(image.width * image.height)
+    font = ImageFont.load_default(max(10, round(side / 44)))
+    return image, ImageDraw.Draw(image, "RGBA"), font, max(2, round(side / 260))
 
 
 def _frame(canvas, box, colour, line):

@@ -13,7 +13,6 @@ from presets import tiny_csp
 from typer.testing import CliRunner
 
 from kerasdet import card, cli, photo, zoo
-from kerasdet.boxes.kmeans import kmeans_anchors
 
 pytestmark = pytest.mark.usefixtures("shelf")
 
@@ -71,35 +70,6 @@ def test_zoo_lists_tells_and_writes_markdown():
     assert "Peaks instead of a threshold." in run("zoo", "tiny")
     assert run("zoo", "tiny", "--markdown").strip() == card.markdown([zoo.card("tiny")])
     assert "error: there is no preset 'tinny'. Did you mean 'tiny'?" in run("zoo", "tinny", code=2)
-
-
-# === data ===
-
-
-def test_data_anchors_prints_and_draws_them(shapes, tmp_path):
-    picture = tmp_path / "new" / "anchors.png"
-    output = run("data", "anchors", shapes.root, "--count", 3, "--size", 128, "--plot", picture)
-    boxes = np.concatenate([sample.boxes for sample in shapes])
-    expected = kmeans_anchors(2 * (boxes[:, 2:] - boxes[:, :2]), 3)
-    assert f"{len(boxes)} boxes in the square of 128 px" in output
-    pairs = ", ".join(f"({w:.0f}, {h:.0f})" for w, h in expected)
-    assert f"anchors=({pairs})" in output
-    for width, height in expected:
-        assert f"{width:.1f}" in output and f"{height:.1f}" in output
-    shares = [float(part.split("%")[0].split()[-1]) for part in output.split("\n") if "%" in part]
-    assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.2)
-    assert Image.open(picture).size[0] > 500
-
-
-def test_data_anchors_says_what_is_wrong(shapes, tmp_path):
-    output = run("data", "anchors", shapes.root, "--count", 999, code=2)
-    assert "error: 999 anchors of" in output
-    assert "error:" in run("data", "anchors", tmp_path / "gone", code=2)
-    (tmp_path / "mine.png").write_text("mine")
-    output = run("data", "anchors", shapes.root, "--count", 3, "--plot", tmp_path / "mine.png", code=2)
-    assert "mine.png exists" in output and (tmp_path / "mine.png").read_text() == "mine"
-    run("data", "anchors", shapes.root, "--count", 3, "--plot", tmp_path / "mine.png", "--overwrite")
-    assert Image.open(tmp_path / "mine.png").size[0] > 100
 
 
 # === detect ===

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from kerasdet.data.dataset import Dataset, unknown_name
-from kerasdet.data.readers import coco, csv, odgt, voc
+from kerasdet.data.readers import coco, csv, odgt, voc, wider_face, yolo
 from kerasdet.data.readers.checks import to_dataset
-from kerasdet.data.readers.source import Source, canonical_split, photo_folders, root_of
+from kerasdet.data.readers.source import Annotations, Source, canonical_split, photo_folders, root_of
 
-FORMATS = {"COCO json": coco, "ODGT": odgt, "PASCAL VOC xml": voc, "CSV": csv}
-_BY_SUFFIX = {".json": coco, ".odgt": odgt, ".xml": voc, ".csv": csv}
+FORMATS = {
+    "COCO json": coco,
+    "ODGT": odgt,
+    "PASCAL VOC xml": voc,
+    "CSV": csv,
+    "YOLO txt": yolo,
+    "WIDER FACE txt": wider_face,
+}
+_BY_SUFFIX = {".json": coco, ".odgt": odgt, ".xml": voc, ".csv": csv, ".yaml": yolo, ".yml": yolo}
 _LOOKED_FOR = (
     "COCO json (*.json with 'images' and 'annotations', here or in annotations/), "
     "ODGT (*.odgt), PASCAL VOC xml (*.xml beside the photos or in Annotations/), "
-    "CSV (*.csv with image,xmin,ymin,xmax,ymax,label); each also in train/, val/, test/"
+    "CSV (*.csv with image,xmin,ymin,xmax,ymax,label), each also in train/, val/, test/; "
+    "YOLO txt (labels/ beside images/, with data.yaml or classes.txt), "
+    "WIDER FACE txt (*_bbx_gt.txt, here or in wider_face_split/)"
 )
+
+
+@dataclasses.dataclass
+class Reading:
+    """What the annotation files of a set say, all splits of it, unchecked.
+
+    Attributes:
+        path: what was read.
+        format: key of `FORMATS`.
+        sources, annotations: of each split.
+        classes: the union over the splits, in the format's order.
+    """
+
+    path: Path
+    format: str
+    sources: dict[str, Source]
+    annotations: dict[str, Annotations]
+    classes: tuple[str, ...]
+
+    def dataset(
+        self, split: str, on_bad_box: str = "error", classes: Iterable[str] | None = None
+    ) -> Dataset:
+        """One split, checked; see `load`."""
+        name = self.path.stem if self.path.is_file() else self.path.resolve().name
+        if len(self.sources) > 1:
+            name = f"{name}/{split}"
+        classes = self.classes if classes is None else tuple(classes)
+        return to_dataset(self.annotations[split], self.sources[split], classes, on_bad_box, name)
 
 
 def load(
@@ -29,14 +67,15 @@ def load(
 ) -> Dataset:
     """Reads a folder of photos with boxes, or one annotation file.
 
-    COCO json, ODGT (CrowdHuman), PASCAL VOC xml and CSV are recognised by what is there. Boxes
-    become xyxy pixels of the photo, cut at its edges. The classes are the union over all splits
-    of the folder, so that every split gives the same label the same index: in the order of
-    their ids for COCO, by name otherwise. Where something is marked as crowd, difficult or to be
-    ignored, it becomes an ignore region.
+    COCO json, ODGT (CrowdHuman), PASCAL VOC xml, CSV, YOLO txt (Ultralytics) and WIDER FACE txt
+    are recognised by what is there. Boxes become xyxy pixels of the photo, cut at its edges. The
+    classes are the union over all splits of the folder, so that every split gives the same label
+    the same index: in the order of their ids for COCO and YOLO, by name otherwise. Where something
+    is marked as crowd, difficult, invalid or to be ignored, it becomes an ignore region.
 
     Args:
-        path: folder, or annotation file (then the classes come from this file alone).
+        path: folder, or annotation file (then the classes come from this file alone); for YOLO, the
+            data.yaml or classes.txt.
         split: "train", "val", "test" or another that the folder has ("valid" and "val2017" count
             as "val"). None takes the only split there is, or "train" where there are several.
         on_bad_box: "error" raises at the first impossible box (no area, outside of the photo, not
@@ -48,24 +87,23 @@ def load(
         ValueError: nothing recognised, an unknown split or class, a bad box, an empty set, boxes
             that look relative, or a photo's path that leads out of the folder.
     """
-    path = Path(path)
     if on_bad_box not in ("error", "drop"):
         raise ValueError(f"on_bad_box={on_bad_box!r}; choose 'error' or 'drop'")
     if isinstance(classes, str):
         raise ValueError(f"classes={classes!r} is one text; give a list, such as [{classes!r}]")
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: no such folder or annotation file (looked from {os.getcwd()})"
-        )
-    reader, sources = _recognise(path)
-    source = _choose(path, sources, split)
-    read = {other.split: reader.read(other) for other in sources}
-    if classes is None:
-        classes = reader.join_classes([annotations.classes for annotations in read.values()])
-    name = path.stem if path.is_file() else path.resolve().name
-    if len(sources) > 1:
-        name = f"{name}/{source.split}"
-    return to_dataset(read[source.split], source, tuple(classes), on_bad_box, name)
+    found = _find(path)
+    split = _choose(Path(path), found[1], split)
+    return _read(path, *found).dataset(split, on_bad_box, classes)
+
+
+def read_all(path: str | os.PathLike) -> Reading:
+    """What the annotation files at `path` say, before anything is checked.
+
+    Raises:
+        FileNotFoundError: `path` is not there.
+        ValueError: nothing recognised, or a file that cannot be read.
+    """
+    return _read(path, *_find(path))
 
 
 def splits(path: str | os.PathLike) -> tuple[str, ...]:
@@ -81,34 +119,14 @@ def splits(path: str | os.PathLike) -> tuple[str, ...]:
     return tuple(source.split for source in _recognise(path)[1])
 
 
-def _recognise(path: Path):
-    """The reader for `path` and the sources (one a split) that it found there."""
-    if path.is_file():
-        reader = _BY_SUFFIX.get(path.suffix.lower())
-        if reader is None:
-            raise ValueError(f"{path}: not an annotation file; looked for {_LOOKED_FOR}")
-        root = root_of(path.parent)
-        split = canonical_split(path.stem)
-        folders = photo_folders(root, path.parent, path.stem)
-        source = Source(split=split, root=root, files=[path], folders=folders)
-        return reader, [source]
-    found = {name: (reader, reader.find(path)) for name, reader in FORMATS.items()}
-    found = {name: pair for name, pair in found.items() if pair[1]}
-    if not found:
-        raise ValueError(
-            f"{path}: no annotations recognised. Looked for {_LOOKED_FOR}. Found {_contents(path)}"
+def _find(path: str | os.PathLike) -> tuple[str, dict[str, Source]]:
+    """The format at `path`, and each split's source."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no such folder or annotation file (looked from {os.getcwd()})"
         )
-    if len(found) > 1:
-        files = {name: sources[0].files[0] for name, (_, sources) in found.items()}
-        listed = ", ".join(f"{name} ({file})" for name, file in files.items())
-        raise ValueError(
-            f"{path}: annotations in more than one format: {listed}; pass the file or the folder "
-            f"that you mean, such as load('{next(iter(files.values()))}')"
-        )
-    return next(iter(found.values()))
-
-
-def _choose(path: Path, sources: list[Source], split: str | None) -> Source:
+    name, sources = _recognise(path)
     by_split: dict[str, Source] = {}
     for source in sources:
         if source.split in by_split:
@@ -117,16 +135,64 @@ def _choose(path: Path, sources: list[Source], split: str | None) -> Source:
                 f"{source.split!r}; pass the one that you mean instead of the folder"
             )
         by_split[source.split] = source
+    return name, by_split
+
+
+def _read(path: str | os.PathLike, name: str, sources: dict[str, Source]) -> Reading:
+    reader = FORMATS[name]
+    read = {split: reader.read(source) for split, source in sources.items()}
+    classes = reader.join_classes([annotations.classes for annotations in read.values()])
+    return Reading(Path(path), name, sources, read, classes)
+
+
+def _recognise(path: Path) -> tuple[str, list[Source]]:
+    """The format of `path` and the sources (one a split) that were found there."""
+    if path.is_file():
+        reader = _reader_of(path)
+        if reader is None:
+            raise ValueError(f"{path}: not an annotation file; looked for {_LOOKED_FOR}")
+        name = next(name for name, other in FORMATS.items() if other is reader)
+        if reader in (yolo, wider_face):
+            return name, reader.from_file(path)
+        root = root_of(path.parent)
+        split = canonical_split(path.stem)
+        folders = photo_folders(root, path.parent, path.stem)
+        source = Source(split=split, root=root, files=[path], folders=folders)
+        return name, [source]
+    found = {name: reader.find(path) for name, reader in FORMATS.items()}
+    found = {name: sources for name, sources in found.items() if sources}
+    if not found:
+        raise ValueError(
+            f"{path}: no annotations recognised. Looked for {_LOOKED_FOR}. Found {_contents(path)}"
+        )
+    if len(found) > 1:
+        files = {name: sources[0].files[0] for name, sources in found.items()}
+        listed = ", ".join(f"{name} ({file})" for name, file in files.items())
+        raise ValueError(
+            f"{path}: annotations in more than one format: {listed}; pass the file or the folder "
+            f"that you mean, such as load('{next(iter(files.values()))}')"
+        )
+    return next(iter(found.items()))
+
+
+def _reader_of(file: Path):
+    """The reader of an annotation file; None for any other."""
+    if file.suffix.lower() == ".txt":
+        return yolo if file.name == yolo.NAMES else wider_face if wider_face.is_one(file) else None
+    return _BY_SUFFIX.get(file.suffix.lower())
+
+
+def _choose(path: Path, sources: dict[str, Source], split: str | None) -> str:
     if split is None:
         if len(sources) == 1:
-            return sources[0]
-        if "train" in by_split:
-            return by_split["train"]
-        raise ValueError(f"{path}: choose a split: {', '.join(map(repr, by_split))}")
+            return next(iter(sources))
+        if "train" in sources:
+            return "train"
+        raise ValueError(f"{path}: choose a split: {', '.join(map(repr, sources))}")
     for candidate in (split, canonical_split(split)):
-        if candidate in by_split:
-            return by_split[candidate]
-    raise ValueError(unknown_name("split", split, by_split, str(path)))
+        if candidate in sources:
+            return candidate
+    raise ValueError(unknown_name("split", split, sources, str(path)))
 
 
 def _contents(folder: Path) -> str:

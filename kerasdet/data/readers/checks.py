@@ -30,6 +30,7 @@ def to_dataset(
         )
     if len(set(classes)) != len(classes):
         raise ValueError(f"{file}: a class occurs twice in {classes}; each must have its own name")
+    refuse_wrong_unit(annotations)
     finder = PhotoFinder(source)
     paths = [finder.find(record) for record in records]
     sizes = np.array(
@@ -41,13 +42,15 @@ def to_dataset(
     )
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
     boxes = _array([record.boxes for record in records])
-    _refuse_relative(boxes, records, owner)
     labels = _labels(records, classes)
+    ignore = _array([record.ignore for record in records])
+    ignore_owner = np.repeat(np.arange(len(records)), [len(record.ignore) for record in records])
+    if annotations.relative:
+        boxes *= np.tile(sizes[owner], 2)
+        ignore *= np.tile(sizes[ignore_owner], 2)
     clipped = _clip(boxes, sizes[owner])
     keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
     parts, weights = _parts(annotations, sizes[owner])
-    ignore = _array([record.ignore for record in records])
-    ignore_owner = np.repeat(np.arange(len(records)), [len(record.ignore) for record in records])
     ignore = _clip(ignore, sizes[ignore_owner])
     ignore_keep = _has_area(ignore)
 
@@ -88,6 +91,39 @@ def to_dataset(
     return Dataset(samples, classes, annotations.parts, name, source.root)
 
 
+def refuse_wrong_unit(annotations: Annotations) -> None:
+    """Raises ValueError if all boxes look like fractions in a format in pixels, or the other way round."""
+    boxes = _array([record.boxes for record in annotations.records])
+    if not len(boxes):
+        return
+    record = next(record for record in annotations.records if record.boxes)
+    x1, y1, x2, y2 = boxes[0].tolist()
+    if annotations.relative and np.all(boxes[:, 2:] - boxes[:, :2] > 1):
+        raise ValueError(
+            f"{record.file}: all {len(boxes)} boxes are larger than their photos, such as width "
+            f"{x2 - x1:g} and height {y2 - y1:g} of image {record.photo!r}: they look like pixels; divide x "
+            "by the photo's width and y by its height, this format is in fractions"
+        )
+    if not annotations.relative and np.all(boxes >= 0) and np.all(boxes <= 1):
+        raise ValueError(
+            f"{record.file}: all {len(boxes)} boxes lie within 0..1, such as "
+            f"{[x1, y1, x2, y2]} of image {record.photo!r}: they look relative; multiply x by the "
+            "photo's width and y by its height, this format is in pixels"
+        )
+
+
+def bad_box(box, width: int, height: int) -> str | None:
+    """Why an xyxy box in pixels is impossible on a photo of that size; None where it is not."""
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        return "not finite numbers"
+    if x2 <= x1 or y2 <= y1:
+        return f"no area: width {x2 - x1:g}, height {y2 - y1:g}"
+    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+        return f"outside of the photo, which is {width} x {height}"
+    return None
+
+
 def photo_size(path: str) -> tuple[int, int]:
     """Width and height of a photo as it is shown, from its header alone.
 
@@ -123,17 +159,6 @@ def _clip(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1))
 
 
-def _refuse_relative(boxes: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
-    """All these formats are in pixels: a set of boxes within 0..1 was written by mistake."""
-    if len(boxes) and np.all(boxes >= 0) and np.all(boxes <= 1):
-        record = records[owner[0]]
-        raise ValueError(
-            f"{record.file}: all {len(boxes)} boxes lie within 0..1, such as "
-            f"{boxes[0].tolist()} of image {record.photo!r}: they look relative; multiply x by the "
-            "photo's width and y by its height, this format is in pixels"
-        )
-
-
 def _labels(records: list[Record], classes: tuple[str, ...]) -> np.ndarray:
     index = {name: position for position, name in enumerate(classes)}
     try:
@@ -157,30 +182,24 @@ def _check(
     on_bad_box: str,
 ) -> np.ndarray:
     """(n,) bool, which boxes to keep. Raises at the first bad one if that is asked for."""
-    finite = np.isfinite(boxes).all(axis=1)
-    good = finite & _has_area(boxes) & _has_area(clipped)
+    good = np.isfinite(boxes).all(axis=1) & _has_area(boxes) & _has_area(clipped)
     bad = np.flatnonzero(~good)
     if not len(bad):
         return good
     first = int(bad[0])
     record = records[owner[first]]
-    if not finite[first]:
-        reason = "not finite numbers"
-    elif not _has_area(boxes[first : first + 1])[0]:
-        width, height = boxes[first, 2:] - boxes[first, :2]
-        reason = f"no area: width {width:g}, height {height:g}"
-    else:
-        width, height = sizes[owner[first]]
-        reason = f"outside of the photo, which is {width} x {height}"
+    reason = bad_box(boxes[first], *sizes[owner[first]])
     position = first - int(np.searchsorted(owner, owner[first]))
     text = (
         f"{os.path.basename(record.file)}: image {record.photo!r} box {position} is "
         f"{boxes[first].tolist()} as xyxy ({reason})"
     )
     if on_bad_box == "error":
-        raise ValueError(f'{text}; fix it or load with on_bad_box="drop"')
+        raise ValueError(
+            f'{text}; fix it, load with on_bad_box="drop", or let `kerasdet data doctor` write a clean copy'
+        )
     count = f"{len(bad)} bad {'box' if len(bad) == 1 else 'boxes'} of {len(boxes)}"
-    warnings.warn(f"dropped {count}; the first: {text}", stacklevel=4)
+    warnings.warn(f"dropped {count}; the first: {text}", stacklevel=5)
     return good
 
 

@@ -73,7 +73,9 @@ def read(source: Source) -> Annotations:
                 f"{where} has bbox {annotation.get('bbox')!r}; write [x, y, width, height]"
             ) from None
         if annotation.get("iscrowd") or annotation.get("ignore"):
-            record.ignore.append(box)
+            # A region for every class, as `Dataset.to_coco` writes it, is one region.
+            if box not in record.ignore:
+                record.ignore.append(box)
             continue
         name = categories.get(annotation.get("category_id"))
         if name is None:

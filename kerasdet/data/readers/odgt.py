@@ -53,13 +53,13 @@ def read(source: Source) -> Annotations:
     if not heads:
         for record in records:
             record.parts = []
-    # A split of empty photos is still a set of persons: that is what the format is for.
-    return Annotations(records, dict.fromkeys(tags or {"person"}), ("head",) if heads else ())
+    return Annotations(records, dict.fromkeys(tags), ("head",) if heads else ())
 
 
 def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
     """The union over the splits, by name."""
-    return tuple(sorted(set().union(*classes)))
+    # A set of empty photos is still one of persons: that is what the format is for.
+    return tuple(sorted(set().union(*classes))) or ("person",)
 
 
 def _xyxy(box: list) -> list:

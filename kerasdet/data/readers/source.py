@@ -32,7 +32,7 @@ class Source:
         root: folder that photos must lie in.
         files: annotation files.
         folders: where photos are looked for, in this order.
-        document: the parsed file, where recognising it already meant parsing it.
+        document: the parsed file, or whatever else recognising it already meant finding out.
     """
 
     split: str
@@ -68,11 +68,15 @@ class Record:
 
 @dataclasses.dataclass
 class Annotations:
-    """What a reader read: photos, the classes named (name -> sort key) and the parts' names."""
+    """What a reader read: photos, the classes named (name -> sort key) and the parts' names.
+
+    Where `relative`, the records' boxes and regions are fractions of the photo's width and height.
+    """
 
     records: list[Record]
     classes: dict[str, object]
     parts: tuple[str, ...] = ()
+    relative: bool = False
 
 
 def canonical_split(name: str) -> str:

@@ -88,7 +88,9 @@ def read(source: Source) -> Annotations:
                     f"a <name> and a <bndbox> with {', '.join(_CORNERS)}"
                 )
             if (thing.findtext("difficult") or "0").strip() == "1":
-                record.ignore.append(box)
+                # A region for every class, as `writers` write it, is one region.
+                if box not in record.ignore:
+                    record.ignore.append(box)
             else:
                 record.boxes.append(box)
                 record.names.append(name)

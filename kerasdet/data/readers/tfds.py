@@ -1,0 +1,145 @@
+"""TensorFlow Datasets: public sets by name, their photos written out as files. No TensorFlow needed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from kerasdet.data.dataset import Dataset, unknown_name
+from kerasdet.data.readers.checks import to_dataset
+from kerasdet.data.readers.source import Annotations, Record, Source, canonical_split
+
+# What marks an object as an ignore region, in one set or another.
+IGNORED = ("is_difficult", "is_crowd", "invalid")
+
+
+def from_tfds(
+    name: str,
+    split: str = "train",
+    data_dir: str | os.PathLike | None = None,
+    on_bad_box: str = "error",
+    classes: Iterable[str] | None = None,
+    progress: bool = False,
+) -> Dataset:
+    """Reads a set of TensorFlow Datasets, such as `from_tfds("voc/2007", split="train")`.
+
+    Downloads and prepares it where that is not done yet. Its photos are written out, once and as they are,
+    into `photos/` in the set's own folder. Objects marked difficult, crowd or invalid become ignore regions.
+
+    Args:
+        name: the set's name there, with its configuration and version if it has some.
+        split: name or slice, such as "train[:10%]" or "train+validation"; "val" means "validation".
+        data_dir: where TFDS keeps its sets; None takes its own choice.
+        on_bad_box, classes: see `load`. A set whose objects have no classes, such as "wider_face", needs
+            one, such as `classes=["face"]`.
+        progress: show a progress bar.
+
+    Raises:
+        ImportError: tensorflow-datasets is not installed.
+        ValueError: no such set or split, a set without photos with boxes, or one that is prepared as
+            something other than array_record, or a bad box.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError("from_tfds needs tensorflow-datasets; pip install 'kerasdet[tfds]'") from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(name.split("/")[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"there is no TFDS set {name!r}.{hint} They are listed at tensorflow.org/datasets"
+        ) from None
+    classes = None if classes is None else tuple(classes)
+    builder.download_and_prepare(file_format="array_record")
+    image, objects = _features(name, builder.info.features, tfds)
+    split = "+".join(_split(name, part, builder.info.splits) for part in split.split("+"))
+    try:
+        rows = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
+    except NotImplementedError:
+        raise ValueError(
+            f"{builder.data_dir}: is prepared as {builder.info.file_format.value}, but array_record is "
+            "needed; give another data_dir, or delete it"
+        ) from None
+    folder = Path(builder.data_dir) / "photos" / re.sub(r"[^\w+-]+", "_", split)
+    folder.mkdir(parents=True, exist_ok=True)
+    label, names = _names(name, builder.info.features[objects].feature, tfds, classes)
+    records = []
+    if progress:
+        from rich.progress import track
+
+        rows = track(rows, f"Writing {name}", transient=True)
+    for index, row in enumerate(rows):
+        photo = _write_photo(folder / f"{index:06d}", row[image])
+        given = row.get("image/filename", row.get("image/id", photo.name))
+        record = Record(
+            photo=photo.name, file=f"{name}[{split!r}]",
+            image_id=given.decode() if isinstance(given, bytes) else given,
+        )
+        _add_objects(record, row[objects], label, names)
+        records.append(record)
+    annotations = Annotations(records, {}, relative=True)
+    source = Source(split, folder, [Path(builder.data_dir)], [folder])
+    return to_dataset(annotations, source, classes or names, on_bad_box, f"{name}/{split}")
+
+
+def _features(name: str, features, tfds) -> tuple[str, str]:
+    """The names of the feature that holds the photo and of that which holds the objects."""
+    images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    objects = [
+        key for key, feature in features.items()
+        if isinstance(feature, tfds.features.Sequence)
+        and isinstance(feature.feature, tfds.features.FeaturesDict)
+        and isinstance(dict(feature.feature).get("bbox"), tfds.features.BBoxFeature)
+    ]
+    if not images or not objects:
+        raise ValueError(f"{name}: holds no photos with boxes, but {', '.join(features)}")
+    return images[0], objects[0]
+
+
+def _split(name: str, split: str, known) -> str:
+    base = split.split("[")[0]
+    if base in known:
+        return split
+    for other in known:
+        if canonical_split(other) == canonical_split(base):
+            return other + split[len(base) :]
+    raise ValueError(unknown_name("split", base, known, name))
+
+
+def _names(name: str, features, tfds, classes) -> tuple[str, tuple[str, ...]]:
+    """The feature with the class, "" where there is none, and the classes' names."""
+    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    if labels:
+        # VOC has a "pose" too.
+        label = "label" if "label" in labels else labels[0]
+        return label, tuple(features[label].names)
+    if classes is None or len(classes) != 1:
+        raise ValueError(f"{name}: its objects have no classes; say what they are, such as classes=['face']")
+    return "", classes
+
+
+def _add_objects(record: Record, things: dict, label: str, names: tuple[str, ...]) -> None:
+    flags = [key for key in IGNORED if key in things]
+    for row, (y1, x1, y2, x2) in enumerate(things["bbox"]):
+        box = [float(x1), float(y1), float(x2), float(y2)]
+        if any(things[flag][row] for flag in flags):
+            record.ignore.append(box)
+        else:
+            record.boxes.append(box)
+            record.names.append(names[int(things[label][row]) if label else 0])
+
+
+def _write_photo(stem: Path, data: bytes) -> Path:
+    """Writes a photo's bytes, unless they are there."""
+    file = stem.with_suffix(".jpg" if data.startswith(b"\xff\xd8") else ".png")
+    if not file.exists() or file.stat().st_size != len(data):
+        partial = file.with_suffix(".partial")
+        partial.write_bytes(data)
+        os.replace(partial, file)
+    return file

@@ -1,0 +1,125 @@
+"""`kerasdet data ...`: what it prints and writes, and how it says what is wrong."""
+
+import csv
+import shutil
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import run
+
+from kerasdet.boxes.kmeans import kmeans_anchors
+from kerasdet.data import load
+from kerasdet.data.scenes import write_shapes
+
+pytestmark = pytest.mark.usefixtures("shelf")
+
+# === anchors ===
+
+
+def test_data_anchors_prints_and_draws_them(shapes, tmp_path):
+    picture = tmp_path / "new" / "anchors.png"
+    output = run("data", "anchors", shapes.root, "--count", 3, "--size", 128, "--plot", picture)
+    boxes = np.concatenate([sample.boxes for sample in shapes])
+    expected = kmeans_anchors(2 * (boxes[:, 2:] - boxes[:, :2]), 3)
+    assert f"{len(boxes)} boxes in the square of 128 px" in output
+    pairs = ", ".join(f"({w:.0f}, {h:.0f})" for w, h in expected)
+    assert f"anchors=({pairs})" in output
+    for width, height in expected:
+        assert f"{width:.1f}" in output and f"{height:.1f}" in output
+    shares = [float(part.split("%")[0].split()[-1]) for part in output.split("\n") if "%" in part]
+    assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.2)
+    assert Image.open(picture).size[0] > 500
+
+
+def test_data_anchors_says_what_is_wrong(shapes, tmp_path):
+    output = run("data", "anchors", shapes.root, "--count", 999, code=2)
+    assert "error: 999 anchors of" in output
+    assert "error:" in run("data", "anchors", tmp_path / "gone", code=2)
+    (tmp_path / "mine.png").write_text("mine")
+    output = run("data", "anchors", shapes.root, "--count", 3, "--plot", tmp_path / "mine.png", code=2)
+    assert "mine.png exists" in output and (tmp_path / "mine.png").read_text() == "mine"
+    run("data", "anchors", shapes.root, "--count", 3, "--plot", tmp_path / "mine.png", "--overwrite")
+    assert Image.open(tmp_path / "mine.png").size[0] > 100
+
+
+# === convert ===
+
+
+def test_data_convert_writes_all_splits_and_says_what_is_lost(scenes, tmp_path):
+    output = run("data", "convert", scenes.root, tmp_path / "yolo", "--to", "yolo")
+    people = sum(len(sample.boxes) for sample in scenes)
+    assert f"ODGT to yolo: 12 photos with {people} boxes in train" in output
+    heads = int(sum(sample.part_weights.sum() for sample in scenes))
+    assert f"warning: yolo: boxes of the part 'head' left out: {heads}" in output
+    back = load(tmp_path / "yolo")
+    for old, new in zip(scenes, back, strict=True):
+        np.testing.assert_allclose(new.boxes, old.boxes, atol=1e-4)
+    output = run("data", "convert", scenes.root, tmp_path / "yolo", "--to", "coco", code=2)
+    assert "yolo exists and is not empty; give another folder" in output
+    assert "gone: no such folder" in run("data", "convert", "gone", tmp_path / "x", "--to", "csv", code=2)
+    run("data", "convert", scenes.root, tmp_path / "x", "--to", "tfrecord", code=2)
+    run("data", "convert", scenes.root, tmp_path / "linked", "--to", "odgt", "--link")
+    assert all(file.is_symlink() for file in (tmp_path / "linked" / "images" / "train").iterdir())
+
+
+# === show ===
+
+
+def test_data_show_draws_photos_by_lot(shapes, tmp_path):
+    output = run("data", "show", shapes.root, "--out", tmp_path / "new" / "page.png", "--count", 3)
+    assert "3 of 16 photos" in output
+    first = Image.open(tmp_path / "new" / "page.png")
+    assert first.size[0] > 600
+    run("data", "show", shapes.root, "--out", tmp_path / "other.png", "--count", 3, "--seed", 1)
+    assert np.asarray(first).tobytes() != np.asarray(Image.open(tmp_path / "other.png")).tobytes()
+    output = run("data", "show", shapes.root, "--out", tmp_path / "other.png", code=2)
+    assert "other.png exists; give another --out, or --overwrite" in output
+    run("data", "show", shapes.root, "--out", tmp_path / "other.png", "--count", 1, "--overwrite")
+    assert Image.open(tmp_path / "other.png").size[0] < 400
+    output = run("data", "show", shapes.root, "--out", tmp_path / "page.gif", code=2)
+    assert "give a name that ends in .jpg or .png" in output
+
+
+# === doctor ===
+
+
+def test_data_doctor_of_a_sound_set_against_a_model(scenes, tmp_path):
+    output = run("data", "doctor", scenes.root, "--model", "tiny", "--out", tmp_path / "out")
+    assert "ODGT, 12 photos in train" in output and "nothing wrong" in output
+    assert "in the square of 64 px" in output and "less than a cell (8 px)" in output
+    assert (tmp_path / "out" / "faults.csv").read_text() == "kind,split,photo,what\n"
+    assert Image.open(tmp_path / "out" / "sizes.png").size[0] > 900
+    assert Image.open(tmp_path / "out" / "classes.png").size[0] > 300
+
+
+def test_data_doctor_holds_sizes_against_anchors(shapes, monkeypatch):
+    detector = types.SimpleNamespace(image_size=64, resize="stretch", anchors=((8, 8), (24, 24)))
+    monkeypatch.setattr("kerasdet.zoo.load_file", lambda name: detector)
+    output = run("data", "doctor", shapes.root, "--model", "mine.keras")
+    # Squares of side s share s^2 / 576 with the larger anchor, or 576 / s^2, and so on.
+    sides = np.concatenate([sample.boxes[:, 2] - sample.boxes[:, 0] for sample in shapes])
+    fits = np.any([np.minimum(sides / a, a / sides) ** 2 >= 0.5 for a in (8, 24)], axis=0)
+    assert 0 < fits.mean() < 1 and f"{1 - fits.mean():.1%} fit no anchor by IoU 0.5" in output
+
+
+def test_data_doctor_names_faults_and_writes_a_clean_copy(tmp_path):
+    folder, clean = tmp_path / "set", tmp_path / "clean"
+    write_shapes(folder, 24, seed=1)
+    write_shapes(folder, 3, seed=1, split="val")
+    whole = (folder / "images" / "train_00003.jpg").read_bytes()
+    (folder / "images" / "train_00003.jpg").write_bytes(whole[: len(whole) // 2])
+    for index in range(6):
+        shutil.copy(folder / "images" / "val_00000.jpg", folder / "images" / f"train_0000{index}.jpg")
+    (folder / "images" / "train_00007.jpg").write_bytes(whole[: len(whole) // 2])
+    output = run("data", "doctor", folder, "--out", tmp_path / "out", "--write", clean, code=1)
+    assert "broken photo: 1" in output and "train train_00007.jpg: " in output
+    assert "near-duplicate: 6" in output and "... and 1 more; --out lists them all" in output
+    assert f"clean copy in {clean}/: 17 photos in train, 3 photos in val" in output
+    with (tmp_path / "out" / "faults.csv").open() as lines:
+        assert sum(row["kind"] == "near-duplicate" for row in csv.DictReader(lines)) == 6
+    assert Image.open(tmp_path / "out" / "near_duplicates.jpg").size[0] > 1000
+    assert "nothing wrong" in run("data", "doctor", clean)
+    output = run("data", "doctor", folder, "--write", clean, code=2)
+    assert "clean exists and is not empty" in output
