@@ -16,7 +16,7 @@ from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
-from kerasdet.losses import smooth_l1
+from kerasdet.losses import check_smoothing, class_cross_entropy, smooth_l1
 
 NETWORKS = ("paper", "lite")
 # Ratios of the default boxes of each map: SSD300 (section 3.1), and SSDLite in torchvision.
@@ -57,6 +57,8 @@ class SSD(Detector):
         image_size: side of the network's square in pixels, but for VGG16 a multiple of 32.
         anchor_sizes: side of each map's default boxes and of one map more, as fractions of the square;
             None takes those of SSD300 for VOC, or SSDLite's. They say how many maps there are, 2 to 6.
+        label_smoothing: how soft the classes, background among them, are learned, see
+            `losses.soft_targets`; 0 as in the paper.
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of box and class that are decoded.
 
@@ -66,9 +68,10 @@ class SSD(Detector):
 
     def __init__(
         self, classes, *, network="lite", backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
-        freeze_until=None, image_size=320, anchor_sizes=None, resize="stretch", max_detections=200,
-        nms_iou=0.45, candidates=400, name=None,
+        freeze_until=None, image_size=320, anchor_sizes=None, label_smoothing=0.0, resize="stretch",
+        max_detections=200, nms_iou=0.45, candidates=400, name=None,
     ):
+        check_smoothing(label_smoothing)
         if network not in NETWORKS:
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         sizes = tuple(anchor_sizes or SIZES[network])
@@ -103,11 +106,12 @@ class SSD(Detector):
             steps = [*STEPS[: len(cells)], *steps[len(STEPS) :]]
         self.anchors = default_boxes(cells, steps, [image_size * size for size in sizes], ratios)
         self.candidates = min(candidates, len(self.anchors) * len(classes))
+        self.label_smoothing = label_smoothing
         self._config = {
             "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "anchor_sizes": list(sizes),
-            "resize": resize, "max_detections": max_detections, "nms_iou": nms_iou,
-            "candidates": candidates,
+            "label_smoothing": label_smoothing, "resize": resize, "max_detections": max_detections,
+            "nms_iou": nms_iou, "candidates": candidates,
         }
         self.track_losses("class_loss", "box_loss")
 
@@ -142,11 +146,12 @@ class SSD(Detector):
         """
         goal = self.targets(targets)
         logits, background = self._logits(raw), ops.zeros_like(goal["label"])
-        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
-        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
+        hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
+        miss = class_cross_entropy(background, logits, self.label_smoothing)
         learned = ops.cast(goal["weight"] > 0, "int32")
         count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
-        hard = assign.highest(miss, goal["negative"], count)
+        # Smoothed, the loss of what is surely background would be high too.
+        hard = assign.highest(class_cross_entropy(background, logits), goal["negative"], count)
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
         total = ops.maximum(ops.sum(goal["weight"]), 1.0)

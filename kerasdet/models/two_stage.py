@@ -15,6 +15,7 @@ from kerasdet.boxes.proposals import RPN_WEIGHTS, propose
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers.roi import CANONICAL_SIDE, roi_align, roi_levels
+from kerasdet.losses import check_smoothing, class_cross_entropy
 
 # The papers' sizes of anchors and objects are for photos with this short side in pixels.
 PAPER_SIDE = 800
@@ -45,13 +46,16 @@ class TwoStage(Detector):
         append_truth: the objects' own boxes are proposals too in training.
         per_level_nms: False suppresses the proposals of all levels together.
         candidates: pairs of a region and a class that are decoded.
+        label_smoothing: how soft the classes of regions, background among them, are learned, see
+            `losses.soft_targets`; 0 as in the papers.
         options: of `Detector`.
     """
 
     def __init__(
         self, inputs, outputs, *, roi_head, anchors, before, proposals, proposal_iou, regions, share,
-        append_truth, per_level_nms, candidates, **options,
+        append_truth, per_level_nms, candidates, label_smoothing=0.0, **options,
     ):
+        check_smoothing(label_smoothing)
         for key, pair in (("before", before), ("proposals", proposals)):
             if len(pair) != 2 or min(pair) < 1:
                 raise ValueError(f"{key} is {pair}; give two numbers above 0: in training, and after it")
@@ -64,10 +68,12 @@ class TwoStage(Detector):
         self.proposal_iou, self.per_level_nms = proposal_iou, per_level_nms
         self.regions, self.share, self.append_truth = regions, share, append_truth
         self.candidates = min(candidates, self.proposals[1] * len(self.classes))
+        self.label_smoothing = label_smoothing
         self.sampler = keras.random.SeedGenerator(0)
         self._config |= {
             "before": list(before), "proposals": list(proposals), "proposal_iou": proposal_iou,
             "regions": regions, "share": share, "per_level_nms": per_level_nms, "candidates": candidates,
+            "label_smoothing": label_smoothing,
             "classes": list(self.classes), "image_size": self.image_size, "resize": self.resize,
             "max_detections": self.max_detections, "nms_iou": self.nms_iou,
         }
@@ -221,8 +227,8 @@ class TwoStage(Detector):
         positive, negative = goal["positive"] * goal["weight"], goal["negative"]
         count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
         logits, background = said["logits"], ops.zeros_like(goal["label"])
-        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
-        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
+        hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
+        miss = class_cross_entropy(background, logits, self.label_smoothing)
         moved = said["deltas"]
         if moved.shape[2] > 1:
             # The box of the region's own class learns.
