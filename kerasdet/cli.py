@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kerasdet import cli_train
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 
@@ -234,39 +235,7 @@ def _coco_rows(found, image_id: int, path: Path) -> list[dict]:
 
 # === train ===
 
-
-@_command
-def train(
-    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
-    model: Model = "csp",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
-    val: Annotated[
-        str | None, typer.Option(help="Photos with boxes to evaluate on; else a part of DATA.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 20,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
-    seed: Annotated[int, typer.Option()] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
-    ] = False,
-):
-    """Fine-tunes a detector on photos with boxes; keeps the best in best.keras."""
-    from kerasdet import training
-    from kerasdet.training.progress import RichProgress
-
-    rows = training.train(
-        data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
-        rate=rate, seed=seed, resume=resume, callbacks=[RichProgress()],
-    )
-    best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
-    Console().print(
-        f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "
-        f"val_AP50 {best['val_AP50']:.3f}, in {out / 'best.keras'}", highlight=False, markup=False,
-    )
+_command(cli_train.train)
 
 
 # === evaluate ===

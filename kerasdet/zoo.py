@@ -160,6 +160,7 @@ def _load_keras(path: Path):
     from kerasdet.detector import Detector
 
     _register_detectors()
+    importlib.import_module("kerasdet.training.schedules")  # for the optimizer
     try:
         model = keras.saving.load_model(path, safe_mode=True)
     except (OSError, TypeError, KeyError, ValueError) as error:
@@ -169,25 +170,34 @@ def _load_keras(path: Path):
     return model
 
 
-def adapt(detector, classes=None, image_size: int | None = None):
-    """A detector like `detector` with other classes or another size, and its weights.
+def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None):
+    """A detector like `detector` with other classes, another size or softer labels, and its weights.
 
     Args:
         detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
         classes, image_size: as of `load`; None takes the detector's.
+        label_smoothing: see `kerasdet.losses.soft_targets`; None takes the detector's.
 
     Returns:
         A `kerasdet.Detector`, not compiled unless it is `detector` itself.
 
     Raises:
-        ValueError: a layer's weights fit neither as a whole nor class by class.
+        ValueError: a layer's weights fit neither as a whole nor class by class; or label smoothing of a
+            detector that does not say one class among several.
     """
-    classes = detector.classes if classes is None else tuple(classes)
-    image_size = image_size or detector.image_size
-    if classes == detector.classes and image_size == detector.image_size:
+    config = detector.get_config()
+    changes = {"classes": classes, "image_size": image_size, "label_smoothing": label_smoothing}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if "classes" in changes:
+        changes["classes"] = list(classes)
+    if "label_smoothing" in changes and "label_smoothing" not in config:
+        raise ValueError(
+            f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
+            "among several; leave it out, or take YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
+        )
+    if all(config[key] == value for key, value in changes.items()):
         return detector
-    config = detector.get_config() | {"classes": list(classes), "image_size": image_size}
-    fresh = type(detector).from_config(config)
+    fresh = type(detector).from_config(config | changes)
     _transfer(detector, fresh)
     return fresh
 

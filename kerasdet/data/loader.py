@@ -35,9 +35,9 @@ def batches(
             with more warn with their count; their smallest objects become ignore regions.
         epoch: the first epoch's number; a resumed run continues with the order it would have had.
         augment: `Augment`; None takes the default for training and no change otherwise.
-        sizes: two or more sides of the square in pixels, for a model that takes squares of any size
-            (`YOLOv3`), from which one is drawn again and again while training. None keeps to the model's
-            `image_size`.
+        sizes: two or more sides of the square in pixels, for a model that can be trained on any multiple of
+            its `size_multiple` (`YOLOv3`), from which one is drawn again and again while training. None keeps
+            to the model's `image_size`.
         every: batches from one change of size to the next. The first batch of an epoch stands alone:
             Keras looks at two batches to learn which sides of their arrays change.
         mix_until: number of the first epoch without mixup and mosaic: the last ones should see photos as
@@ -51,7 +51,7 @@ def batches(
 
     Raises:
         ValueError: the set is empty, its classes are not the model's, or sizes are given that are not
-            two or more, or not for training.
+            two or more, not for training, or not for this model.
     """
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
@@ -67,6 +67,8 @@ def batches(
             f"sizes={tuple(sizes)}, every={every}, training={training}: sizes are for training; give two "
             "different ones or more, changed every 1 batch or more"
         )
+    if sizes is not None:
+        _check_sizes(sizes, model)
     augment = augment or (Augment() if training else Augment.none())
     if mix_until is not None and augment.photos == 1:
         raise ValueError(
@@ -94,6 +96,20 @@ def batches(
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
                    workers, epoch, sizes, every, mix_until)
+
+
+def _check_sizes(sizes, model):
+    multiple = model.size_multiple
+    if multiple is None:
+        raise ValueError(
+            f"sizes={tuple(sizes)}: {type(model).__name__} is trained on squares of one size only; leave "
+            "sizes out, or take YOLOv3"
+        )
+    odd = [size for size in sizes if size < multiple or size % multiple]
+    if odd:
+        raise ValueError(
+            f"sizes={tuple(sizes)}: {odd[0]} is no multiple of {multiple}; this model takes such only"
+        )
 
 
 def _round_up(count: int) -> int:

@@ -75,6 +75,8 @@ class YOLOv3(Detector):
     begins at 1 %.
     """
 
+    size_multiple = STRIDES[-1]
+
     def __init__(
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
         freeze_until=None, image_size=320, anchors=None, neck="light", channels=None, box_loss="yolo",

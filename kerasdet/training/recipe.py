@@ -34,7 +34,8 @@ MOBILENET_V2_035 = {
 
 def run(
     doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float, every: int = 1,
-    batches: Mapping | None = None, ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
+    batches: Mapping | None = None, schedule: str = "cosine",
+    ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
     own_start: bool = False, argv: Sequence[str] | None = None,
 ):
     """Trains as the command line says; this is what a recipe ends with.
@@ -54,6 +55,7 @@ def run(
         rate: highest learning rate, see `train_in_stages`.
         every: epochs from one evaluation to the next.
         batches: further arguments of `Dataset.batches`, such as an `augment` of its own.
+        schedule: how the rate goes, see `schedules.schedule`.
         ablation: stages, and name of an arm -> its `build`. With --ablation every arm is trained from
             the same seed, and scored on the first held-back set.
         own_start: the command takes no --backbone: `build` finds starting weights itself, or has none.
@@ -71,6 +73,7 @@ def run(
         return train_in_stages(
             lambda size, fresh: build(size, options.backbone if fresh else None), stages, train, folder,
             rate=rate, callbacks=callbacks, steps_per_epoch=options.steps, batches=batches,
+            schedule=schedule,
         )
 
     if ablation and options.ablation:

@@ -1,0 +1,98 @@
+"""The commands around training, which `kerasdet.cli` registers."""
+
+from __future__ import annotations
+
+import enum
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
+MIXUP, MOSAIC = 1.5, 0.5
+
+Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A preset or a .keras file.")]
+
+
+class Schedule(enum.StrEnum):
+    cosine = enum.auto()
+    step = enum.auto()
+    constant = enum.auto()
+
+
+# === train ===
+
+
+def train(
+    data: Data,
+    model: Model = "csp",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
+    val: Annotated[
+        str | None, typer.Option(help="Photos with boxes to evaluate on; else a part of DATA.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
+    schedule: Annotated[Schedule, typer.Option(help="What becomes of the rate.")] = Schedule.cosine,
+    warmup: Annotated[
+        float | None,
+        typer.Option(min=0, help="Epochs in which the rate first rises; else a tenth, 300 steps at most."),
+    ] = None,
+    mixup: Annotated[
+        bool, typer.Option("--mixup", help="Lay photos over one another, with boxes of both.")
+    ] = False,
+    mosaic: Annotated[
+        bool, typer.Option("--mosaic", help="Put half of the pictures together of four photos.")
+    ] = False,
+    mix_until: Annotated[
+        int | None, typer.Option(min=0, help="Epochs with mixup and mosaic; else nine of ten.")
+    ] = None,
+    label_smoothing: Annotated[
+        str | None,
+        typer.Option(help="How soft classes are learned, such as 0.1, or 'yolo' for YOLOv3."),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Sides of the square to change between, such as 256,320,384. For YOLOv3."),
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
+    ] = False,
+):
+    """Fine-tunes a detector on photos with boxes; keeps the best in best.keras."""
+    smoothing, sides = _smoothing(label_smoothing), _sides(sizes)
+    from kerasdet import training
+    from kerasdet.training.progress import RichProgress
+
+    rows = training.train(
+        data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
+        rate=rate, schedule=schedule.value, warmup=warmup, mixup=MIXUP if mixup else 0.0,
+        mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
+        seed=seed, resume=resume, callbacks=[RichProgress()],
+    )
+    best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
+    Console().print(
+        f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "
+        f"val_AP50 {best['val_AP50']:.3f}, in {out / 'best.keras'}", highlight=False, markup=False,
+    )
+
+
+def _smoothing(text: str | None) -> float | str | None:
+    try:
+        return text if text in (None, "yolo") else float(text)
+    except ValueError:
+        raise ValueError(f"--label-smoothing is {text!r}; give a number such as 0.1, or yolo") from None
+
+
+def _sides(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return text and tuple(int(side) for side in text.split(","))
+    except ValueError:
+        raise ValueError(f"--sizes is {text!r}; give sides in pixels, such as 256,320,384") from None

@@ -1,0 +1,52 @@
+"""The commands around training: what they hand on, print and write, and how they say what is wrong."""
+
+import warnings
+
+import pytest
+from typer.testing import CliRunner
+
+from kerasdet import cli, training
+
+
+def run(*arguments, code=0):
+    """Output of `kerasdet ARGUMENTS`, standard output and errors together, after the exit code."""
+    with warnings.catch_warnings():
+        result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "300"})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+# === train ===
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """What `train` was called with."""
+    calls = {}
+
+    def record(data, model, out, **options):
+        calls.update(options)
+        return [{"epoch": 0, "val_AP": 0.25, "val_AP50": 0.5}]
+
+    monkeypatch.setattr(training, "train", record, raising=False)
+    return calls
+
+
+def test_every_freebie_is_a_switch(handed, tmp_path):
+    run("train", "photos", "--out", tmp_path)
+    names = ("schedule", "warmup", "mixup", "mosaic", "mix_until", "label_smoothing", "sizes")
+    assert [handed[name] for name in names] == ["cosine", None, 0.0, 0.0, None, None, None]
+    options = ["--schedule", "step", "--warmup", 1.5, "--mixup", "--mosaic", "--mix-until", 7]
+    run("train", "photos", *options, "--label-smoothing", 0.1, "--sizes", "256,320, 384")
+    assert [handed[name] for name in names] == ["step", 1.5, 1.5, 0.5, 7, 0.1, (256, 320, 384)]
+    run("train", "photos", "--label-smoothing", "yolo")
+    assert handed["label_smoothing"] == "yolo"
+
+
+def test_options_that_cannot_be_read_are_told(handed):
+    assert "--label-smoothing is 'much'; give a number" in run(
+        "train", "photos", "--label-smoothing", "much", code=2
+    )
+    assert "--sizes is '256x320'; give sides" in run("train", "photos", "--sizes", "256x320", code=2)
+    assert "cosine" in run("train", "photos", "--schedule", "line", code=2)
+    assert not handed
