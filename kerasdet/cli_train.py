@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kerasdet import zoo
+
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
 MIXUP, MOSAIC = 1.5, 0.5
+OF_RECIPES = ("backbone", "steps")
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset or a .keras file.")]
@@ -27,6 +30,7 @@ class Schedule(enum.StrEnum):
 
 
 def train(
+    context: typer.Context,
     data: Data,
     model: Model = "csp",
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
@@ -65,8 +69,22 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
     ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Train a preset as it was trained: its name or recipe. DATA holds its sets."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Of a recipe: file of the weights to start from.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of a recipe: fewer steps an epoch, to try it out.")
+    ] = None,
 ):
     """Fine-tunes a detector on photos with boxes; keeps the best in best.keras."""
+    if recipe is not None:
+        return _train_recipe(context, data, recipe, out, backbone, steps)
+    if given := _given(context, OF_RECIPES):
+        raise ValueError(f"{given[0]} is for --recipe; leave it out, or name a recipe")
     smoothing, sides = _smoothing(label_smoothing), _sides(sizes)
     from kerasdet import training
     from kerasdet.training.progress import RichProgress
@@ -82,6 +100,27 @@ def train(
         f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "
         f"val_AP50 {best['val_AP50']:.3f}, in {out / 'best.keras'}", highlight=False, markup=False,
     )
+
+
+def _train_recipe(context, data, recipe, out, backbone, steps):
+    if given := _given(context, set(context.params) - {"data", "out", "recipe", *OF_RECIPES}):
+        raise ValueError(
+            f"{given[0]} does not go with --recipe: a recipe says itself how it trains, and goes on with a "
+            "run that was killed"
+        )
+    path = zoo.recipe(recipe)
+    arguments = ["--data", data, "--out", str(out)]
+    for name, value in (("--backbone", backbone), ("--steps", steps)):
+        arguments += [] if value is None else [name, str(value)]
+    from kerasdet.training.recipe import execute
+
+    execute(path, arguments)
+
+
+def _given(context: typer.Context, names) -> list[str]:
+    """Those of some options that stand on the command line."""
+    given = [name for name in sorted(names) if context.get_parameter_source(name).name == "COMMANDLINE"]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def _smoothing(text: str | None) -> float | str | None:

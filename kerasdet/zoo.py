@@ -21,6 +21,7 @@ from pathlib import Path
 from kerasdet.card import FILE, Card
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.weights.h5"
+RECIPE = "recipe.py"
 SHELVES = "KERASDET_ZOO"
 
 
@@ -47,6 +48,26 @@ def card(name: str) -> Card:
 def cards() -> list[Card]:
     """The cards of all presets, by name. Raises ValueError if one is broken."""
     return [Card.read(folder) for _, folder in sorted(_folders().items())]
+
+
+def recipe(name: str | os.PathLike) -> Path:
+    """The file of a recipe: what trains a preset.
+
+    Args:
+        name: of the preset, which need not be trained yet, or one of its aliases; or the file itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such preset.
+    """
+    if os.fspath(name).endswith(".py"):
+        path = Path(name)
+    else:
+        planned = (shelf / name / RECIPE for shelf in _shelves())
+        path = next((file for file in planned if file.is_file()), None) or _find(name) / RECIPE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe")
+    return path
 
 
 def _folders() -> dict[str, Path]:

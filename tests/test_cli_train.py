@@ -1,5 +1,6 @@
 """The commands around training: what they hand on, print and write, and how they say what is wrong."""
 
+import json
 import warnings
 
 import pytest
@@ -50,3 +51,30 @@ def test_options_that_cannot_be_read_are_told(handed):
     assert "--sizes is '256x320'; give sides" in run("train", "photos", "--sizes", "256x320", code=2)
     assert "cosine" in run("train", "photos", "--schedule", "line", code=2)
     assert not handed
+
+
+RECIPE = """import json, pathlib, sys
+pathlib.Path("said.json").write_text(json.dumps([__name__, *sys.argv]))
+if "--steps" not in sys.argv:
+    sys.exit("recipe.py: error: say how many steps")
+"""
+
+
+def test_a_recipe_runs_as_it_does_alone(tmp_path, monkeypatch):
+    (tmp_path / "shelf" / "mine").mkdir(parents=True)
+    path = tmp_path / "shelf" / "mine" / "recipe.py"
+    path.write_text(RECIPE)
+    monkeypatch.setenv("KERASDET_ZOO", str(tmp_path / "shelf"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", path):
+        run("train", "sets", "--recipe", name, "--out", "run", "--backbone", "b.h5", "--steps", 2)
+        expected = f"__main__ {path} --data sets --out run --backbone b.h5 --steps 2".split()
+        assert json.loads((tmp_path / "said.json").read_text()) == expected
+    run("train", "sets", "--recipe", "mine", code=1)
+    for options, message in (
+        (["--recipe", "mine", "--epochs", 3], "--epochs does not go with --recipe"),
+        (["--recipe", "gone.py"], "gone.py: there is no such recipe"),
+        (["--recipe", "nobody"], "there is no preset 'nobody'"),
+        (["--steps", 3], "--steps is for --recipe"),
+    ):
+        assert message in run("train", "sets", *options, code=2)

@@ -104,12 +104,15 @@ def read_log(path: Path) -> list[dict[str, float]]:
         ]
 
 
-def trim_log(path: Path, epochs: int) -> float | None:
-    """Cuts off epochs that the checkpoint does not know; returns the best figure before them."""
-    if not path.is_file():
-        return None
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: epochs + 1]))
-    figures = [row[MONITOR] for row in read_log(path)]
+def trim_log(path: Path, epochs: int) -> None:
+    """Cuts off epochs that the checkpoint does not know."""
+    if path.is_file():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: epochs + 1]))
+
+
+def best_of(path: Path) -> float | None:
+    """The best figure in a log; nan if all are, None if there is none."""
+    figures = [row[MONITOR] for row in read_log(path)] if path.is_file() else []
     known = [figure for figure in figures if not math.isnan(figure)]
     return max(known, default=math.nan) if figures else None

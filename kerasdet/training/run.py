@@ -19,6 +19,7 @@ from kerasdet.training.folder import (
     LOG,
     Curves,
     Keep,
+    best_of,
     check_folder,
     read_log,
     settle_config,
@@ -124,7 +125,7 @@ def train(
     ema = EMA()
     checkpoint = Checkpoint(out / "checkpoint.npz", ema)
     start = checkpoint.restore(detector)
-    best = trim_log(out / LOG, start)
+    trim_log(out / LOG, start)
     if start < epochs:
         batches.epoch = start
         detector.fit(
@@ -132,7 +133,7 @@ def train(
             callbacks=[
                 ema,
                 CocoMetrics(validation, batch_size=batch_size),
-                Keep(out, best),
+                Keep(out, best_of(out / LOG)),
                 keras.callbacks.CSVLogger(out / LOG, append=True),
                 Curves(out),
                 # Last but for the user's own: the run goes on from here with all files written.

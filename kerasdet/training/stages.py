@@ -11,6 +11,7 @@ import keras
 
 from kerasdet.ema import EMA
 from kerasdet.training.checkpoint import Checkpoint
+from kerasdet.training.folder import LOG, Curves, trim_log
 from kerasdet.training.schedules import schedule as rate_schedule
 
 WEIGHT_DECAY = 1e-3
@@ -50,7 +51,7 @@ def train_in_stages(
         build: (image_size, fresh) -> detector; fresh says whether to load starting weights.
         stages: what to train.
         train: the `Dataset`.
-        folder: gets a checkpoint a stage and `log.csv`.
+        folder: gets a checkpoint a stage, `log.csv` and `curves.png`.
         rate: highest learning rate of AdamW, after a linear warm-up of 300 steps, or of a tenth of them
             all if that is less. Gradients are clipped to norm 10.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
@@ -89,11 +90,12 @@ def train_in_stages(
             stage.batch_size, model, training=True, epoch=start, **(batches or {})
         )
         if start < end:
-            log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
+            trim_log(folder / LOG, start)
+            log = keras.callbacks.CSVLogger(folder / LOG, append=True)
             model.fit(
                 photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
                 # The checkpoint comes last: an epoch that it holds is in the log.
-                callbacks=[average, *callbacks, log, checkpoint],
+                callbacks=[average, *callbacks, log, Curves(folder), checkpoint],
             )
         elif average.averages is not None:
             # The stage was complete when the run was killed.
