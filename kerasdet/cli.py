@@ -128,7 +128,7 @@ def _command(function, group=app):
             return function(*args, **kwargs)
         except KeyboardInterrupt:
             _fail("stopped", 130)
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
+        except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
             if _state["debug"]:
                 raise
             parity = type(error).__name__ == "ParityError"
@@ -236,6 +236,7 @@ def _coco_rows(found, image_id: int, path: Path) -> list[dict]:
 # === train ===
 
 _command(cli_train.train)
+_command(cli_train.lr_find)
 
 
 # === evaluate ===

@@ -135,3 +135,49 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
         return text and tuple(int(side) for side in text.split(","))
     except ValueError:
         raise ValueError(f"--sizes is {text!r}; give sides in pixels, such as 256,320,384") from None
+
+
+# === lr-find ===
+
+
+def lr_find(
+    data: Data,
+    model: Model = "csp",
+    plot: Annotated[Path, typer.Option(help="The picture to draw, loss against rate.")] = Path("lr.png"),
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
+    ] = None,
+    lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
+    highest: Annotated[float, typer.Option(help="The last rate, if the loss bears it.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=10, help="Batches from the first rate to the last.")] = 100,
+    seed: Annotated[int, typer.Option()] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
+):
+    """Finds the learning rates at which a detector's loss falls, by a rate that rises batch by batch."""
+    if plot.exists() and not overwrite:
+        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    import keras
+
+    from kerasdet import data as data_
+    from kerasdet import training
+    from kerasdet.training.run import detector_of
+
+    dataset = data_.load(data)
+    keras.utils.set_random_seed(seed)
+    detector = detector_of(model, dataset.classes, image_size)
+    batches = dataset.batches(batch_size, detector, training=True, seed=seed)
+    console = Console()
+    found = training.lr_find(
+        detector, batches, lowest=lowest, highest=highest, steps=steps, progress=console.is_terminal
+    )
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    found.draw().savefig(plot)
+    if found.falls:
+        low, high = found.falls
+        text = f"the loss falls at rates from {low:.1e} to {high:.1e}: give train a --rate between them"
+    else:
+        text = f"the loss falls at no rate from {lowest:.1e} to {found.rates[-1]:.1e}; give more --steps"
+    if found.exploded:
+        text += f"; it explodes at {found.rates[-1]:.1e}"
+    console.print(f"{text}; drawn into {plot}", highlight=False, markup=False, soft_wrap=True)

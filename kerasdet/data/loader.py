@@ -289,15 +289,27 @@ class Batches(grain.IterDataset):
             sides.append(side)
         return sides
 
+    def _photos(self, epoch: int) -> grain.MapDataset:
+        """The samples of one epoch, in its order."""
+        photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
+        return photos.shuffle() if self.training else photos
+
+    def samples(self, epoch: int, batch: int) -> list:
+        """The samples of one batch, by the numbers of epoch and batch; see `mixes`."""
+        photos = self._photos(epoch)
+        first = batch * self.batch_size
+        return [photos[i] for i in range(first, min(first + self.batch_size, len(photos)))]
+
+    def mixes(self, epoch: int) -> bool:
+        """Whether an epoch's pictures are made of several photos, of which `samples` are the first."""
+        return self.prepare.augment.photos > 1 and (self.mix_until is None or epoch < self.mix_until)
+
     def epoch_dataset(self, epoch: int, one_size: bool = False) -> grain.IterDataset:
         """The batches of one epoch, by number; with `one_size` all of the model's own size."""
-        photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
-        if self.training:
-            photos = photos.shuffle()
+        photos = self._photos(epoch)
         if self.sizes is not None and not one_size:
             photos = photos.map_with_index(_WithSize(self.sides(epoch), self.batch_size))
-        mixes = self.mix_until is None or epoch < self.mix_until
-        photos = photos.random_map(self.prepare if mixes else self.prepare.one_photo())
+        photos = photos.random_map(self.prepare if self.mixes(epoch) else self.prepare.one_photo())
         # Batched before it is read: so each thread or worker makes whole batches, and which photos a
         # batch holds does not hang on their number.
         photos = photos.batch(self.batch_size, drop_remainder=self._drop_remainder)

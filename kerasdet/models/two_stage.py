@@ -126,8 +126,9 @@ class TwoStage(Detector):
         said = self.roi_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
         logits = ops.concatenate([said["background_logit"], said["class_logits"]], axis=-1)
         deltas = said["deltas"] if "deltas" in said else said["deltas_per_class"]
+        # In mixed precision the network's words are of 16 bits; losses are not.
         return {
-            key: ops.reshape(value, (-1, count, *value.shape[1:]))
+            key: ops.cast(ops.reshape(value, (-1, count, *value.shape[1:])), "float32")
             for key, value in (("logits", logits), ("deltas", deltas))
         }
 

@@ -25,6 +25,7 @@ from kerasdet.training.folder import (
     settle_config,
     trim_log,
 )
+from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.schedules import schedule as rate_schedule
 
 # Share of the photos that are trained on where the set has no validation split.
@@ -94,6 +95,7 @@ def train(
         FileNotFoundError: no such data, model or, with `resume`, no run.
         ValueError: empty or unfit data, a setting out of range or not for this model, or one that differs
             from the run's.
+        FloatingPointError: a loss that is not finite, with its part and photos.
     """
     if epochs < 1 or batch_size < 1 or not rate > 0:
         raise ValueError(
@@ -105,7 +107,7 @@ def train(
     training, validation = _sets(data, val, seed)
     keras.utils.set_random_seed(seed)
     model_name = model if isinstance(model, (str, os.PathLike)) else model.name
-    detector = _detector(model, training.classes, image_size, label_smoothing)
+    detector = detector_of(model, training.classes, image_size, label_smoothing)
     batches = training.batches(batch_size, detector, training=True, seed=seed, sizes=sizes, **mixing)
     steps = len(batches) * epochs
     rates = rate_schedule(schedule, rate, steps, None if warmup is None else round(warmup * len(batches)))
@@ -131,6 +133,7 @@ def train(
         detector.fit(
             batches, epochs=epochs, initial_epoch=start, verbose=0,
             callbacks=[
+                NaNGuard(batches),
                 ema,
                 CocoMetrics(validation, batch_size=batch_size),
                 Keep(out, best_of(out / LOG)),
@@ -176,7 +179,8 @@ def _sets(data, val, seed):
     return training, validation
 
 
-def _detector(model, classes, image_size, label_smoothing):
+def detector_of(model, classes, image_size: int | None = None, label_smoothing=None):
+    """The detector that a training begins with; arguments as of `train`."""
     if isinstance(model, (str, os.PathLike)):
         if os.fspath(model).endswith(".tflite"):
             raise ValueError(

@@ -12,6 +12,7 @@ import keras
 from kerasdet.ema import EMA
 from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import LOG, Curves, trim_log
+from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.schedules import schedule as rate_schedule
 
 WEIGHT_DECAY = 1e-3
@@ -95,7 +96,7 @@ def train_in_stages(
             model.fit(
                 photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
                 # The checkpoint comes last: an epoch that it holds is in the log.
-                callbacks=[average, *callbacks, log, Curves(folder), checkpoint],
+                callbacks=[NaNGuard(photos), average, *callbacks, log, Curves(folder), checkpoint],
             )
         elif average.averages is not None:
             # The stage was complete when the run was killed.
