@@ -128,6 +128,8 @@ def _command(function, group=app):
             return function(*args, **kwargs)
         except KeyboardInterrupt:
             _fail("stopped", 130)
+        except typer.Exit:  # a RuntimeError, though none
+            raise
         except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
             if _state["debug"]:
                 raise

@@ -15,6 +15,7 @@ from kerasdet import zoo
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
 MIXUP, MOSAIC = 1.5, 0.5
 OF_RECIPES = ("backbone", "steps")
+OF_CHECK = ("data", "model", "batch_size", "image_size", "rate", "seed")
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset or a .keras file.")]
@@ -69,6 +70,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only see if a few photos can be learned by heart; writes nothing."),
+    ] = False,
     recipe: Annotated[
         str | None,
         typer.Option(help="Train a preset as it was trained: its name or recipe. DATA holds its sets."),
@@ -85,6 +90,8 @@ def train(
         return _train_recipe(context, data, recipe, out, backbone, steps)
     if given := _given(context, OF_RECIPES):
         raise ValueError(f"{given[0]} is for --recipe; leave it out, or name a recipe")
+    if check:
+        return _check(context, data, model, batch_size, image_size, rate, seed)
     smoothing, sides = _smoothing(label_smoothing), _sides(sizes)
     from kerasdet import training
     from kerasdet.training.progress import RichProgress
@@ -115,6 +122,33 @@ def _train_recipe(context, data, recipe, out, backbone, steps):
     from kerasdet.training.recipe import execute
 
     execute(path, arguments)
+
+
+def _check(context, data, model, batch_size, image_size, rate, seed):
+    if given := _given(context, set(context.params) - {"check", *OF_CHECK}):
+        raise ValueError(f"{given[0]} does not go with --check, which takes one batch of plain photos")
+    import keras
+
+    from kerasdet import data as data_
+    from kerasdet.training.check import GOAL, PHOTOS, overfit
+    from kerasdet.training.run import detector_of
+
+    dataset = data_.load(data)
+    keras.utils.set_random_seed(seed)
+    detector = detector_of(model, dataset.classes, image_size)
+    console = Console()
+
+    def report(steps, loss, ap):
+        console.print(f"{steps} steps: loss {loss:.4g}, AP {ap:.3f}", highlight=False)
+
+    result = overfit(detector, dataset, photos=min(batch_size, PHOTOS), rate=rate, report=report)
+    if result.passed:
+        console.print(f"learned by heart after {result.steps} steps, AP {result.metrics['AP']:.3f}")
+        return
+    console.print(f"AP {result.metrics['AP']:.3f} after {result.steps} steps, not {GOAL}. Probably:")
+    for reason in result.reasons:
+        console.print(f"- {reason}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
 
 
 def _given(context: typer.Context, names) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import warnings
 
 import pytest
+from presets import tiny_csp
 from typer.testing import CliRunner
 
 from kerasdet import cli, training
@@ -78,3 +79,26 @@ def test_a_recipe_runs_as_it_does_alone(tmp_path, monkeypatch):
         (["--steps", 3], "--steps is for --recipe"),
     ):
         assert message in run("train", "sets", *options, code=2)
+
+
+# === train --check ===
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_check_says_what_it_found(passed, scenes, tmp_path, monkeypatch):
+    from kerasdet.training import check
+
+    def overfit(detector, dataset, *, photos, rate, report):
+        assert (len(dataset), photos, rate) == (len(scenes), 4, 0.5)
+        report(50, 2.5, 0.5)
+        reasons = [] if passed else ["the loss rose", "boxes [1] are small"]
+        return check.Check(passed, {"AP": 0.96 if passed else 0.5}, 50, [2.5], reasons)
+
+    monkeypatch.setattr(check, "overfit", overfit)
+    tiny_csp().save(tmp_path / "start.keras")
+    options = ["--check", "--model", tmp_path / "start.keras", "--batch-size", 4, "--rate", 0.5]
+    output = run("train", scenes.root, *options, code=0 if passed else 1)
+    assert "50 steps: loss 2.5, AP 0.500" in output
+    assert ("learned by heart after 50 steps, AP 0.960" in output) == passed
+    assert ("Probably:\n- the loss rose\n- boxes [1] are small" in output) != passed
+    assert "--mixup does not go with --check" in run("train", scenes.root, "--check", "--mixup", code=2)

@@ -28,7 +28,9 @@ FAMILIES = {
         SHAPES, backbone=tiny_backbone(output_stride=16), network="paper", image_size=64,
         anchor_sizes=(0.16, 0.24, 0.32, 0.4),
     ),
-    "yolo_v1": built(YOLOv1, head="light", grid=4, channels=16),
+    "yolo_v1": lambda: YOLOv1(
+        SHAPES, backbone=tiny_backbone(output_stride=16), image_size=64, head="light", grid=4, channels=16
+    ),
     "yolo_v3": built(YOLOv3, channels=8),
     "overfeat": lambda: small(SHAPES),
     "two stages": built(
