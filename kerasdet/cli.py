@@ -251,10 +251,16 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A json file to write, for kerasdet compare.")
+    ] = None,
 ):
     """Scores a detector on photos with boxes."""
+    if out is not None and out.exists():
+        raise FileExistsError(f"{out} exists; give another --out")
     from kerasdet import data as data_
     from kerasdet import metrics
+    from kerasdet.metrics.compare import write_scores
 
     if split is None:
         known = data_.splits(data)
@@ -263,6 +269,8 @@ def evaluate(
     detector = zoo_.load_file(model)
     dataset = _known_to(detector, dataset)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
+    if out is not None:
+        write_scores(out, found, dataset.name, len(dataset), model=model)
     table = Table("figure", "value")
     for name, value in found.items():
         if not math.isnan(value):
@@ -280,6 +288,9 @@ def _known_to(detector, dataset):
         _warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
         return dataset.select(*known)
     return dataset
+
+
+_command(cli_train.compare)
 
 
 # === export ===

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from kerasdet import zoo
 
@@ -215,3 +217,31 @@ def lr_find(
     if found.exploded:
         text += f"; it explodes at {found.rates[-1]:.1e}"
     console.print(f"{text}; drawn into {plot}", highlight=False, markup=False, soft_wrap=True)
+
+
+# === compare ===
+
+
+def compare(
+    before: Annotated[str, typer.Argument(help="A run's folder, or what evaluate --out has written.")],
+    after: Annotated[str, typer.Argument(help="Another, scored on the same photos.")],
+    plot: Annotated[Path, typer.Option(help="The picture to draw, two bars a class.")] = Path("compare.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
+):
+    """Says what a change did to every class: the AP before and after it."""
+    if plot.exists() and not overwrite:
+        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    from kerasdet.metrics.compare import compare as set_beside
+
+    found = set_beside(before, after)
+    table = Table("class", escape(before), escape(after), "change")
+    for name, one, other in [*found.rows, ("all", *found.all)]:
+        table.add_row(escape(name), f"{one:.3f}", f"{other:.3f}", f"{other - one:+.3f}")
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    found.draw().savefig(plot)
+    console = Console()
+    console.print(table)
+    if found.left_out:
+        text = f"scored in one of the two only: {', '.join(found.left_out)}"
+        console.print(text, markup=False, highlight=False)
+    console.print(f"drawn into {plot}", markup=False, highlight=False)

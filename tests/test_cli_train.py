@@ -4,10 +4,12 @@ import json
 import warnings
 
 import pytest
+from PIL import Image
 from presets import tiny_csp
 from typer.testing import CliRunner
 
 from kerasdet import cli, training
+from kerasdet.metrics.compare import write_scores
 
 
 def run(*arguments, code=0):
@@ -102,3 +104,21 @@ def test_check_says_what_it_found(passed, scenes, tmp_path, monkeypatch):
     assert ("learned by heart after 50 steps, AP 0.960" in output) == passed
     assert ("Probably:\n- the loss rose\n- boxes [1] are small" in output) != passed
     assert "--mixup does not go with --check" in run("train", scenes.root, "--check", "--mixup", code=2)
+
+
+# === compare ===
+
+
+def test_compare_prints_and_draws_every_class(tmp_path):
+    before, after, plot = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "new" / "compare.png"
+    write_scores(before, {"AP": 0.4, "AP/cat": 0.5, "AP/dog": 0.3}, "zoo", 9)
+    write_scores(after, {"AP": 0.425, "AP/cat": 0.45, "AP/dog": 0.4, "AP/owl": 0.1}, "zoo", 9)
+    output = run("compare", before, after, "--plot", plot)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
+    assert rows == [
+        ["dog", "0.300", "0.400", "+0.100"], ["cat", "0.500", "0.450", "-0.050"],
+        ["all", "0.400", "0.425", "+0.025"],
+    ]
+    assert "scored in one of the two only: owl" in output and Image.open(plot).width == 800
+    assert "compare.png exists" in run("compare", before, after, "--plot", plot, code=2)
+    assert "gone: there is no such evaluation" in run("compare", before, tmp_path / "gone", code=2)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import keras
 
+from kerasdet.metrics import CocoMetrics
+from kerasdet.metrics.compare import SCORES, write_scores
 from kerasdet.training.curves import draw_curves
 
 MONITOR = "val_AP"
@@ -22,14 +24,17 @@ _VERSIONS = ("kerasdet", "keras", "tensorflow", "tensorflow_cpu", "jax", "numpy"
 class Keep(keras.callbacks.Callback):
     """Saves `last.keras` after every epoch, and `best.keras` if its figure is the highest so far.
 
+    With the best weights goes `scores.json`, all that their evaluation found.
+
     Args:
-        folder: of the two files.
+        folder: of the files.
+        evaluation: the `CocoMetrics` that stands before this one.
         best: the highest figure of epochs before, None if there were none.
     """
 
-    def __init__(self, folder: Path, best: float | None = None):
+    def __init__(self, folder: Path, evaluation: CocoMetrics, best: float | None = None):
         super().__init__()
-        self.folder, self.best = folder, best
+        self.folder, self.evaluation, self.best = folder, evaluation, best
 
     def on_epoch_end(self, epoch, logs=None):
         figure = float(logs[MONITOR])
@@ -42,6 +47,11 @@ class Keep(keras.callbacks.Callback):
             partial = self.folder / f"partial_{name}"
             self.model.save(partial)
             os.replace(partial, self.folder / name)
+        if "best.keras" in names:
+            data = self.evaluation.dataset
+            write_scores(
+                self.folder / SCORES, self.evaluation.metrics, data.name, len(data), epoch=epoch + 1
+            )
 
 
 class Curves(keras.callbacks.Callback):

@@ -48,9 +48,9 @@ def run(
     Arguments of the command: --data, the folder that `sets` reads; --backbone, the file of the starting
     weights; --out, the run's folder; --steps, an epoch's steps, to try a recipe out; and, with
     `ablation`, --ablation. The same command again goes on with a run that was killed. The folder then
-    holds `model.keras`, with the averaged weights, and `best.keras`, those of the epoch with the highest AP;
-    `log.csv` and its `curves.png`; and `config.json`, with the settings and versions. With --ablation,
-    `ablation.json` and a folder for each arm.
+    holds `model.keras`, with the averaged weights, and `best.keras`, those of the epoch with the highest AP,
+    with all that they scored in `scores.json`; `log.csv` and, drawn, `curves.png`; and `config.json`, with
+    the settings and versions. With --ablation, `ablation.json` and a folder for each arm.
 
     Args:
         doc: the recipe's docstring.
@@ -98,8 +98,9 @@ def run(
     }
     options.out.mkdir(parents=True, exist_ok=True)
     settle_config(options.out / CONFIG, settings, resume=(options.out / CONFIG).is_file())
-    keep = Keep(options.out, best_of(options.out / LOG))
-    model = train_on(build, stages, options.out, [CocoMetrics(watched, every=every), keep])
+    evaluation = CocoMetrics(watched, every=every)
+    keep = Keep(options.out, evaluation, best_of(options.out / LOG))
+    model = train_on(build, stages, options.out, [evaluation, keep])
     model.save(options.out / "model.keras")
     for name, data in held_back.items():
         print(name, model.evaluate_detections(data), flush=True)

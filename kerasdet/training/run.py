@@ -59,6 +59,7 @@ def train(
     after each epoch and what is kept. The folder then holds:
 
     - `best.keras`, from the epoch with the highest AP on the validation photos, and `last.keras`;
+    - `scores.json`, all that the best one scored, class by class;
     - `log.csv`, losses and figures of each epoch, and `curves.png`, the same as a picture;
     - `config.json`, the settings, sets and versions;
     - `checkpoint.npz`, with which a killed run goes on.
@@ -130,13 +131,14 @@ def train(
     trim_log(out / LOG, start)
     if start < epochs:
         batches.epoch = start
+        evaluation = CocoMetrics(validation, batch_size=batch_size)
         detector.fit(
             batches, epochs=epochs, initial_epoch=start, verbose=0,
             callbacks=[
                 NaNGuard(batches),
                 ema,
-                CocoMetrics(validation, batch_size=batch_size),
-                Keep(out, best_of(out / LOG)),
+                evaluation,
+                Keep(out, evaluation, best_of(out / LOG)),
                 keras.callbacks.CSVLogger(out / LOG, append=True),
                 Curves(out),
                 # Last but for the user's own: the run goes on from here with all files written.

@@ -15,6 +15,9 @@ from PIL import Image
 from presets import tiny_csp
 
 import kerasdet
+from kerasdet.data import Dataset
+from kerasdet.metrics import CocoMetrics
+from kerasdet.metrics.compare import read_scores
 from kerasdet.models.yolo_v3 import YOLOv3
 from kerasdet.training.folder import Keep
 from kerasdet.training.run import train
@@ -44,8 +47,12 @@ def whole(scenes, tmp_path_factory):
 def test_the_folder_and_its_log(whole, scenes):
     folder, rows = whole
     names = {path.name for path in folder.iterdir()}
-    files = {"best.keras", "last.keras", "log.csv", "curves.png", "config.json", "checkpoint.npz"}
-    assert names == files
+    assert names == {
+        "best.keras", "last.keras", "scores.json", "log.csv", "curves.png", "config.json", "checkpoint.npz"
+    }
+    scores = read_scores(folder)
+    assert scores["photos"] == 1 and {"AP", "AP/person", "MR"} <= set(scores["scores"])
+    assert scores["scores"]["AP"] == pytest.approx(rows[scores["epoch"] - 1]["val_AP"], nan_ok=True)
     assert Image.open(folder / "curves.png").width >= 600
     assert [row["epoch"] for row in rows] == [0, 1]
     assert {"loss", "box_loss", "part_loss", "val_AP", "val_AP50", "val_MR"} <= set(rows[0])
@@ -226,10 +233,13 @@ def test_the_best_epoch_is_kept(figures, kept, tmp_path):
         def save(self, path):
             path.write_text(str(self.epoch))
 
-    keep = Keep(tmp_path)
+    evaluation = CocoMetrics(Dataset([None], (), name="none"))
+    keep = Keep(tmp_path, evaluation)
     keep.set_model(Model())
     for epoch, figure in enumerate(figures):
-        keep.model.epoch = epoch
+        keep.model.epoch, evaluation.metrics = epoch, {"AP": figure}
         keep.on_epoch_end(epoch, {"val_AP": figure})
     assert (tmp_path / "best.keras").read_text() == str(kept)
+    scores = read_scores(tmp_path)
+    assert scores["epoch"] == kept + 1 and str(scores["scores"]["AP"]) == str(figures[kept])
     assert (tmp_path / "last.keras").read_text() == str(len(figures) - 1)
