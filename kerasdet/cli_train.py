@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 import math
 from pathlib import Path
 from typing import Annotated
@@ -72,6 +73,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write logs for TensorBoard too, into OUT/tensorboard.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Only see if a few photos can be learned by heart; writes nothing."),
@@ -98,11 +102,18 @@ def train(
     from kerasdet import training
     from kerasdet.training.progress import RichProgress
 
+    callbacks = [RichProgress()]
+    if tensorboard:
+        import keras
+
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ImportError("--tensorboard needs a package: pip install 'kerasdet[tensorboard]'")
+        callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
     rows = training.train(
         data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
         rate=rate, schedule=schedule.value, warmup=warmup, mixup=MIXUP if mixup else 0.0,
         mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
-        seed=seed, resume=resume, callbacks=[RichProgress()],
+        seed=seed, resume=resume, callbacks=callbacks,
     )
     best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
     Console().print(
@@ -143,7 +154,8 @@ def _check(context, data, model, batch_size, image_size, rate, seed):
     def report(steps, loss, ap):
         console.print(f"{steps} steps: loss {loss:.4g}, AP {ap:.3f}", highlight=False)
 
-    result = overfit(detector, dataset, photos=min(batch_size, PHOTOS), rate=rate, report=report)
+    with console.status("Learning a few photos by heart"):
+        result = overfit(detector, dataset, photos=min(batch_size, PHOTOS), rate=rate, report=report)
     if result.passed:
         console.print(f"learned by heart after {result.steps} steps, AP {result.metrics['AP']:.3f}")
         return

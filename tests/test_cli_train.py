@@ -44,7 +44,17 @@ def test_every_freebie_is_a_switch(handed, tmp_path):
     run("train", "photos", *options, "--label-smoothing", 0.1, "--sizes", "256,320, 384")
     assert [handed[name] for name in names] == ["step", 1.5, 1.5, 0.5, 7, 0.1, (256, 320, 384)]
     run("train", "photos", "--label-smoothing", "yolo")
-    assert handed["label_smoothing"] == "yolo"
+    assert handed["label_smoothing"] == "yolo" and len(handed["callbacks"]) == 1
+
+
+def test_tensorboard_is_written_into_the_folder(handed, tmp_path, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "tensorboard" else None)
+    run("train", "photos", "--out", tmp_path / "run", "--tensorboard")
+    assert str(handed["callbacks"][1].log_dir) == str(tmp_path / "run" / "tensorboard")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'kerasdet[tensorboard]'" in run("train", "photos", "--tensorboard", code=2)
 
 
 def test_options_that_cannot_be_read_are_told(handed):
