@@ -89,7 +89,7 @@ class Comparison:
             )
         panel.set_yticks(list(places), [row[0] for row in self.rows])
         panel.invert_yaxis()
-        panel.set_xlim(0, 1.1)
+        panel.set_xlim(0, max(max(row[1:]) for row in self.rows) + 0.15)  # room for the change
         panel.set_xlabel("AP")
         panel.set_title(f"{self.all[0]:.3f} to {self.all[1]:.3f} over all classes")
         panel.legend(loc="lower right")

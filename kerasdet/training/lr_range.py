@@ -50,7 +50,7 @@ class RangeTest:
             label = f"falls from {low:.1e} to {high:.1e}"
             panel.axvspan(low, high, color="tab:green", alpha=0.15, label=label)
         # One exploded batch would press all else to a line.
-        panel.set_ylim(min(0.0, smoothed.min()), EXPLODED / 2 * max(smoothed[0], smoothed.min()))
+        panel.set_ylim(min(0.0, smoothed.min()), 1.5 * max(smoothed[0], smoothed.min()))
         panel.set_xscale("log")
         panel.set_xlabel("learning rate")
         panel.set_ylabel("loss")
