@@ -130,7 +130,7 @@ def _command(function, group=app):
             _fail("stopped", 130)
         except typer.Exit:  # a RuntimeError, though none
             raise
-        except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
+        except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
             if _state["debug"]:
                 raise
             parity = type(error).__name__ == "ParityError"
@@ -258,6 +258,8 @@ def evaluate(
     """Scores a detector on photos with boxes."""
     if out is not None and out.exists():
         raise FileExistsError(f"{out} exists; give another --out")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     from kerasdet import data as data_
     from kerasdet import metrics
     from kerasdet.metrics.compare import write_scores

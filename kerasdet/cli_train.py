@@ -17,6 +17,7 @@ from kerasdet import zoo
 
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
 MIXUP, MOSAIC = 1.5, 0.5
+PLOTS = (".png", ".svg", ".pdf")
 OF_RECIPES = ("backbone", "steps")
 OF_CHECK = ("data", "model", "batch_size", "image_size", "rate", "seed")
 
@@ -185,6 +186,15 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
         raise ValueError(f"--sizes is {text!r}; give sides in pixels, such as 256,320,384") from None
 
 
+def _check_plot(plot: Path, overwrite: bool):
+    """Says before the work what would only fail after it."""
+    if plot.suffix not in PLOTS:
+        raise ValueError(f"--plot is {plot}; give a name that ends in {', '.join(PLOTS)}")
+    if plot.exists() and not overwrite:
+        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    plot.parent.mkdir(parents=True, exist_ok=True)
+
+
 # === lr-find ===
 
 
@@ -203,8 +213,7 @@ def lr_find(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Finds the learning rates at which a detector's loss falls, by a rate that rises batch by batch."""
-    if plot.exists() and not overwrite:
-        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    _check_plot(plot, overwrite)
     import keras
 
     from kerasdet import data as data_
@@ -219,7 +228,6 @@ def lr_find(
     found = training.lr_find(
         detector, batches, lowest=lowest, highest=highest, steps=steps, progress=console.is_terminal
     )
-    plot.parent.mkdir(parents=True, exist_ok=True)
     found.draw().savefig(plot)
     if found.falls:
         low, high = found.falls
@@ -241,15 +249,13 @@ def compare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Says what a change did to every class: the AP before and after it."""
-    if plot.exists() and not overwrite:
-        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    _check_plot(plot, overwrite)
     from kerasdet.metrics.compare import compare as set_beside
 
     found = set_beside(before, after)
     table = Table("class", escape(before), escape(after), "change")
     for name, one, other in [*found.rows, ("all", *found.all)]:
         table.add_row(escape(name), f"{one:.3f}", f"{other:.3f}", f"{other - one:+.3f}")
-    plot.parent.mkdir(parents=True, exist_ok=True)
     found.draw().savefig(plot)
     console = Console()
     console.print(table)

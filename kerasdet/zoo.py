@@ -206,19 +206,23 @@ def adapt(detector, classes=None, image_size: int | None = None, label_smoothing
         ValueError: a layer's weights fit neither as a whole nor class by class; or label smoothing of a
             detector that does not say one class among several.
     """
-    config = detector.get_config()
-    changes = {"classes": classes, "image_size": image_size, "label_smoothing": label_smoothing}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if "classes" in changes:
-        changes["classes"] = list(classes)
-    if "label_smoothing" in changes and "label_smoothing" not in config:
+    own = {
+        "classes": list(detector.classes), "image_size": detector.image_size,
+        "label_smoothing": getattr(detector, "label_smoothing", None),
+    }
+    if label_smoothing is not None and own["label_smoothing"] is None:
         raise ValueError(
             f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
             "among several; leave it out, or take YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
         )
-    if all(config[key] == value for key, value in changes.items()):
+    given = {
+        "classes": None if classes is None else list(classes), "image_size": image_size,
+        "label_smoothing": label_smoothing,
+    }
+    changes = {key: value for key, value in given.items() if value not in (None, own[key])}
+    if not changes:
         return detector
-    fresh = type(detector).from_config(config | changes)
+    fresh = type(detector).from_config(detector.get_config() | changes)
     _transfer(detector, fresh)
     return fresh
 

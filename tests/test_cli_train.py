@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import numpy as np
 import pytest
 from PIL import Image
 from presets import tiny_csp
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from kerasdet import cli, training
 from kerasdet.metrics.compare import write_scores
+from kerasdet.training.lr_range import RangeTest
 
 
 def run(*arguments, code=0):
@@ -116,6 +118,28 @@ def test_check_says_what_it_found(passed, scenes, tmp_path, monkeypatch):
     assert "--mixup does not go with --check" in run("train", scenes.root, "--check", "--mixup", code=2)
 
 
+# === lr-find ===
+
+
+def test_lr_find_names_the_rates_and_draws_them(scenes, tmp_path, monkeypatch):
+    def lr_find(detector, batches, *, lowest, highest, steps, progress):
+        assert (batches.batch_size, lowest, highest, steps, progress) == (4, 1e-4, 0.1, 10, False)
+        rates = np.geomspace(1e-4, 0.01, 8)
+        return RangeTest(rates, np.array([8.0, 8, 8, 4, 2, 2, 9, 9]) if falls else rates + 8, exploded=True)
+
+    monkeypatch.setattr(training, "lr_find", lr_find, raising=False)
+    tiny_csp().save(tmp_path / "start.keras")
+    options = ["--model", tmp_path / "start.keras", "--batch-size", 4, "--lowest", 1e-4, "--highest", 0.1]
+    options += ["--steps", 10, "--plot", tmp_path / "lr.png"]
+    falls = True
+    output = run("lr-find", scenes.root, *options)
+    assert "the loss falls at rates from 3.7e-04 to 1.4e-03" in output and "it explodes at 1.0e-02" in output
+    assert Image.open(tmp_path / "lr.png").width == 700
+    assert "lr.png exists" in run("lr-find", scenes.root, *options, code=2)
+    falls = False
+    assert "the loss falls at no rate from 1.0e-04" in run("lr-find", scenes.root, *options, "--overwrite")
+
+
 # === compare ===
 
 
@@ -131,4 +155,5 @@ def test_compare_prints_and_draws_every_class(tmp_path):
     ]
     assert "scored in one of the two only: owl" in output and Image.open(plot).width == 800
     assert "compare.png exists" in run("compare", before, after, "--plot", plot, code=2)
+    assert "a name that ends in .png" in run("compare", before, after, "--plot", "a.txt", code=2)
     assert "gone: there is no such evaluation" in run("compare", before, tmp_path / "gone", code=2)

@@ -107,10 +107,15 @@ def versions() -> dict[str, str]:
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a `log.csv`, one dict an epoch."""
+
+    def number(key, value):
+        if key == "epoch":
+            return int(value)
+        return math.nan if value == "NA" else float(value)  # Keras' word for columns without a figure
+
     with path.open(newline="") as file:
         return [
-            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
+            {key: number(key, value) for key, value in row.items()} for row in csv.DictReader(file)
         ]
 
 
