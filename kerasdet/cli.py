@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kerasdet import cli_data
+from kerasdet import cli_data, cli_train
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 
@@ -128,7 +128,9 @@ def _command(function, group=app):
             return function(*args, **kwargs)
         except KeyboardInterrupt:
             _fail("stopped", 130)
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
+        except typer.Exit:  # a RuntimeError, though none
+            raise
+        except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
             if _state["debug"]:
                 raise
             parity = type(error).__name__ == "ParityError"
@@ -235,39 +237,8 @@ def _coco_rows(found, image_id: int, path: Path) -> list[dict]:
 
 # === train ===
 
-
-@_command
-def train(
-    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
-    model: Model = "csp",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
-    val: Annotated[
-        str | None, typer.Option(help="Photos with boxes to evaluate on; else a part of DATA.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 20,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
-    seed: Annotated[int, typer.Option()] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
-    ] = False,
-):
-    """Fine-tunes a detector on photos with boxes; keeps the best in best.keras."""
-    from kerasdet import training
-    from kerasdet.training.progress import RichProgress
-
-    rows = training.train(
-        data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
-        rate=rate, seed=seed, resume=resume, callbacks=[RichProgress()],
-    )
-    best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
-    Console().print(
-        f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "
-        f"val_AP50 {best['val_AP50']:.3f}, in {out / 'best.keras'}", highlight=False, markup=False,
-    )
+_command(cli_train.train)
+_command(cli_train.lr_find)
 
 
 # === evaluate ===
@@ -280,10 +251,18 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A json file to write, for kerasdet compare.")
+    ] = None,
 ):
     """Scores a detector on photos with boxes."""
+    if out is not None and out.exists():
+        raise FileExistsError(f"{out} exists; give another --out")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     from kerasdet import data as data_
     from kerasdet import metrics
+    from kerasdet.metrics.compare import write_scores
 
     if split is None:
         known = data_.splits(data)
@@ -292,6 +271,8 @@ def evaluate(
     detector = zoo_.load_file(model)
     dataset = _known_to(detector, dataset)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
+    if out is not None:
+        write_scores(out, found, dataset.name, len(dataset), model=model)
     table = Table("figure", "value")
     for name, value in found.items():
         if not math.isnan(value):
@@ -309,6 +290,9 @@ def _known_to(detector, dataset):
         _warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
         return dataset.select(*known)
     return dataset
+
+
+_command(cli_train.compare)
 
 
 # === export ===

@@ -50,6 +50,9 @@ class Detector(keras.Model):
         nms_iou: overlap above which the lower of two boxes of a class is dropped; None keeps all.
     """
 
+    # Any multiple is a side of squares that it can be trained on as well; None: only its own size is.
+    size_multiple: int | None = None
+
     def __init__(
         self, inputs, outputs, *, classes, image_size, parts=(), resize="stretch", max_detections=100,
         nms_iou=0.5, name=None,

@@ -68,6 +68,69 @@ def dense_box_loss(predicted, boxes, goal: dict):
     return loss / ops.maximum(ops.sum(weight), 1.0)
 
 
+def soft_targets(labels, count: int, smoothing: float | str, others: bool = False):
+    """What a classifier is to say of each label: nearly all for it, and a little for every class.
+
+    `soft_targets([0], 3, 0.1, others=True)` is [[.9, .05, .05]]; `soft_targets([0], 4, 0.1)` is
+    [[.925, .025, .025, .025]].
+
+    Args:
+        labels: (...) int32; a row of -1 is of no class.
+        count: of the classes, K.
+        smoothing: what is taken from the label, e, and spread evenly over all classes, itself included:
+            q' = (1 - e) q + e / K. 0 takes nothing. "yolo" is for a logistic loss of every class alone: w
+            for no and 1 - w for yes, with w = min(1 / K, 1 / 40).
+        others: spread over the K - 1 others only, e / (K - 1) each. It is the same as e K / (K - 1) over all.
+
+    Returns:
+        (..., K) float32.
+
+    Raises:
+        ValueError: see `check_smoothing`; or others, where there are none.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7; Zhang et al. 2019,
+    "Bag of Freebies", section 3.2, and its published code for "yolo".
+    """
+    check_smoothing(smoothing, yolo=not others)
+    if others and count < 2:
+        raise ValueError(f"others=True, and there are {count} classes; give 2 or more, or leave it out")
+    if smoothing == "yolo":
+        low = min(1 / count, 1 / 40)
+        high = 1 - low
+    elif others:
+        low, high = smoothing / (count - 1), 1 - smoothing
+    else:
+        low = smoothing / count
+        high = 1 - smoothing + low
+    return low + (high - low) * ops.one_hot(labels, count, dtype="float32")
+
+
+def check_smoothing(smoothing, yolo: bool = False) -> None:
+    """Raises ValueError unless label smoothing is from 0 up to 1, without it, or, with `yolo`, "yolo"."""
+    if yolo and smoothing == "yolo":
+        return
+    if isinstance(smoothing, str) or not 0 <= smoothing < 1:
+        also = ', or "yolo"' if yolo else ""
+        raise ValueError(f"label_smoothing is {smoothing!r}; give 0 for none, or a part of 1, as .1{also}")
+
+
+def class_cross_entropy(labels, logits, smoothing: float = 0.0):
+    """Cross-entropy of one class among all, row by row.
+
+    Args:
+        labels: (...) int32.
+        logits: (..., K) float32.
+        smoothing: see `soft_targets`.
+
+    Returns:
+        (...) float32.
+    """
+    if not smoothing:
+        return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    wanted = soft_targets(labels, logits.shape[-1], smoothing)
+    return ops.categorical_crossentropy(wanted, logits, from_logits=True)
+
+
 def smooth_l1(error, delta: float = 1.0):
     """0.5 e^2 / delta up to |e| = delta and |e| - delta / 2 beyond, element by element."""
     error = ops.abs(error)

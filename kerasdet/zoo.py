@@ -21,6 +21,7 @@ from pathlib import Path
 from kerasdet.card import FILE, Card
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.weights.h5"
+RECIPE = "recipe.py"
 SHELVES = "KERASDET_ZOO"
 
 
@@ -47,6 +48,26 @@ def card(name: str) -> Card:
 def cards() -> list[Card]:
     """The cards of all presets, by name. Raises ValueError if one is broken."""
     return [Card.read(folder) for _, folder in sorted(_folders().items())]
+
+
+def recipe(name: str | os.PathLike) -> Path:
+    """The file of a recipe: what trains a preset.
+
+    Args:
+        name: of the preset, which need not be trained yet, or one of its aliases; or the file itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such preset.
+    """
+    if os.fspath(name).endswith(".py"):
+        path = Path(name)
+    else:
+        planned = (shelf / name / RECIPE for shelf in _shelves())
+        path = next((file for file in planned if file.is_file()), None) or _find(name) / RECIPE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe")
+    return path
 
 
 def _folders() -> dict[str, Path]:
@@ -160,6 +181,7 @@ def _load_keras(path: Path):
     from kerasdet.detector import Detector
 
     _register_detectors()
+    importlib.import_module("kerasdet.training.schedules")  # for the optimizer
     try:
         model = keras.saving.load_model(path, safe_mode=True)
     except (OSError, TypeError, KeyError, ValueError) as error:
@@ -169,25 +191,38 @@ def _load_keras(path: Path):
     return model
 
 
-def adapt(detector, classes=None, image_size: int | None = None):
-    """A detector like `detector` with other classes or another size, and its weights.
+def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None):
+    """A detector like `detector` with other classes, another size or softer labels, and its weights.
 
     Args:
         detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
         classes, image_size: as of `load`; None takes the detector's.
+        label_smoothing: see `kerasdet.losses.soft_targets`; None takes the detector's.
 
     Returns:
         A `kerasdet.Detector`, not compiled unless it is `detector` itself.
 
     Raises:
-        ValueError: a layer's weights fit neither as a whole nor class by class.
+        ValueError: a layer's weights fit neither as a whole nor class by class; or label smoothing of a
+            detector that does not say one class among several.
     """
-    classes = detector.classes if classes is None else tuple(classes)
-    image_size = image_size or detector.image_size
-    if classes == detector.classes and image_size == detector.image_size:
+    own = {
+        "classes": list(detector.classes), "image_size": detector.image_size,
+        "label_smoothing": getattr(detector, "label_smoothing", None),
+    }
+    if label_smoothing is not None and own["label_smoothing"] is None:
+        raise ValueError(
+            f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
+            "among several; leave it out, or take YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
+        )
+    given = {
+        "classes": None if classes is None else list(classes), "image_size": image_size,
+        "label_smoothing": label_smoothing,
+    }
+    changes = {key: value for key, value in given.items() if value not in (None, own[key])}
+    if not changes:
         return detector
-    config = detector.get_config() | {"classes": list(classes), "image_size": image_size}
-    fresh = type(detector).from_config(config)
+    fresh = type(detector).from_config(detector.get_config() | changes)
     _transfer(detector, fresh)
     return fresh
 

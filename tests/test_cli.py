@@ -257,6 +257,8 @@ def test_train_evaluate_and_train_on(scenes, tmp_path):
     assert "best: epoch 1" in run("train", data, *options, "--resume")
     output = run("evaluate", out / "best.keras", data, "--split", "train")
     assert f"{len(scenes)} photos" in output and "head_AP50" in output
+    run("evaluate", out / "best.keras", data, "--split", "train", "--out", tmp_path / "new" / "scores.json")
+    assert "AP/person" in json.loads((tmp_path / "new" / "scores.json").read_text())["scores"]
     wrong = run("evaluate", out / "best.keras", data, "--split", "vall", code=2)
     assert "there is no split 'vall'" in wrong
 

@@ -2,11 +2,20 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.losses import center_loss, dense_box_loss, penalty_reduced_focal, smooth_l1
+from kerasdet.losses import (
+    center_loss,
+    check_smoothing,
+    class_cross_entropy,
+    dense_box_loss,
+    penalty_reduced_focal,
+    smooth_l1,
+    soft_targets,
+)
 
 
 def number(x):
@@ -78,3 +87,56 @@ def test_dense_box_loss_by_hand():
     assert loss == pytest.approx((1 + 1 / 3) / 4, rel=1e-5)
     none = {"owner": 0 * owner, "weight": 0 * weight}
     assert number(dense_box_loss(predicted, boxes, none)) == 0
+
+
+# === Soft labels ===
+
+
+def soft(*arguments, **options):
+    return ops.convert_to_numpy(soft_targets(*arguments, **options))
+
+
+def test_soft_targets_by_hand():
+    # The lecture's example: what is taken goes to the others.
+    np.testing.assert_allclose(soft([0], 3, 0.1, others=True), [[0.9, 0.05, 0.05]])
+    np.testing.assert_allclose(soft([2, 0], 4, 0.1), [[0.025, 0.025, 0.925, 0.025], [0.925] + [0.025] * 3])
+    np.testing.assert_allclose(soft([1], 2, 0.0), [[0, 1]])
+    np.testing.assert_allclose(soft([0], 1, 0.3), [[1]])
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_both_ways_to_spread_are_one(count):
+    one = soft([1], count, 0.1, others=True)
+    np.testing.assert_allclose(one, soft([1], count, 0.1 * count / (count - 1)), rtol=1e-6)
+    np.testing.assert_allclose(one.sum(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "low"), [(1, 1 / 40), (20, 1 / 40), (80, 1 / 80)])
+def test_soft_targets_of_yolo(count, low):
+    expected = np.full((1, count), low)
+    expected[0, -1] = 1 - low
+    np.testing.assert_allclose(soft([count - 1], count, "yolo"), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [1.0, -0.1, "soft", math.nan])
+def test_smoothing_out_of_range_is_told(smoothing):
+    with pytest.raises(ValueError, match=f"label_smoothing is {smoothing!r}; give 0 for none"):
+        soft_targets([0], 3, smoothing)
+    with pytest.raises(ValueError, match=r"label_smoothing is 'yolo'; .* a part of 1, as .1$"):
+        check_smoothing("yolo")
+    with pytest.raises(ValueError, match="there are 1 classes"):
+        soft_targets([0], 1, 0.1, others=True)
+
+
+def test_smoothed_cross_entropy_is_that_of_keras():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (5, 4)).astype(np.float32)
+    labels = np.array([0, 3, 1, 1, 2], np.int32)
+    for smoothing in (0.0, 0.2):
+        theirs = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=smoothing, reduction="none"
+        )(np.eye(4)[labels], logits)
+        found = class_cross_entropy(labels, logits, smoothing)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(found), ops.convert_to_numpy(theirs), rtol=1e-5, atol=1e-6
+        )

@@ -35,9 +35,9 @@ def batches(
             with more warn with their count; their smallest objects become ignore regions.
         epoch: the first epoch's number; a resumed run continues with the order it would have had.
         augment: `Augment`; None takes the default for training and no change otherwise.
-        sizes: two or more sides of the square in pixels, for a model that takes squares of any size
-            (`YOLOv3`), from which one is drawn again and again while training. None keeps to the model's
-            `image_size`.
+        sizes: two or more sides of the square in pixels, for a model that can be trained on any multiple of
+            its `size_multiple` (`YOLOv3`), from which one is drawn again and again while training. None keeps
+            to the model's `image_size`.
         every: batches from one change of size to the next. The first batch of an epoch stands alone:
             Keras looks at two batches to learn which sides of their arrays change.
         mix_until: number of the first epoch without mixup and mosaic: the last ones should see photos as
@@ -54,7 +54,8 @@ def batches(
 
     Raises:
         ValueError: the set is empty, its classes are not the model's, it has no proposals or no outlines and
-            the model needs some, or sizes are given that are not two or more, or not for training.
+            the model needs some, or sizes are given that are not two or more, not for training, or not for
+            this model.
     """
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
@@ -80,6 +81,8 @@ def batches(
             f"sizes={tuple(sizes)}, every={every}, training={training}: sizes are for training; give two "
             "different ones or more, changed every 1 batch or more"
         )
+    if sizes is not None:
+        _check_sizes(sizes, model)
     augment = augment or (Augment() if training else Augment.none())
     if mix_until is not None and augment.photos == 1:
         raise ValueError(
@@ -107,6 +110,20 @@ def batches(
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
                    workers, epoch, sizes, every, mix_until)
+
+
+def _check_sizes(sizes, model):
+    multiple = model.size_multiple
+    if multiple is None:
+        raise ValueError(
+            f"sizes={tuple(sizes)}: {type(model).__name__} is trained on squares of one size only; leave "
+            "sizes out, or take YOLOv3"
+        )
+    odd = [size for size in sizes if size < multiple or size % multiple]
+    if odd:
+        raise ValueError(
+            f"sizes={tuple(sizes)}: {odd[0]} is no multiple of {multiple}; this model takes such only"
+        )
 
 
 def _round_up(count: int) -> int:
@@ -310,15 +327,27 @@ class Batches(grain.IterDataset):
             sides.append(side)
         return sides
 
+    def _photos(self, epoch: int) -> grain.MapDataset:
+        """The samples of one epoch, in its order."""
+        photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
+        return photos.shuffle() if self.training else photos
+
+    def samples(self, epoch: int, batch: int) -> list:
+        """The samples of one batch, by the numbers of epoch and batch; see `mixes`."""
+        photos = self._photos(epoch)
+        first = batch * self.batch_size
+        return [photos[i] for i in range(first, min(first + self.batch_size, len(photos)))]
+
+    def mixes(self, epoch: int) -> bool:
+        """Whether an epoch's pictures are made of several photos, of which `samples` are the first."""
+        return self.prepare.augment.photos > 1 and (self.mix_until is None or epoch < self.mix_until)
+
     def epoch_dataset(self, epoch: int, one_size: bool = False) -> grain.IterDataset:
         """The batches of one epoch, by number; with `one_size` all of the model's own size."""
-        photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
-        if self.training:
-            photos = photos.shuffle()
+        photos = self._photos(epoch)
         if self.sizes is not None and not one_size:
             photos = photos.map_with_index(_WithSize(self.sides(epoch), self.batch_size))
-        mixes = self.mix_until is None or epoch < self.mix_until
-        photos = photos.random_map(self.prepare if mixes else self.prepare.one_photo())
+        photos = photos.random_map(self.prepare if self.mixes(epoch) else self.prepare.one_photo())
         # Batched before it is read: so each thread or worker makes whole batches, and which photos a
         # batch holds does not hang on their number.
         photos = photos.batch(self.batch_size, drop_remainder=self._drop_remainder)

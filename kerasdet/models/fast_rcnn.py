@@ -63,7 +63,7 @@ class FastRCNN(_Given):
         neck: "c4": regions of P4 go through the backbone's last stage; or "dc5": that stage, dilated, runs
             on the photo, and its regions go through two fully connected layers, as the paper's.
         proposals: how many each photo comes with; further ones are left out.
-        regions, share, append_truth, candidates: see `RegionDetector`.
+        regions, share, append_truth, candidates, label_smoothing: see `RegionDetector`.
         background: overlaps with objects, from the first to under the second, of regions that are background;
             the others teach nothing. (0.0, 0.5) takes all, as later detectors do: where few of the proposals
             are near objects, what is far from them is never seen otherwise.
@@ -79,7 +79,7 @@ class FastRCNN(_Given):
         self, classes, *, backbone="resnet50v2", backbone_weights=None, freeze_bn=True, freeze_until=None,
         image_size=320, neck="c4", head_units=1024, agnostic=False, proposals=1000, regions=64, share=0.25,
         append_truth=True, background=(0.1, 0.5), resize="stretch", max_detections=100, nms_iou=0.3,
-        candidates=300, name=None,
+        candidates=300, label_smoothing=0.0, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -96,7 +96,7 @@ class FastRCNN(_Given):
             images, {f"map_{level}": features}, classes=classes, image_size=image_size,
             roi_head=roi_head(body, neck, features.shape[-1], head_units, len(classes), agnostic),
             proposals=proposals, regions=regions, share=share, negative=tuple(background),
-            append_truth=append_truth, candidates=candidates, resize=resize, max_detections=max_detections,
+            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize, max_detections=max_detections,
             nms_iou=nms_iou, name=name,
         )
         # === Config ===
@@ -121,7 +121,7 @@ class RCNN(_Given):
         warp_size: side, in pixels, that each region is warped to, a multiple of 32 above 32.
         proposals: how many each photo comes with; further ones are left out.
         regions: a photo that are learned from; each one is a pass of the backbone.
-        share, append_truth, candidates: see `RegionDetector`.
+        share, append_truth, candidates, label_smoothing: see `RegionDetector`.
         resize, max_detections, nms_iou: see `Detector`.
 
     The raw output is map_photo (batch, S, S, 3), the photo itself. `heads` goes on to the regions.
@@ -133,7 +133,8 @@ class RCNN(_Given):
     def __init__(
         self, classes, *, backbone="resnet50v2", backbone_weights=None, freeze_bn=True, freeze_until=None,
         image_size=320, warp_size=224, agnostic=False, proposals=1000, regions=32, share=0.25,
-        append_truth=True, resize="stretch", max_detections=100, nms_iou=0.3, candidates=300, name=None,
+        append_truth=True, resize="stretch", max_detections=100, nms_iou=0.3, candidates=300,
+        label_smoothing=0.0, name=None,
     ):
         if warp_size <= 2 * CONTEXT or warp_size % 32:
             raise ValueError(f"warp_size is {warp_size}; give a multiple of 32 above {2 * CONTEXT}")
@@ -150,7 +151,7 @@ class RCNN(_Given):
             images, {"map_photo": photo}, classes=classes, image_size=image_size,
             roi_head=keras.Model(warped, box_head(features, len(classes), agnostic), name="roi_head"),
             proposals=proposals, regions=regions, share=share, negative=(0.0, 0.5),
-            append_truth=append_truth, candidates=candidates, resize=resize, max_detections=max_detections,
+            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize, max_detections=max_detections,
             nms_iou=nms_iou, name=name,
         )
         # === Config ===

@@ -48,8 +48,8 @@ class FasterRCNN(TwoStage):
             all.
         head_units: of the two fully connected layers on each region; "c4" has none.
         agnostic: one box a region, in place of one for each class.
-        before, proposals, proposal_iou, regions, share, append_truth, per_level_nms, candidates: see
-            `TwoStage`.
+        before, proposals, proposal_iou, regions, share, append_truth, per_level_nms, candidates,
+            label_smoothing: see `TwoStage` and `RegionDetector`.
         resize, max_detections, nms_iou: see `Detector`.
 
     The raw outputs are object_logit (batch, N) and deltas (batch, N, 4) of the N anchors, and a map
@@ -65,7 +65,7 @@ class FasterRCNN(TwoStage):
         image_size=320, neck="fpn", channels=256, anchor_sizes=None, head_units=1024, agnostic=False,
         before=(1000, 500), proposals=(500, 300), proposal_iou=0.7, regions=128, share=0.25,
         append_truth=True, per_level_nms=True, resize="stretch", max_detections=100, nms_iou=0.5,
-        candidates=300, name=None,
+        candidates=300, label_smoothing=0.0, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -89,8 +89,8 @@ class FasterRCNN(TwoStage):
             anchors=rpn_anchors(cells, [image_size / count for count in cells], sides, RATIOS),
             classes=classes, image_size=image_size, before=before, proposals=proposals,
             proposal_iou=proposal_iou, regions=regions, share=share, append_truth=append_truth,
-            per_level_nms=per_level_nms, candidates=candidates, resize=resize,
-            max_detections=max_detections, nms_iou=nms_iou, name=name,
+            per_level_nms=per_level_nms, candidates=candidates, label_smoothing=label_smoothing,
+            resize=resize, max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
         self._config |= {
@@ -139,7 +139,7 @@ def _joined(levels: list[dict]) -> dict:
 
 
 def roi_head(body, neck: str, channels: int, units: int, classes: int, agnostic: bool) -> keras.Model:
-    """From a region's features to its class and box, see `TwoStage`."""
+    """From a region's features to its class and box, see `RegionDetector`."""
     size = 14 if neck == "c4" else 7
     regions = keras.Input((size, size, channels), name="regions")
     if neck == "c4":

@@ -22,6 +22,7 @@ from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import winners
 from kerasdet.detector import Detector
 from kerasdet.layers import Interleave, OffsetMaxPool
+from kerasdet.losses import check_smoothing, class_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,8 @@ class OverFeat(Detector):
         background: whether windows may show none of the classes, as detection needs it (section 5).
             Without it a window says which class it shows most of; only windows on objects teach.
         regression: a box for each class ("per_class"), or one for all ("single").
+        label_smoothing: how soft the classes, with background among them, are learned, see
+            `losses.soft_targets`; 0 as in the paper.
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of window and class that are decoded.
 
@@ -122,8 +125,10 @@ class OverFeat(Detector):
     def __init__(
         self, classes, *, network="accurate", backbone=None, backbone_weights=None, freeze_bn=True,
         freeze_until=None, width=1.0, window=None, image_size=245, offsets=True, background=True,
-        regression="per_class", resize="stretch", max_detections=100, nms_iou=0.5, candidates=300, name=None,
+        regression="per_class", label_smoothing=0.0, resize="stretch", max_detections=100, nms_iou=0.5,
+        candidates=300, name=None,
     ):
+        check_smoothing(label_smoothing)
         if network not in NETWORKS:
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         if regression not in REGRESSIONS:
@@ -169,13 +174,15 @@ class OverFeat(Detector):
         self.pool, self.window_side = plan.pool, side
         self.step = stride if offsets else stride * plan.pool
         self.offsets, self.background, self.regression = offsets, background, regression
+        self.label_smoothing = label_smoothing
         h, w = heads["class_logits"].shape[1:3]
         self.candidates = min(candidates, h * w * len(classes))
         self._config = {
             "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "width": width, "window": window, "image_size": image_size,
-            "offsets": offsets, "background": background, "regression": regression, "resize": resize,
-            "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
+            "offsets": offsets, "background": background, "regression": regression,
+            "label_smoothing": label_smoothing, "resize": resize, "max_detections": max_detections,
+            "nms_iou": nms_iou, "candidates": candidates,
         }
         self._phase = "all"
         self._learns = {id(layer): layer.trainable for layer in leaves(self)}
@@ -303,13 +310,15 @@ class OverFeat(Detector):
         answers = classes + int(self.background)
         logits = ops.reshape(self._logits(raw), (-1, rows * columns, answers))
         truth = goal["label"] + int(self.background)
-        hit = ops.sparse_categorical_crossentropy(truth, logits, from_logits=True)
+        hit = class_cross_entropy(truth, logits, self.label_smoothing)
         class_loss = ops.sum(weight * hit) / total
         if self.background:
             learned = ops.sum(ops.cast(weight > 0, "int32"), axis=-1)
             count = NEGATIVES_PER_POSITIVE * ops.maximum(learned, 1)
-            miss = ops.sparse_categorical_crossentropy(ops.zeros_like(truth), logits, from_logits=True)
-            hard = assign.highest(miss, goal["negative"], count)
+            none = ops.zeros_like(truth)
+            miss = class_cross_entropy(none, logits, self.label_smoothing)
+            # Smoothed, the loss of what is surely background would be high too.
+            hard = assign.highest(class_cross_entropy(none, logits), goal["negative"], count)
             class_loss += ops.sum(hard * miss) / total
         error = self.class_boxes(raw) - goal["boxes"][..., None, :]
         if self.regression == "per_class":

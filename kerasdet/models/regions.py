@@ -13,6 +13,7 @@ from kerasdet.boxes import assign, coders
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers.roi import CANONICAL_SIDE, roi_align, roi_levels
+from kerasdet.losses import check_smoothing, class_cross_entropy
 
 # The papers' sizes of anchors and objects are for photos with this short side in pixels.
 PAPER_SIDE = 800
@@ -35,24 +36,28 @@ class RegionDetector(Detector):
         negative: overlaps with objects, from the first to under the second, of regions that are background.
         append_truth: the objects' own boxes are proposals too in training.
         candidates: pairs of a region and a class that are decoded.
+        label_smoothing: how soft the classes of regions, background among them, are learned, see
+            `losses.soft_targets`; 0 as in the papers.
         options: of `Detector`.
     """
 
     def __init__(
         self, inputs, outputs, *, roi_head, proposals, regions, share, negative, append_truth, candidates,
-        **options,
+        label_smoothing=0.0, **options,
     ):
+        check_smoothing(label_smoothing)
         if regions < 1 or not 0 < share <= 1:
             raise ValueError(f"regions={regions}, share={share}: give 1 or more, and more than 0, up to 1")
         super().__init__(inputs, outputs, **options)
         self.roi_head = roi_head
         self.levels = tuple(name.removeprefix("map_") for name in outputs if name.startswith("map_"))
         self.regions, self.share, self.append_truth = regions, share, append_truth
-        self.negative = negative
+        self.negative, self.label_smoothing = negative, label_smoothing
         self.candidates = min(candidates, proposals * len(self.classes))
         self.sampler = keras.random.SeedGenerator(0)
         self._config |= {
-            "regions": regions, "share": share, "candidates": candidates, "classes": list(self.classes),
+            "regions": regions, "share": share, "candidates": candidates,
+            "label_smoothing": label_smoothing, "classes": list(self.classes),
             "image_size": self.image_size, "resize": self.resize, "max_detections": self.max_detections,
             "nms_iou": self.nms_iou,
         }
@@ -83,8 +88,9 @@ class RegionDetector(Detector):
         said = self.roi_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
         logits = ops.concatenate([said["background_logit"], said["class_logits"]], axis=-1)
         deltas = said["deltas"] if "deltas" in said else said["deltas_per_class"]
+        # In mixed precision the network's words are of 16 bits; losses are not.
         return {
-            key: ops.reshape(value, (-1, count, *value.shape[1:]))
+            key: ops.cast(ops.reshape(value, (-1, count, *value.shape[1:])), "float32")
             for key, value in (("logits", logits), ("deltas", deltas))
         }
 
@@ -159,8 +165,8 @@ class RegionDetector(Detector):
         positive, negative = goal["positive"] * goal["weight"], goal["negative"]
         count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
         logits, background = said["logits"], ops.zeros_like(goal["label"])
-        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
-        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
+        hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
+        miss = class_cross_entropy(background, logits, self.label_smoothing)
         moved = said["deltas"]
         if moved.shape[2] > 1:
             # The box of the region's own class learns.

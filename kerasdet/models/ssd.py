@@ -17,7 +17,7 @@ from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
 from kerasdet.layers.necks import pyramid
-from kerasdet.losses import smooth_l1
+from kerasdet.losses import check_smoothing, class_cross_entropy, smooth_l1
 
 NETWORKS = ("paper", "lite")
 # The backbone's maps that have default boxes; the others are made of the last.
@@ -63,6 +63,8 @@ class SSD(Detector):
         channels: of that pyramid's maps; the paper's 256.
         anchor_sizes: side of each map's default boxes and of one map more, as fractions of the square;
             None takes those of SSD300 for VOC, or SSDLite's. They say how many maps there are, 2 to 6.
+        label_smoothing: how soft the classes, background among them, are learned, see
+            `losses.soft_targets`; 0 as in the paper.
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of box and class that are decoded.
 
@@ -72,9 +74,10 @@ class SSD(Detector):
 
     def __init__(
         self, classes, *, network="lite", backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
-        freeze_until=None, image_size=320, neck=None, channels=256, anchor_sizes=None, resize="stretch",
-        max_detections=200, nms_iou=0.45, candidates=400, name=None,
+        freeze_until=None, image_size=320, neck=None, channels=256, anchor_sizes=None, label_smoothing=0.0,
+        resize="stretch", max_detections=200, nms_iou=0.45, candidates=400, name=None,
     ):
+        check_smoothing(label_smoothing)
         if network not in NETWORKS:
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         if neck not in (None, "fpn"):
@@ -113,11 +116,12 @@ class SSD(Detector):
             steps = [*STEPS[: len(cells)], *steps[len(STEPS) :]]
         self.anchors = default_boxes(cells, steps, [image_size * size for size in sizes], ratios)
         self.candidates = min(candidates, len(self.anchors) * len(classes))
+        self.label_smoothing = label_smoothing
         self._config = {
             "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "neck": neck, "channels": channels,
-            "anchor_sizes": list(sizes), "resize": resize, "max_detections": max_detections,
-            "nms_iou": nms_iou, "candidates": candidates,
+            "anchor_sizes": list(sizes), "label_smoothing": label_smoothing, "resize": resize,
+            "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
         }
         self.track_losses("class_loss", "box_loss")
 
@@ -152,11 +156,12 @@ class SSD(Detector):
         """
         goal = self.targets(targets)
         logits, background = self._logits(raw), ops.zeros_like(goal["label"])
-        hit = ops.sparse_categorical_crossentropy(goal["label"] + 1, logits, from_logits=True)
-        miss = ops.sparse_categorical_crossentropy(background, logits, from_logits=True)
+        hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
+        miss = class_cross_entropy(background, logits, self.label_smoothing)
         learned = ops.cast(goal["weight"] > 0, "int32")
         count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
-        hard = assign.highest(miss, goal["negative"], count)
+        # Smoothed, the loss of what is surely background would be high too.
+        hard = assign.highest(class_cross_entropy(background, logits), goal["negative"], count)
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
         total = ops.maximum(ops.sum(goal["weight"]), 1.0)

@@ -43,8 +43,8 @@ class TridentNet(TwoStage):
         inference: "all" branches, or the "middle" one alone: TridentNet Fast, which costs no more than the
             network that it was made of; see `fast`.
         agnostic: as of `FasterRCNN`.
-        before, proposals, proposal_iou, regions, share, per_level_nms, candidates: see `TwoStage`; regions
-            and proposals are those of a branch. The objects' own boxes are no proposals.
+        before, proposals, proposal_iou, regions, share, per_level_nms, candidates, label_smoothing: see
+            `TwoStage` and `RegionDetector`; regions and proposals are those of a branch. The objects' own boxes are no proposals.
         resize, max_detections, nms_iou: see `Detector`.
 
     The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
@@ -55,7 +55,7 @@ class TridentNet(TwoStage):
         image_size=320, channels=256, anchor_sizes=None, dilations=(1, 2, 3), blocks=None, share_weights=True,
         ranges=None, inference="all", agnostic=True, before=(1000, 500), proposals=(500, 300),
         proposal_iou=0.7, regions=128, share=0.5, per_level_nms=True, resize="stretch", max_detections=100,
-        nms_iou=0.5, candidates=300, name=None,
+        nms_iou=0.5, candidates=300, label_smoothing=0.0, name=None,
     ):
         if inference not in INFERENCE:
             raise ValueError(f"inference is {inference!r}; give one of {', '.join(INFERENCE)}")
@@ -84,7 +84,8 @@ class TridentNet(TwoStage):
             anchors=rpn_anchors([cells], [image_size / cells], [sizes], RATIOS), classes=classes,
             image_size=image_size, before=before, proposals=proposals, proposal_iou=proposal_iou,
             regions=regions, share=share, append_truth=False, per_level_nms=per_level_nms,
-            candidates=candidates, resize=resize, max_detections=max_detections, nms_iou=nms_iou, name=name,
+            candidates=candidates, label_smoothing=label_smoothing, resize=resize,
+            max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
         self.levels, self.dilations = ("P4",), tuple(dilations)

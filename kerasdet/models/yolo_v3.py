@@ -22,6 +22,7 @@ from kerasdet.detector import Detector
 from kerasdet.layers.heads import head
 from kerasdet.layers.necks import pyramid, separable
 from kerasdet.layers.per_anchor import PerAnchor
+from kerasdet.losses import check_smoothing, soft_targets
 
 # Section 2.3: clusters of COCO's boxes at 416 px, three a level.
 PAPER_ANCHORS = (
@@ -60,6 +61,8 @@ class YOLOv3(Detector):
         box_loss: "yolo", the paper's squared error, or "giou" or "ciou": 1 less that measure.
         ignore_iou: predictions that overlap an object by more are not blamed for finding it. 0.7 as in
             the authors' configuration; the paper's text has 0.5.
+        label_smoothing: how soft the classes are learned, see `losses.soft_targets`: a number, or "yolo" for
+            what a logistic loss of each class is usually given. With one class a number changes nothing.
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of a box and a class that are decoded.
 
@@ -72,10 +75,13 @@ class YOLOv3(Detector):
     begins at 1 %.
     """
 
+    size_multiple = STRIDES[-1]
+
     def __init__(
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
         freeze_until=None, image_size=320, anchors=None, neck="light", channels=None, box_loss="yolo",
-        ignore_iou=0.7, resize="stretch", max_detections=100, nms_iou=0.45, candidates=300, name=None,
+        ignore_iou=0.7, label_smoothing=0.0, resize="stretch", max_detections=100, nms_iou=0.45,
+        candidates=300, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -83,6 +89,7 @@ class YOLOv3(Detector):
             raise ValueError(f"box_loss is {box_loss!r}; give one of {', '.join(BOX_WEIGHTS)}")
         if image_size % 32:
             raise ValueError(f"image_size is {image_size}; give a multiple of 32")
+        check_smoothing(label_smoothing, yolo=True)
         anchors = _check_anchors(anchors, image_size)
         per_cell = len(anchors) // len(LEVELS)
         make_neck, usual_channels = NECKS[neck]
@@ -108,14 +115,15 @@ class YOLOv3(Detector):
         take_any_size(self)
         # === Config ===
         self.anchors, self.per_cell = anchors, per_cell
-        self.box_loss, self.ignore_iou = box_loss, ignore_iou
+        self.box_loss, self.ignore_iou, self.label_smoothing = box_loss, ignore_iou, label_smoothing
         self.candidates = min(candidates, self.output["box"].shape[1] * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size,
             "anchors": [list(pair) for pair in anchors], "neck": neck, "channels": channels,
-            "box_loss": box_loss, "ignore_iou": ignore_iou, "resize": resize,
-            "max_detections": max_detections, "nms_iou": nms_iou, "candidates": candidates,
+            "box_loss": box_loss, "ignore_iou": ignore_iou, "label_smoothing": label_smoothing,
+            "resize": resize, "max_detections": max_detections, "nms_iou": nms_iou,
+            "candidates": candidates,
         }
         self.track_losses("box_loss", "object_loss", "class_loss")
 
@@ -219,7 +227,7 @@ class YOLOv3(Detector):
             measure = giou if self.box_loss == "giou" else ciou
             cost = 1 - measure(_boxes(at["box"], prior), boxes)
         logits = at["class_logits"]
-        wanted = ops.one_hot(targets["labels"], len(self.classes))
+        wanted = soft_targets(targets["labels"], len(self.classes), self.label_smoothing)
         classes = ops.sum(ops.softplus(logits) - logits * wanted, axis=-1)
         return {
             "box_loss": BOX_WEIGHTS[self.box_loss] * ops.sum(scale * cost) / count,

@@ -1,11 +1,13 @@
-"""What happens around `fit`: weight averages, checkpoints, run folders."""
+"""What happens around `fit`: weight averages, checkpoints, run folders, guards, rates."""
 
 import importlib
 
 _LAZY = {
     "EMA": "kerasdet.ema",
     "Checkpoint": "kerasdet.training.checkpoint",
+    "NaNGuard": "kerasdet.training.nan_guard",
     "Stage": "kerasdet.training.stages",
+    "lr_find": "kerasdet.training.lr_range",
     "start_from": "kerasdet.training.start",
     "train": "kerasdet.training.run",
     "train_in_stages": "kerasdet.training.stages",

@@ -25,12 +25,17 @@ class RichProgress(keras.callbacks.Callback):
             TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
             console=self.console, transient=True, disable=not self.console.is_terminal,
         )
-        name = f"{epoch + 1}/{self.params['epochs']}"
-        self._task = self._bar.add_task("", total=self.params.get("steps"), loss="", epoch=name)
+        self._name = f"{epoch + 1}/{self.params['epochs']}"
+        self._task = self._bar.add_task("", total=self.params.get("steps"), loss="", epoch=self._name)
         self._bar.start()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._bar.update(self._task, completed=batch + 1, loss=f"{(logs or {}).get('loss', 0):.4g}")
+        # Other callbacks evaluate next; this one is the last.
+        over = batch + 1 == self.params.get("steps")
+        self._bar.update(
+            self._task, completed=batch + 1, loss=f"{(logs or {}).get('loss', 0):.4g}",
+            epoch=f"{self._name} evaluating" if over else self._name,
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         self._bar.stop()

@@ -7,19 +7,24 @@ A recipe, `zoo/<preset>/recipe.py`, holds what is its own:
 - `sets(folder)` -> training set, {name: held-back set}; the first of these is watched while training;
 - `build(size, weights)` -> detector.
 
-`zoo/publish.py` reads the same names.
+`zoo/publish.py` reads the same names. `kerasdet train DATA --recipe PRESET` runs it too.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import os
 import pathlib
+import runpy
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from kerasdet.metrics import CocoMetrics
+from kerasdet.training.folder import CONFIG, LOG, Keep, best_of, settle_config
 from kerasdet.training.stages import Stage, train_in_stages
 
 # Files that --backbone takes, as cards name them.
@@ -34,7 +39,8 @@ MOBILENET_V2_035 = {
 
 def run(
     doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float, every: int = 1,
-    batches: Mapping | None = None, ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
+    batches: Mapping | None = None, schedule: str = "cosine",
+    ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
     own_start: bool = False, argv: Sequence[str] | None = None,
 ):
     """Trains as the command line says; this is what a recipe ends with.
@@ -42,8 +48,9 @@ def run(
     Arguments of the command: --data, the folder that `sets` reads; --backbone, the file of the starting
     weights; --out, the run's folder; --steps, an epoch's steps, to try a recipe out; and, with
     `ablation`, --ablation. The same command again goes on with a run that was killed. The folder then
-    holds `model.keras`, with the averaged weights, and `log.csv`; with --ablation, `ablation.json` and
-    a folder for each arm.
+    holds `model.keras`, with the averaged weights, and `best.keras`, those of the epoch with the highest AP,
+    with all that they scored in `scores.json`; `log.csv` and, drawn, `curves.png`; and `config.json`, with
+    the settings and versions. With --ablation, `ablation.json` and a folder for each arm.
 
     Args:
         doc: the recipe's docstring.
@@ -54,6 +61,7 @@ def run(
         rate: highest learning rate, see `train_in_stages`.
         every: epochs from one evaluation to the next.
         batches: further arguments of `Dataset.batches`, such as an `augment` of its own.
+        schedule: how the rate goes, see `schedules.schedule`.
         ablation: stages, and name of an arm -> its `build`. With --ablation every arm is trained from
             the same seed, and scored on the first held-back set.
         own_start: the command takes no --backbone: `build` finds starting weights itself, or has none.
@@ -71,6 +79,7 @@ def run(
         return train_in_stages(
             lambda size, fresh: build(size, options.backbone if fresh else None), stages, train, folder,
             rate=rate, callbacks=callbacks, steps_per_epoch=options.steps, batches=batches,
+            schedule=schedule,
         )
 
     if ablation and options.ablation:
@@ -82,11 +91,35 @@ def run(
             print(name, scores[name], flush=True)
         (options.out / "ablation.json").write_text(json.dumps(scores, indent=1))
         return None
-    model = train_on(build, stages, options.out, [CocoMetrics(watched, every=every)])
+    settings = {
+        "data": str(options.data), "backbone": options.backbone, "steps": options.steps, "rate": rate,
+        "schedule": schedule, "stages": [dataclasses.asdict(stage) for stage in stages],
+        "batches": {name: str(value) for name, value in (batches or {}).items()},
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    settle_config(options.out / CONFIG, settings, resume=(options.out / CONFIG).is_file())
+    evaluation = CocoMetrics(watched, every=every)
+    keep = Keep(options.out, evaluation, best_of(options.out / LOG))
+    model = train_on(build, stages, options.out, [evaluation, keep])
     model.save(options.out / "model.keras")
     for name, data in held_back.items():
         print(name, model.evaluate_detections(data), flush=True)
     return model
+
+
+def execute(path: str | os.PathLike, arguments: Sequence[str]):
+    """Runs a recipe's file as `python FILE ARGUMENTS` does.
+
+    Args:
+        path: of the recipe.
+        arguments: of its command, see `run`.
+    """
+    before = sys.argv
+    sys.argv = [os.fspath(path), *arguments]
+    try:
+        runpy.run_path(os.fspath(path), run_name="__main__")
+    finally:
+        sys.argv = before
 
 
 def _arguments(doc: str, argv, ablation: bool, own_start: bool) -> argparse.Namespace:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.metadata
-import json
-import math
+import dataclasses
 import os
-import platform
 from pathlib import Path
 
 import keras
 
 from kerasdet import data as data_
 from kerasdet import zoo
+from kerasdet.data.augment import Augment
 from kerasdet.ema import EMA
 from kerasdet.metrics import CocoMetrics
 from kerasdet.training.checkpoint import Checkpoint
+from kerasdet.training.folder import (
+    CONFIG,
+    LOG,
+    Curves,
+    Keep,
+    best_of,
+    check_folder,
+    read_log,
+    settle_config,
+    trim_log,
+)
+from kerasdet.training.nan_guard import NaNGuard
+from kerasdet.training.schedules import schedule as rate_schedule
 
 # Share of the photos that are trained on where the set has no validation split.
 TRAIN_SHARE = 0.9
-# The rate rises over this share of the steps, at most so many of them, and then falls as a cosine.
-WARM_UP, MOST_WARM_UP = 0.1, 300
-MONITOR = "val_AP"
-_VERSIONS = ("kerasdet", "keras", "tensorflow", "tensorflow_cpu", "jax", "numpy", "grain")
 
 
 def train(
@@ -36,6 +42,13 @@ def train(
     batch_size: int = 16,
     image_size: int | None = None,
     rate: float = 3e-4,
+    schedule: str = "cosine",
+    warmup: float | None = None,
+    mixup: float = 0.0,
+    mosaic: float = 0.0,
+    mix_until: int | None = None,
+    label_smoothing: float | str | None = None,
+    sizes=None,
     seed: int = 0,
     resume: bool = False,
     callbacks=(),
@@ -46,7 +59,8 @@ def train(
     after each epoch and what is kept. The folder then holds:
 
     - `best.keras`, from the epoch with the highest AP on the validation photos, and `last.keras`;
-    - `log.csv`, losses and figures of each epoch;
+    - `scores.json`, all that the best one scored, class by class;
+    - `log.csv`, losses and figures of each epoch, and `curves.png`, the same as a picture;
     - `config.json`, the settings, sets and versions;
     - `checkpoint.npz`, with which a killed run goes on.
 
@@ -60,6 +74,15 @@ def train(
         epochs, batch_size: as usual.
         image_size: side of the network's square in pixels; None takes the model's.
         rate: highest learning rate.
+        schedule: what becomes of it: "cosine", "step" or "constant", see `schedules.schedule`.
+        warmup: epochs, or parts of one, in which the rate first rises; None takes a tenth of all steps,
+            300 at most.
+        mixup, mosaic: how photos are mixed, see `Augment`; 1.5 and 0.5 are usual, 0 mixes none.
+        mix_until: epochs with mixing; those after them see photos as they are. None leaves the last tenth
+            of all epochs unmixed.
+        label_smoothing: how soft the classes are learned, see `losses.soft_targets`; None as the model has
+            it.
+        sizes: sides of the square in pixels to change between while training, for a model that can.
         seed: of the order of photos, augmentation and new weights.
         resume: go on with the run in `out`. Every other argument has to be what the run began with:
             it then ends as if it had not been interrupted.
@@ -71,85 +94,72 @@ def train(
     Raises:
         FileExistsError: `out` holds something and `resume` is False.
         FileNotFoundError: no such data, model or, with `resume`, no run.
-        ValueError: empty or unfit data, a setting out of range, or one that differs from the run's.
+        ValueError: empty or unfit data, a setting out of range or not for this model, or one that differs
+            from the run's.
+        FloatingPointError: a loss that is not finite, with its part and photos.
     """
     if epochs < 1 or batch_size < 1 or not rate > 0:
         raise ValueError(
             f"epochs={epochs}, batch_size={batch_size}, rate={rate}: all have to be above 0"
         )
+    mixing = _mixing(mixup, mosaic, mix_until, epochs)
     out = Path(out)
-    _check_folder(out, resume)
+    check_folder(out, resume)
     training, validation = _sets(data, val, seed)
     keras.utils.set_random_seed(seed)
     model_name = model if isinstance(model, (str, os.PathLike)) else model.name
-    detector = _detector(model, training.classes, image_size)
+    detector = detector_of(model, training.classes, image_size, label_smoothing)
+    batches = training.batches(batch_size, detector, training=True, seed=seed, sizes=sizes, **mixing)
+    steps = len(batches) * epochs
+    rates = rate_schedule(schedule, rate, steps, None if warmup is None else round(warmup * len(batches)))
     settings = {
         "model": os.fspath(model_name), "epochs": epochs, "batch_size": batch_size,
-        "image_size": detector.image_size, "rate": rate, "seed": seed,
+        "image_size": detector.image_size, "rate": rate, "schedule": schedule, "warmup": warmup,
+        "mixup": mixup, "mosaic": mosaic, "mix_until": mixing.get("mix_until"),
+        "label_smoothing": label_smoothing, "sizes": sizes and list(sizes), "seed": seed,
         "classes": list(training.classes), "train": _describe(training),
         "val": _describe(validation),
     }
-    batches = training.batches(batch_size, detector, training=True, seed=seed)
     # Everything that can be wrong with what was given has been said by now.
     out.mkdir(parents=True, exist_ok=True)
-    _settle_config(out / "config.json", settings, resume)
+    settle_config(out / CONFIG, settings, resume)
 
-    detector.compile(keras.optimizers.AdamW(
-        _schedule(rate, len(batches) * epochs), weight_decay=1e-3, clipnorm=10.0
-    ))
+    detector.compile(keras.optimizers.AdamW(rates, weight_decay=1e-3, clipnorm=10.0))
     ema = EMA()
     checkpoint = Checkpoint(out / "checkpoint.npz", ema)
     start = checkpoint.restore(detector)
-    best = _trim_log(out / "log.csv", start)
+    trim_log(out / LOG, start)
     if start < epochs:
         batches.epoch = start
+        evaluation = CocoMetrics(validation, batch_size=batch_size)
         detector.fit(
             batches, epochs=epochs, initial_epoch=start, verbose=0,
             callbacks=[
+                NaNGuard(batches),
                 ema,
-                CocoMetrics(validation, batch_size=batch_size),
-                Keep(out, best),
-                keras.callbacks.CSVLogger(out / "log.csv", append=True),
+                evaluation,
+                Keep(out, evaluation, best_of(out / LOG)),
+                keras.callbacks.CSVLogger(out / LOG, append=True),
+                Curves(out),
                 # Last but for the user's own: the run goes on from here with all files written.
                 checkpoint,
                 *callbacks,
             ],
         )
-    return _read_log(out / "log.csv")
+    return read_log(out / LOG)
 
 
-class Keep(keras.callbacks.Callback):
-    """Saves `last.keras` after every epoch, and `best.keras` if its figure is the highest so far.
-
-    Args:
-        folder: of the two files.
-        best: the highest figure of epochs before, None if there were none.
-    """
-
-    def __init__(self, folder: Path, best: float | None = None):
-        super().__init__()
-        self.folder, self.best = folder, best
-
-    def on_epoch_end(self, epoch, logs=None):
-        figure = float(logs[MONITOR])
-        names = ["last.keras"]
-        # nan, where there is nothing to find on the validation photos, is never higher.
-        if self.best is None or figure > self.best or math.isnan(self.best):
-            self.best = figure
-            names.append("best.keras")
-        for name in names:
-            partial = self.folder / f"partial_{name}"
-            self.model.save(partial)
-            os.replace(partial, self.folder / name)
-
-
-def _check_folder(out: Path, resume: bool):
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out}: is a file; give a folder for the run")
-    if resume and not (out / "config.json").is_file():
-        raise FileNotFoundError(f"{out}: holds no run to go on with; start one without resume")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out}: is not empty; give a new folder, or resume the run in it")
+def _mixing(mixup: float, mosaic: float, mix_until: int | None, epochs: int) -> dict:
+    """Arguments of `Dataset.batches` that mix photos; none where nothing is mixed."""
+    augment = dataclasses.replace(Augment(), mixup=mixup, mosaic=mosaic)
+    if augment.photos == 1:
+        if mix_until is not None:
+            raise ValueError(f"mix_until is {mix_until}, but nothing is mixed; give mixup or mosaic too")
+        return {}
+    if mix_until is None:
+        # The last 20 of 200 (Zhang et al. 2019, "Bag of Freebies").
+        mix_until = epochs - epochs // 10
+    return {"augment": augment, "mix_until": mix_until}
 
 
 def _sets(data, val, seed):
@@ -171,7 +181,8 @@ def _sets(data, val, seed):
     return training, validation
 
 
-def _detector(model, classes, image_size):
+def detector_of(model, classes, image_size: int | None = None, label_smoothing=None):
+    """The detector that a training begins with; arguments as of `train`."""
     if isinstance(model, (str, os.PathLike)):
         if os.fspath(model).endswith(".tflite"):
             raise ValueError(
@@ -179,59 +190,9 @@ def _detector(model, classes, image_size):
                 "exported from"
             )
         model = zoo.load_file(model)
-    return zoo.adapt(model, classes, image_size)
-
-
-def _schedule(rate: float, steps: int):
-    warm_up = max(1, min(MOST_WARM_UP, int(steps * WARM_UP)))
-    return keras.optimizers.schedules.CosineDecay(
-        rate / 100, max(1, steps - warm_up), alpha=0.01, warmup_target=rate, warmup_steps=warm_up
-    )
+    return zoo.adapt(model, classes, image_size, label_smoothing)
 
 
 def _describe(dataset) -> dict:
     boxes = sum(len(sample.boxes) for sample in dataset)
     return {"name": dataset.name, "photos": len(dataset), "boxes": boxes}
-
-
-# === The folder ===
-
-
-def _settle_config(path: Path, settings: dict, resume: bool):
-    """Writes what the run is made with; a run that goes on has to be made with the same."""
-    if resume:
-        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        for key, value in settings.items():
-            if before.get(key) != value:
-                raise ValueError(
-                    f"{path}: the run began with {key} {before.get(key)!r}, now it is {value!r}; "
-                    "give the same again, or start a new folder"
-                )
-        return
-    versions = {"python": platform.python_version(), "backend": keras.backend.backend()}
-    for name in _VERSIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    text = json.dumps({"settings": settings, "versions": versions}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _read_log(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        return [
-            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _trim_log(path: Path, epochs: int) -> float | None:
-    """Cuts off epochs that the checkpoint does not know; returns the best figure before them."""
-    if not path.is_file():
-        return None
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: epochs + 1]))
-    figures = [row[MONITOR] for row in _read_log(path)]
-    known = [figure for figure in figures if not math.isnan(figure)]
-    return max(known, default=math.nan) if figures else None

@@ -11,8 +11,11 @@ import keras
 
 from kerasdet.ema import EMA
 from kerasdet.training.checkpoint import Checkpoint
+from kerasdet.training.folder import LOG, Curves, trim_log
+from kerasdet.training.nan_guard import NaNGuard
+from kerasdet.training.schedules import schedule as rate_schedule
 
-WARMUP_STEPS, WEIGHT_DECAY = 300, 1e-3
+WEIGHT_DECAY = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Stage:
 def train_in_stages(
     build: Callable[[int, bool], keras.Model], stages: Sequence[Stage], train, folder, *,
     rate: float = 1e-3, callbacks: Sequence[keras.callbacks.Callback] = (),
-    steps_per_epoch: int | None = None, batches: Mapping | None = None,
+    steps_per_epoch: int | None = None, batches: Mapping | None = None, schedule: str = "cosine",
 ):
-    """Trains a detector at one size after another, under one cosine schedule for each phase.
+    """Trains a detector at one size after another, under one schedule for each phase.
 
     A detector is convolutional: its weights, the optimizer's state and the weight average go on from
     one size to the next. A stage of another phase than the one before starts from the averaged weights, with
@@ -49,31 +52,32 @@ def train_in_stages(
         build: (image_size, fresh) -> detector; fresh says whether to load starting weights.
         stages: what to train.
         train: the `Dataset`.
-        folder: gets a checkpoint a stage and `log.csv`.
+        folder: gets a checkpoint a stage, `log.csv` and `curves.png`.
         rate: highest learning rate of AdamW, after a linear warm-up of 300 steps, or of a tenth of them
-            all if that is less; a cosine takes it to 1 % of that. Gradients are clipped to norm 10.
+            all if that is less. Gradients are clipped to norm 10.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
         batches: further arguments of `Dataset.batches`, the same in every stage.
+        schedule: what becomes of the rate then, see `schedules.schedule`.
 
     Returns:
         The last stage's detector with the averaged weights.
 
     Raises:
-        ValueError: a phase that the detector does not have.
+        ValueError: a phase that the detector does not have, or no such schedule.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     done, previous, model = 0, None, None
-    schedules = _schedules(rate, len(train), stages)
-    for number, (stage, schedule) in enumerate(zip(stages, schedules, strict=True), 1):
+    schedules = _schedules(schedule, rate, len(train), stages)
+    for number, (stage, of_stage) in enumerate(zip(stages, schedules, strict=True), 1):
         before, model = model, build(stage.image_size, previous is None)
         if before is None:
             _check_phases(model, stages)
         if stage.phase is not None:
             model.train_only(stage.phase)
         goes_on = before is not None and stage.phase == stages[number - 2].phase
-        model.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=10.0))
+        model.compile(keras.optimizers.AdamW(of_stage, weight_decay=WEIGHT_DECAY, clipnorm=10.0))
         average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
         start = checkpoint.restore(model)
@@ -87,11 +91,12 @@ def train_in_stages(
             stage.batch_size, model, training=True, epoch=start, **(batches or {})
         )
         if start < end:
-            log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
+            trim_log(folder / LOG, start)
+            log = keras.callbacks.CSVLogger(folder / LOG, append=True)
             model.fit(
                 photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
                 # The checkpoint comes last: an epoch that it holds is in the log.
-                callbacks=[average, *callbacks, log, checkpoint],
+                callbacks=[NaNGuard(photos), average, *callbacks, log, Curves(folder), checkpoint],
             )
         elif average.averages is not None:
             # The stage was complete when the run was killed.
@@ -102,17 +107,13 @@ def train_in_stages(
     return model
 
 
-def _schedules(rate: float, photos: int, stages: Sequence[Stage]) -> list:
-    """Each stage's: a linear warm-up to `rate` and a cosine, one over all stages that follow in a phase."""
+def _schedules(kind: str, rate: float, photos: int, stages: Sequence[Stage]) -> list:
+    """Each stage's; one over all stages that follow in a phase."""
     found = []
     for _, run in itertools.groupby(stages, key=lambda stage: stage.phase):
         run = list(run)
         total = sum(photos // stage.batch_size * stage.epochs for stage in run)
-        warmup = min(WARMUP_STEPS, total // 10)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            rate / 100, max(1, total - warmup), alpha=0.01, warmup_target=rate, warmup_steps=warmup,
-        )
-        found += [schedule] * len(run)
+        found += [rate_schedule(kind, rate, total)] * len(run)
     return found
 
 

@@ -18,8 +18,8 @@ from kerasdet.data.sample import Sample
 def model(dataset, **changes):
     """What the loader reads of a detector."""
     fields = {
-        "image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": (), "given_proposals": 0,
-        "mask_size": 0,
+        "image_size": 64, "resize": "stretch", "classes": dataset.classes, "parts": (), "size_multiple": 32,
+        "given_proposals": 0, "mask_size": 0,
     }
     return types.SimpleNamespace(**fields | changes)
 
@@ -244,6 +244,14 @@ def test_statistics_are_measured_on_the_models_own_size(shapes):
 def test_sizes_that_make_no_sense_are_refused(shapes, options):
     with pytest.raises(ValueError, match="sizes are for training; give two different ones"):
         shapes.batches(4, model(shapes), **{"training": True} | options)
+
+
+@pytest.mark.parametrize(
+    ("multiple", "message"), [(None, "trained on squares of one size only"), (32, "100 is no multiple of 32")]
+)
+def test_sizes_that_a_model_cannot_take_are_refused(shapes, multiple, message):
+    with pytest.raises(ValueError, match=rf"sizes=\(64, 100\): .*{message}"):
+        shapes.batches(4, model(shapes, size_multiple=multiple), training=True, sizes=(64, 100))
 
 
 # === Several photos in one picture ===

@@ -73,6 +73,13 @@ def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
     assert {"loss", "val_AP", "val_AP50"} <= set(rows[0])
     printed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "AP50" in line]
     assert printed[-2:] == ["drawn", "more"]
+    folder = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"best.keras", "last.keras", "curves.png"} <= folder
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["settings"]["stages"][1] == {
+        "image_size": 96, "epochs": 1, "batch_size": 4, "phase": None
+    }
+    assert config["versions"]["keras"] == keras.__version__
     curve = script(SHELF / "publish.py").curve(tmp_path / "run" / "log.csv")
     assert curve[0]["epoch"] == 1 and set(curve[0]) == {"epoch", "loss", "AP", "AP50"}
 

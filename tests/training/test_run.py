@@ -2,14 +2,25 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from harness import tiny_backbone
+from PIL import Image
 from presets import tiny_csp
 
 import kerasdet
-from kerasdet.training.run import Keep, train
+from kerasdet.data import Dataset
+from kerasdet.metrics import CocoMetrics
+from kerasdet.metrics.compare import read_scores
+from kerasdet.models.yolo_v3 import YOLOv3
+from kerasdet.training.folder import Keep
+from kerasdet.training.run import train
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "rate": 1e-3, "seed": 1}
 
@@ -36,7 +47,13 @@ def whole(scenes, tmp_path_factory):
 def test_the_folder_and_its_log(whole, scenes):
     folder, rows = whole
     names = {path.name for path in folder.iterdir()}
-    assert names == {"best.keras", "last.keras", "log.csv", "config.json", "checkpoint.npz"}
+    assert names == {
+        "best.keras", "last.keras", "scores.json", "log.csv", "curves.png", "config.json", "checkpoint.npz"
+    }
+    scores = read_scores(folder)
+    assert scores["photos"] == 1 and {"AP", "AP/person", "MR"} <= set(scores["scores"])
+    assert scores["scores"]["AP"] == pytest.approx(rows[scores["epoch"] - 1]["val_AP"], nan_ok=True)
+    assert Image.open(folder / "curves.png").width >= 600
     assert [row["epoch"] for row in rows] == [0, 1]
     assert {"loss", "box_loss", "part_loss", "val_AP", "val_AP50", "val_MR"} <= set(rows[0])
     config = json.loads((folder / "config.json").read_text())
@@ -70,7 +87,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(whole, scenes, tmp_path):
     resumed = train(scenes, tiny_csp(), out, **SETTINGS, resume=True)
     assert [row["epoch"] for row in resumed] == [0, 1]
     for before, after in zip(rows, resumed, strict=True):
-        np.testing.assert_allclose(after["loss"], before["loss"], rtol=1e-3)
+        np.testing.assert_allclose(after["loss"], before["loss"], rtol=1e-4)
     models = [kerasdet.load(path / "last.keras").get_weights() for path in (folder, out)]
     for one, other in zip(*models, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5)
@@ -123,6 +140,90 @@ def test_the_validation_split_of_a_folder_is_used(tmp_path):
     assert [len(part) for part in _sets(alone, tmp_path, 0)] == [4, 3]
 
 
+def tiny_yolo():
+    keras.utils.set_random_seed(0)
+    squares = ((8, 8), (16, 16), (32, 32))
+    return YOLOv3(
+        ("person",), backbone=tiny_backbone(), image_size=64, anchors=squares, channels=8, name="tiny"
+    )
+
+
+EVERYTHING = {
+    "epochs": 2, "batch_size": 4, "rate": 1e-3, "schedule": "step", "warmup": 0.5, "mixup": 1.5,
+    "mosaic": 0.5, "mix_until": 1, "label_smoothing": "yolo", "sizes": (32, 64),
+}
+# Run as a process of its own, which is killed in the middle of the second epoch.
+CHILD = f"""
+import os, signal, sys
+sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
+import keras
+import kerasdet
+from test_run import EVERYTHING, tiny_yolo
+from kerasdet.training import train
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    tf.config.run_functions_eagerly(True)
+
+class Kill(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+data = kerasdet.data.load(sys.argv[1])
+train(data, tiny_yolo(), sys.argv[2], val=data.subset([0]), callbacks=[Kill()], **EVERYTHING)
+"""
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_run_with_every_freebie_goes_on_after_kill_9(scenes, tmp_path):
+    """To the same losses as one that nothing interrupted, and to the same weights."""
+    data = kerasdet.data.load(scenes.root)
+    options = EVERYTHING | {"val": data.subset([0])}
+    rows = train(data, tiny_yolo(), tmp_path / "whole", **options)
+    out = tmp_path / "killed"
+    child = subprocess.run([sys.executable, "-c", CHILD, scenes.root, out], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert len((out / "log.csv").read_text().splitlines()) == 2
+    resumed = train(data, tiny_yolo(), out, resume=True, **options)
+    assert [row["epoch"] for row in resumed] == [0, 1]
+    for before, after in zip(rows, resumed, strict=True):
+        losses = {key: value for key, value in before.items() if "loss" in key}
+        assert {key: after[key] for key in losses} == pytest.approx(losses, rel=1e-4)
+    with np.load(tmp_path / "whole" / "checkpoint.npz") as a, np.load(out / "checkpoint.npz") as b:
+        assert set(a) == set(b)
+        for key in a:
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-3, atol=1e-5, err_msg=key)
+    settings = json.loads((out / "config.json").read_text())["settings"]
+    assert settings["mix_until"] == 1 and settings["sizes"] == [32, 64]
+
+
+def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_path):
+    out = tmp_path / "new"
+    for options, message in (
+        ({"label_smoothing": 0.1}, "CSP does not say one class among several"),
+        ({"sizes": (64, 96)}, "CSP is trained on squares of one size only"),
+        ({"mix_until": 3}, "mix_until is 3, but nothing is mixed"),
+        ({"mixup": -1}, "mixup is -1; give 0 for none"),
+        ({"mosaic": 2}, "mosaic is 2; give a probability"),
+        ({"schedule": "line"}, "schedule is 'line'; give one of cosine, step, constant"),
+        ({"warmup": 99}, "the warm-up takes 198 steps of 40; give 0 or more, and fewer than all"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(scenes, tiny_csp(), out, batch_size=4, **options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("epochs", "until"), [(200, 180), (19, 18), (9, 9)])
+def test_the_last_tenth_of_the_epochs_is_unmixed(epochs, until):
+    from kerasdet.training.run import _mixing
+
+    made = _mixing(1.5, 0.0, None, epochs)
+    assert made["mix_until"] == until and made["augment"].mixup == 1.5 and made["augment"].mosaic == 0
+
+
 @pytest.mark.parametrize(
     ("figures", "kept"),
     [([0.1, 0.3, 0.2], 1), ([0.3, 0.3], 0), ([math.nan, 0.1, math.nan], 1), ([math.nan], 0)],
@@ -132,10 +233,13 @@ def test_the_best_epoch_is_kept(figures, kept, tmp_path):
         def save(self, path):
             path.write_text(str(self.epoch))
 
-    keep = Keep(tmp_path)
+    evaluation = CocoMetrics(Dataset([None], (), name="none"))
+    keep = Keep(tmp_path, evaluation)
     keep.set_model(Model())
     for epoch, figure in enumerate(figures):
-        keep.model.epoch = epoch
+        keep.model.epoch, evaluation.metrics = epoch, {"AP": figure}
         keep.on_epoch_end(epoch, {"val_AP": figure})
     assert (tmp_path / "best.keras").read_text() == str(kept)
+    scores = read_scores(tmp_path)
+    assert scores["epoch"] == kept + 1 and str(scores["scores"]["AP"]) == str(figures[kept])
     assert (tmp_path / "last.keras").read_text() == str(len(figures) - 1)

@@ -1,0 +1,74 @@
+"""Losses are float32 where the network is of 16 bits, in every family of detectors."""
+
+import keras
+import numpy as np
+import pytest
+from harness import SHAPES, batch_of, tiny_backbone
+from keras import ops
+from overfeats import small
+
+from kerasdet.models.centernet import CenterNet
+from kerasdet.models.csp import CSP
+from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.models.ssd import SSD
+from kerasdet.models.yolo_v1 import YOLOv1
+from kerasdet.models.yolo_v3 import YOLOv3
+
+pytestmark = pytest.mark.usefixtures("untraced")
+
+
+def built(detector, **options):
+    return lambda: detector(SHAPES, backbone=tiny_backbone(), image_size=64, **options)
+
+
+FAMILIES = {
+    "csp": built(CSP, stride=8, target="dense", channels=16),
+    "centernet": built(CenterNet, stride=8, target="dense", channels=16),
+    "ssd": lambda: SSD(
+        SHAPES, backbone=tiny_backbone(output_stride=16), network="paper", image_size=64,
+        anchor_sizes=(0.16, 0.24, 0.32, 0.4),
+    ),
+    "yolo_v1": lambda: YOLOv1(
+        SHAPES, backbone=tiny_backbone(output_stride=16), image_size=64, head="light", grid=4, channels=16
+    ),
+    "yolo_v3": built(YOLOv3, channels=8),
+    "overfeat": lambda: small(SHAPES),
+    "two stages": built(
+        FasterRCNN, channels=16, head_units=32, before=(40, 40), proposals=(20, 20), regions=16,
+        anchor_sizes=(6, 12, 20, 32, 48),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_are_float32(family, shapes):
+    keras.utils.set_random_seed(0)
+    plain = FAMILIES[family]()
+    images, targets = batch_of(shapes, plain, 2)
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        mixed = FAMILIES[family]()
+        mixed.set_weights(plain.get_weights())
+        raw = mixed(images, training=False)
+        assert any(value.dtype == "float16" for value in raw.values())
+        raw = {key: ops.cast(value, "float32") for key, value in raw.items()}
+        parts = mixed.loss_parts({key: ops.convert_to_tensor(v) for key, v in targets.items()}, raw)
+        assert {keras.backend.standardize_dtype(value.dtype) for value in parts.values()} == {"float32"}
+        mixed.compile("adamw", ema=None)
+        history = mixed.fit(images, targets, batch_size=2, verbose=0).history
+        assert all(np.isfinite(values).all() for values in history.values())
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_regions_of_a_mixed_detector_are_judged_in_float32(shapes):
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        detector = FAMILIES["two stages"]()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images, _ = batch_of(shapes, detector, 2)
+    raw = {key: ops.cast(value, "float32") for key, value in detector(images, training=False).items()}
+    boxes, _ = detector.propose(raw)
+    said = detector.regions_of(raw, boxes)
+    assert {keras.backend.standardize_dtype(value.dtype) for value in said.values()} == {"float32"}

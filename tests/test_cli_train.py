@@ -1,0 +1,159 @@
+"""The commands around training: what they hand on, print and write, and how they say what is wrong."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from presets import tiny_csp
+from typer.testing import CliRunner
+
+from kerasdet import cli, training
+from kerasdet.metrics.compare import write_scores
+from kerasdet.training.lr_range import RangeTest
+
+
+def run(*arguments, code=0):
+    """Output of `kerasdet ARGUMENTS`, standard output and errors together, after the exit code."""
+    with warnings.catch_warnings():
+        result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "300"})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+# === train ===
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """What `train` was called with."""
+    calls = {}
+
+    def record(data, model, out, **options):
+        calls.update(options)
+        return [{"epoch": 0, "val_AP": 0.25, "val_AP50": 0.5}]
+
+    monkeypatch.setattr(training, "train", record, raising=False)
+    return calls
+
+
+def test_every_freebie_is_a_switch(handed, tmp_path):
+    run("train", "photos", "--out", tmp_path)
+    names = ("schedule", "warmup", "mixup", "mosaic", "mix_until", "label_smoothing", "sizes")
+    assert [handed[name] for name in names] == ["cosine", None, 0.0, 0.0, None, None, None]
+    options = ["--schedule", "step", "--warmup", 1.5, "--mixup", "--mosaic", "--mix-until", 7]
+    run("train", "photos", *options, "--label-smoothing", 0.1, "--sizes", "256,320, 384")
+    assert [handed[name] for name in names] == ["step", 1.5, 1.5, 0.5, 7, 0.1, (256, 320, 384)]
+    run("train", "photos", "--label-smoothing", "yolo")
+    assert handed["label_smoothing"] == "yolo" and len(handed["callbacks"]) == 1
+
+
+def test_tensorboard_is_written_into_the_folder(handed, tmp_path, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "tensorboard" else None)
+    run("train", "photos", "--out", tmp_path / "run", "--tensorboard")
+    assert str(handed["callbacks"][1].log_dir) == str(tmp_path / "run" / "tensorboard")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'kerasdet[tensorboard]'" in run("train", "photos", "--tensorboard", code=2)
+
+
+def test_options_that_cannot_be_read_are_told(handed):
+    assert "--label-smoothing is 'much'; give a number" in run(
+        "train", "photos", "--label-smoothing", "much", code=2
+    )
+    assert "--sizes is '256x320'; give sides" in run("train", "photos", "--sizes", "256x320", code=2)
+    assert "cosine" in run("train", "photos", "--schedule", "line", code=2)
+    assert not handed
+
+
+RECIPE = """import json, pathlib, sys
+pathlib.Path("said.json").write_text(json.dumps([__name__, *sys.argv]))
+if "--steps" not in sys.argv:
+    sys.exit("recipe.py: error: say how many steps")
+"""
+
+
+def test_a_recipe_runs_as_it_does_alone(tmp_path, monkeypatch):
+    (tmp_path / "shelf" / "mine").mkdir(parents=True)
+    path = tmp_path / "shelf" / "mine" / "recipe.py"
+    path.write_text(RECIPE)
+    monkeypatch.setenv("KERASDET_ZOO", str(tmp_path / "shelf"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", path):
+        run("train", "sets", "--recipe", name, "--out", "run", "--backbone", "b.h5", "--steps", 2)
+        expected = f"__main__ {path} --data sets --out run --backbone b.h5 --steps 2".split()
+        assert json.loads((tmp_path / "said.json").read_text()) == expected
+    run("train", "sets", "--recipe", "mine", code=1)
+    for options, message in (
+        (["--recipe", "mine", "--epochs", 3], "--epochs does not go with --recipe"),
+        (["--recipe", "gone.py"], "gone.py: there is no such recipe"),
+        (["--recipe", "nobody"], "there is no preset 'nobody'"),
+        (["--steps", 3], "--steps is for --recipe"),
+    ):
+        assert message in run("train", "sets", *options, code=2)
+
+
+# === train --check ===
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_check_says_what_it_found(passed, scenes, tmp_path, monkeypatch):
+    from kerasdet.training import check
+
+    def overfit(detector, dataset, *, photos, rate, report):
+        assert (len(dataset), photos, rate) == (len(scenes), 4, 0.5)
+        report(50, 2.5, 0.5)
+        reasons = [] if passed else ["the loss rose", "boxes [1] are small"]
+        return check.Check(passed, {"AP": 0.96 if passed else 0.5}, 50, [2.5], reasons)
+
+    monkeypatch.setattr(check, "overfit", overfit)
+    tiny_csp().save(tmp_path / "start.keras")
+    options = ["--check", "--model", tmp_path / "start.keras", "--batch-size", 4, "--rate", 0.5]
+    output = run("train", scenes.root, *options, code=0 if passed else 1)
+    assert "50 steps: loss 2.5, AP 0.500" in output
+    assert ("learned by heart after 50 steps, AP 0.960" in output) == passed
+    assert ("Probably:\n- the loss rose\n- boxes [1] are small" in output) != passed
+    assert "--mixup does not go with --check" in run("train", scenes.root, "--check", "--mixup", code=2)
+
+
+# === lr-find ===
+
+
+def test_lr_find_names_the_rates_and_draws_them(scenes, tmp_path, monkeypatch):
+    def lr_find(detector, batches, *, lowest, highest, steps, progress):
+        assert (batches.batch_size, lowest, highest, steps, progress) == (4, 1e-4, 0.1, 10, False)
+        rates = np.geomspace(1e-4, 0.01, 8)
+        return RangeTest(rates, np.array([8.0, 8, 8, 4, 2, 2, 9, 9]) if falls else rates + 8, exploded=True)
+
+    monkeypatch.setattr(training, "lr_find", lr_find, raising=False)
+    tiny_csp().save(tmp_path / "start.keras")
+    options = ["--model", tmp_path / "start.keras", "--batch-size", 4, "--lowest", 1e-4, "--highest", 0.1]
+    options += ["--steps", 10, "--plot", tmp_path / "lr.png"]
+    falls = True
+    output = run("lr-find", scenes.root, *options)
+    assert "the loss falls at rates from 3.7e-04 to 1.4e-03" in output and "it explodes at 1.0e-02" in output
+    assert Image.open(tmp_path / "lr.png").width == 700
+    assert "lr.png exists" in run("lr-find", scenes.root, *options, code=2)
+    falls = False
+    assert "the loss falls at no rate from 1.0e-04" in run("lr-find", scenes.root, *options, "--overwrite")
+
+
+# === compare ===
+
+
+def test_compare_prints_and_draws_every_class(tmp_path):
+    before, after, plot = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "new" / "compare.png"
+    write_scores(before, {"AP": 0.4, "AP/cat": 0.5, "AP/dog": 0.3}, "zoo", 9)
+    write_scores(after, {"AP": 0.425, "AP/cat": 0.45, "AP/dog": 0.4, "AP/owl": 0.1}, "zoo", 9)
+    output = run("compare", before, after, "--plot", plot)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
+    assert rows == [
+        ["dog", "0.300", "0.400", "+0.100"], ["cat", "0.500", "0.450", "-0.050"],
+        ["all", "0.400", "0.425", "+0.025"],
+    ]
+    assert "scored in one of the two only: owl" in output and Image.open(plot).width == 800
+    assert "compare.png exists" in run("compare", before, after, "--plot", plot, code=2)
+    assert "a name that ends in .png" in run("compare", before, after, "--plot", "a.txt", code=2)
+    assert "gone: there is no such evaluation" in run("compare", before, tmp_path / "gone", code=2)
