@@ -96,8 +96,8 @@ class FastRCNN(_Given):
             images, {f"map_{level}": features}, classes=classes, image_size=image_size,
             roi_head=roi_head(body, neck, features.shape[-1], head_units, len(classes), agnostic),
             proposals=proposals, regions=regions, share=share, negative=tuple(background),
-            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize, max_detections=max_detections,
-            nms_iou=nms_iou, name=name,
+            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize,
+            max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
         self._config |= {
@@ -151,8 +151,8 @@ class RCNN(_Given):
             images, {"map_photo": photo}, classes=classes, image_size=image_size,
             roi_head=keras.Model(warped, box_head(features, len(classes), agnostic), name="roi_head"),
             proposals=proposals, regions=regions, share=share, negative=(0.0, 0.5),
-            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize, max_detections=max_detections,
-            nms_iou=nms_iou, name=name,
+            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize,
+            max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
         self._config |= {

@@ -44,7 +44,8 @@ class TridentNet(TwoStage):
             network that it was made of; see `fast`.
         agnostic: as of `FasterRCNN`.
         before, proposals, proposal_iou, regions, share, per_level_nms, candidates, label_smoothing: see
-            `TwoStage` and `RegionDetector`; regions and proposals are those of a branch. The objects' own boxes are no proposals.
+            `TwoStage` and `RegionDetector`; regions and proposals are those of a branch. The objects' own
+            boxes are no proposals.
         resize, max_detections, nms_iou: see `Detector`.
 
     The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
