@@ -216,7 +216,8 @@ class Detector(keras.Model):
         """
         if outputs not in DEPTHS:
             raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
-        heads = self.heads(self._with_proposals(self(images, training=False), proposals))
+        self._check_given(proposals)
+        heads = self.heads(_with_proposals(self(images, training=False), proposals))
         if outputs == "raw":
             return heads
         found = self.decode(heads)
@@ -233,16 +234,12 @@ class Detector(keras.Model):
             result["parts_rel_yxyx"] = self._relative(found["parts"])
         return result
 
-    def _with_proposals(self, raw, proposals):
-        """The raw outputs, and what the photos came with."""
+    def _check_given(self, proposals):
         if bool(self.given_proposals) != (proposals is not None):
             raise ValueError(
                 f"{type(self).__name__} needs proposals: boxes to look at on each photo" if proposals is None
                 else f"{type(self).__name__} finds its own boxes; leave proposals out"
             )
-        if proposals is None:
-            return raw
-        return dict(raw) | {"proposals": ops.cast(proposals, "float32")}
 
     def _relative(self, boxes):
         x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
@@ -297,14 +294,15 @@ class Detector(keras.Model):
             boxes (batch, n, 4) xyxy pixels of the square, scores (batch, n), 0 in rows that hold nothing,
             labels (batch, n) and, with parts, parts (batch, n, P, 4); if suppressed, what `look_again` adds.
         """
+        self._check_given(proposals)
         key = (flip, suppress)
         if key not in self._inference:
             inputs, given = [self.inputs[0]], None
             if proposals is not None:
                 given = keras.Input((self.given_proposals, 4), name="proposals")
                 inputs.append(given)
-            raw = dict(self.output) if isinstance(self.output, dict) else self.output
-            heads = self.heads(self._with_proposals(raw, given))
+            raw = _with_proposals(self.output, given)
+            heads = self.heads(raw)
             if flip:
                 again = keras.Model(inputs, heads)
                 heads = self.merge_flipped(heads, again(ops.flip(self.inputs[0], axis=2)))
@@ -417,6 +415,12 @@ def _check_names(kind: str, names):
         raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
     if len(set(names)) != len(tuple(names)):
         raise ValueError(f"{kind} {tuple(names)} names one twice; each must have its own name")
+
+
+def _with_proposals(raw, proposals):
+    """The raw outputs, and what the photos came with."""
+    raw = dict(raw) if isinstance(raw, dict) else raw
+    return raw if proposals is None else raw | {"proposals": ops.cast(proposals, "float32")}
 
 
 def _is_batches(x) -> bool:

@@ -11,6 +11,7 @@ from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
 from keras import ops
 
 from kerasdet.models.fast_rcnn import CONTEXT, RCNN, FastRCNN
+from kerasdet.models.faster_rcnn import FasterRCNN
 
 GIVEN = 24
 
@@ -128,6 +129,21 @@ def test_without_proposals_it_searches(shapes):
 def test_training_needs_proposals(shapes):
     with pytest.raises(ValueError, match=r"no proposals.*FastRCNN.*with_proposals"):
         shapes.batches(4, fast())
+
+
+def test_who_is_given_proposals_and_who_is_not_is_told_every_time():
+    photo = np.zeros((64, 64, 3), np.uint8)
+    given = fast()
+    given.detect(photo, proposals=np.zeros((0, 4)))
+    with pytest.raises(ValueError, match="FastRCNN needs proposals"):
+        given.infer(photo[None])
+    own = FasterRCNN(
+        SHAPES, backbone=tiny_backbone(), image_size=64, channels=8, head_units=8, before=(20, 20),
+        proposals=(10, 10),
+    )
+    own.detect(photo)
+    with pytest.raises(ValueError, match="FasterRCNN finds its own boxes; leave proposals out"):
+        own.detect(photo, proposals=np.zeros((3, 4)))
 
 
 def test_a_tflite_has_no_place_for_proposals(tmp_path):
