@@ -11,9 +11,11 @@ float16 weights, and its .tflite files at three precisions, on the sets that the
 import argparse
 import csv
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
+import operator
 import os
 import pathlib
 import tempfile
@@ -65,7 +67,11 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
     with tempfile.TemporaryDirectory() as work:
         for precision in PRECISIONS:
             path = pathlib.Path(work) / f"{precision}.tflite"
-            report = model.export(path, precision=precision, calibration=photos)
+            report = model.export(
+                path, precision=precision, calibration=photos, check_photos=functools.reduce(
+                    operator.add, held_back.values()
+                ),
+            )
             Console().print(report)
             detectors[precision] = kerasdet.load(path)
             sizes[precision] = report.size
