@@ -40,7 +40,8 @@ def loader_rows(dataset, args) -> list[tuple[str, str]]:
     """Photos a second of both loaders, and their ratio."""
     photos = _first(dataset, args.photos // args.batch * args.batch or args.batch)
     like = types.SimpleNamespace(
-        image_size=args.size, resize="stretch", classes=photos.classes, parts=photos.parts
+        image_size=args.size, resize="stretch", classes=photos.classes, parts=photos.parts,
+        given_proposals=0, mask_size=0,
     )
     ours = photos.batches(args.batch, like, training=True, threads=args.threads)
     bare = bare_batches([sample.path for sample in photos], args)

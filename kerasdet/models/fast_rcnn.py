@@ -168,7 +168,13 @@ class RCNN(_Given):
         turns = -(-count // AT_ONCE)
         boxes = ops.pad(boxes, ((0, 0), (0, turns * AT_ONCE - count), (0, 0)))
         some = ops.transpose(ops.reshape(boxes, (-1, turns, AT_ONCE, 4)), (1, 0, 2, 3))
-        said = ops.map(lambda each: super(RCNN, self).regions_of(raw, each), some)
+        # Where a graph is built, what is looped over has to hold all that the loop sees.
+        photos = ops.stack([raw["map_photo"]] * turns)
+
+        def look(each):
+            return super(RCNN, self).regions_of({"map_photo": each[0]}, each[1])
+
+        said = ops.map(look, (photos, some))
         joined = {}
         for key, value in said.items():
             rest = value.shape[3:]
