@@ -20,6 +20,8 @@ PALETTE = (
 _DARK = (18, 20, 24)
 _LIGHT = (255, 255, 255)
 _GREY = (200, 203, 208)
+# How strong an object's pixels are coloured, of 255.
+_TINT = 110
 
 
 def draw(photo, found):
@@ -36,12 +38,9 @@ def draw(photo, found):
 
     image, canvas, font, line = _begin(photo)
     one_class = len(set(found.labels.tolist())) <= 1
-    colours = [
-        PALETTE[(row if one_class else int(label)) % len(PALETTE)]
-        for row, label in enumerate(found.labels)
-    ]
+    colours = _colours(found.labels, one_class)
     for row in reversed(range(len(found) if found.masks is not None else 0)):
-        tint = Image.fromarray(found.mask(row).astype("uint8") * 110)
+        tint = Image.fromarray(found.mask(row).astype("uint8") * _TINT)
         canvas.bitmap((0, 0), tint, fill=colours[row])
     # The best are drawn last, so that they lie on top; their tags choose their places first.
     for row in reversed(range(len(found))):
@@ -81,12 +80,10 @@ def draw_labels(photo, boxes, labels, classes, parts=(), ignore=(), masks=()):
     """
     image, canvas, font, line = _begin(photo)
     one_class = len(classes) == 1
-    colours = [
-        PALETTE[(row if one_class else int(label)) % len(PALETTE)] for row, label in enumerate(labels)
-    ]
+    colours = _colours(labels, one_class)
     for row, outline in enumerate(masks):
         for points in outline:
-            canvas.polygon([tuple(map(float, corner)) for corner in points], fill=(*colours[row], 110))
+            canvas.polygon([tuple(map(float, corner)) for corner in points], fill=(*colours[row], _TINT))
     for x1, y1, x2, y2 in ignore:
         for ends in ((x1, y1, x2, y2), (x1, y2, x2, y1)):
             canvas.line(tuple(map(float, ends)), fill=_GREY, width=max(1, line // 2))
@@ -102,6 +99,11 @@ def draw_labels(photo, boxes, labels, classes, parts=(), ignore=(), masks=()):
         name = classes[labels[row]]
         _tag(canvas, boxes[row], name, colours[row], font, line, image.size, placed, [])
     return image
+
+
+def _colours(labels, one_class: bool) -> list[tuple[int, int, int]]:
+    """A colour for each object: that of its class, or one of its own where all are of one class."""
+    return [PALETTE[(row if one_class else int(label)) % len(PALETTE)] for row, label in enumerate(labels)]
 
 
 def _begin(photo):

@@ -4,25 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 from presets import tiny_csp
-from typer.testing import CliRunner
 
 from kerasdet import card, cli, photo, zoo
 
 pytestmark = pytest.mark.usefixtures("shelf")
-
-
-def run(*arguments, code=0):
-    """Output of `kerasdet ARGUMENTS`, standard output and errors together, after the exit code."""
-    with warnings.catch_warnings():
-        result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "300"})
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture

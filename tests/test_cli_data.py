@@ -6,8 +6,8 @@ import types
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
-from test_cli import run
 
 from kerasdet.boxes.kmeans import kmeans_anchors
 from kerasdet.data import load

@@ -1,26 +1,16 @@
 """The commands around training: what they hand on, print and write, and how they say what is wrong."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 from presets import tiny_csp
-from typer.testing import CliRunner
 
-from kerasdet import cli, training
+from kerasdet import training
 from kerasdet.metrics.compare import write_scores
 from kerasdet.training.lr_range import RangeTest
-
-
-def run(*arguments, code=0):
-    """Output of `kerasdet ARGUMENTS`, standard output and errors together, after the exit code."""
-    with warnings.catch_warnings():
-        result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "300"})
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.output
-
 
 # === train ===
 
