@@ -131,6 +131,11 @@ def class_cross_entropy(labels, logits, smoothing: float = 0.0):
     return ops.categorical_crossentropy(wanted, logits, from_logits=True)
 
 
+def background_cross_entropy(logits, smoothing: float = 0.0):
+    """As `class_cross_entropy`, of rows that are all background, the class 0."""
+    return class_cross_entropy(ops.zeros_like(logits[..., 0], dtype="int32"), logits, smoothing)
+
+
 def smooth_l1(error, delta: float = 1.0):
     """0.5 e^2 / delta up to |e| = delta and |e| - delta / 2 beyond, element by element."""
     error = ops.abs(error)

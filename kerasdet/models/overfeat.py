@@ -22,7 +22,7 @@ from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import winners
 from kerasdet.detector import Detector
 from kerasdet.layers import Interleave, OffsetMaxPool
-from kerasdet.losses import check_smoothing, class_cross_entropy
+from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,10 +315,9 @@ class OverFeat(Detector):
         if self.background:
             learned = ops.sum(ops.cast(weight > 0, "int32"), axis=-1)
             count = NEGATIVES_PER_POSITIVE * ops.maximum(learned, 1)
-            none = ops.zeros_like(truth)
-            miss = class_cross_entropy(none, logits, self.label_smoothing)
+            miss = background_cross_entropy(logits, self.label_smoothing)
             # Smoothed, the loss of what is surely background would be high too.
-            hard = assign.highest(class_cross_entropy(none, logits), goal["negative"], count)
+            hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
             class_loss += ops.sum(hard * miss) / total
         error = self.class_boxes(raw) - goal["boxes"][..., None, :]
         if self.regression == "per_class":

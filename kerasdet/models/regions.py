@@ -13,7 +13,7 @@ from kerasdet.boxes import assign, coders
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers.roi import CANONICAL_SIDE, roi_align, roi_levels
-from kerasdet.losses import check_smoothing, class_cross_entropy
+from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
 
 # The papers' sizes of anchors and objects are for photos with this short side in pixels.
 PAPER_SIDE = 800
@@ -164,9 +164,8 @@ class RegionDetector(Detector):
         """
         positive, negative = goal["positive"] * goal["weight"], goal["negative"]
         count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
-        logits, background = said["logits"], ops.zeros_like(goal["label"])
-        hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
-        miss = class_cross_entropy(background, logits, self.label_smoothing)
+        hit = class_cross_entropy(goal["label"] + 1, said["logits"], self.label_smoothing)
+        miss = background_cross_entropy(said["logits"], self.label_smoothing)
         moved = said["deltas"]
         if moved.shape[2] > 1:
             # The box of the region's own class learns.

@@ -17,7 +17,7 @@ from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
 from kerasdet.layers import L2Norm
 from kerasdet.layers.necks import pyramid
-from kerasdet.losses import check_smoothing, class_cross_entropy, smooth_l1
+from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy, smooth_l1
 
 NETWORKS = ("paper", "lite")
 # The backbone's maps that have default boxes; the others are made of the last.
@@ -155,13 +155,13 @@ class SSD(Detector):
         objects most (section 2.2, "Hard negative mining"); so a photo without objects teaches nothing.
         """
         goal = self.targets(targets)
-        logits, background = self._logits(raw), ops.zeros_like(goal["label"])
+        logits = self._logits(raw)
         hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
-        miss = class_cross_entropy(background, logits, self.label_smoothing)
+        miss = background_cross_entropy(logits, self.label_smoothing)
         learned = ops.cast(goal["weight"] > 0, "int32")
         count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
         # Smoothed, the loss of what is surely background would be high too.
-        hard = assign.highest(class_cross_entropy(background, logits), goal["negative"], count)
+        hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
         total = ops.maximum(ops.sum(goal["weight"]), 1.0)
