@@ -14,6 +14,7 @@ from kerasdet.ema import EMA
 from kerasdet.metrics import coco_metrics
 from kerasdet.metrics.matching import overlaps
 from kerasdet.training.nan_guard import NaNGuard
+from kerasdet.training.optimizer import adamw
 
 # Photos of the one batch, its steps, and steps from one look at what is found to the next.
 PHOTOS, STEPS, EVERY = 8, 400, 50
@@ -65,7 +66,7 @@ def overfit(
     images, targets = next(iter(few.batches(len(few), detector, augment=Augment.none())))
     average = EMA()
     average.images = [images]
-    detector.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=10.0))
+    detector.compile(adamw(rate))
     losses, done, metrics = [], 0, {}
     while done < steps:
         count = min(EVERY, steps - done)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kerasdet.backbones.common import leaves
+from kerasdet.training.optimizer import adamw
 
 # A loss so many times the lowest one has exploded.
 EXPLODED = 4.0
@@ -119,8 +120,8 @@ def _copy(detector):
     optimizer = detector.optimizer if detector.compiled else None
     # Of mixed precision, what is in the wrapping that `compile` adds again.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if optimizer is None:
-        optimizer = keras.optimizers.AdamW(weight_decay=1e-3, clipnorm=10.0)
+    if optimizer is None or isinstance(optimizer, keras.optimizers.MultiOptimizer):  # which has several rates
+        optimizer = adamw(1.0)
     config = optimizer.get_config() | {"learning_rate": 1.0}
     copy.compile(type(optimizer).from_config(config), ema=None)
     return copy

@@ -38,8 +38,9 @@ MOBILENET_V2_035 = {
 
 
 def run(
-    doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float, every: int = 1,
-    batches: Mapping | None = None, schedule: str = "cosine",
+    doc: str, sets: Callable, build: Callable, stages: Sequence[Stage], *, rate: float,
+    backbone_rate: float | None = None, every: int = 1, batches: Mapping | None = None,
+    schedule: str = "cosine",
     ablation: tuple[Sequence[Stage], Mapping[str, Callable]] | None = None,
     own_start: bool = False, argv: Sequence[str] | None = None,
 ):
@@ -58,7 +59,7 @@ def run(
         build: (image_size, weights) -> detector; weights is the file of --backbone for the first
             stage's detector and None for the others, which take over what was learned.
         stages: what to train.
-        rate: highest learning rate, see `train_in_stages`.
+        rate, backbone_rate: highest learning rates, see `train_in_stages`.
         every: epochs from one evaluation to the next.
         batches: further arguments of `Dataset.batches`, such as an `augment` of its own.
         schedule: how the rate goes, see `schedules.schedule`.
@@ -78,8 +79,8 @@ def run(
         keras.utils.set_random_seed(0)
         return train_in_stages(
             lambda size, fresh: build(size, options.backbone if fresh else None), stages, train, folder,
-            rate=rate, callbacks=callbacks, steps_per_epoch=options.steps, batches=batches,
-            schedule=schedule,
+            rate=rate, backbone_rate=backbone_rate, callbacks=callbacks, steps_per_epoch=options.steps,
+            batches=batches, schedule=schedule,
         )
 
     if ablation and options.ablation:
@@ -93,7 +94,8 @@ def run(
         return None
     settings = {
         "data": str(options.data), "backbone": options.backbone, "steps": options.steps, "rate": rate,
-        "schedule": schedule, "stages": [dataclasses.asdict(stage) for stage in stages],
+        "backbone_rate": backbone_rate, "schedule": schedule,
+        "stages": [dataclasses.asdict(stage) for stage in stages],
         "batches": {name: str(value) for name, value in (batches or {}).items()},
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from kerasdet.training.folder import (
     trim_log,
 )
 from kerasdet.training.nan_guard import NaNGuard
+from kerasdet.training.optimizer import adamw
 from kerasdet.training.schedules import schedule as rate_schedule
 
 # Share of the photos that are trained on where the set has no validation split.
@@ -124,7 +125,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     settle_config(out / CONFIG, settings, resume)
 
-    detector.compile(keras.optimizers.AdamW(rates, weight_decay=1e-3, clipnorm=10.0))
+    detector.compile(adamw(rates))
     ema = EMA()
     checkpoint = Checkpoint(out / "checkpoint.npz", ema)
     start = checkpoint.restore(detector)

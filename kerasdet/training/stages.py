@@ -13,9 +13,8 @@ from kerasdet.ema import EMA
 from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import LOG, Curves, trim_log
 from kerasdet.training.nan_guard import NaNGuard
+from kerasdet.training.optimizer import adamw
 from kerasdet.training.schedules import schedule as rate_schedule
-
-WEIGHT_DECAY = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +37,9 @@ class Stage:
 
 def train_in_stages(
     build: Callable[[int, bool], keras.Model], stages: Sequence[Stage], train, folder, *,
-    rate: float = 1e-3, callbacks: Sequence[keras.callbacks.Callback] = (),
-    steps_per_epoch: int | None = None, batches: Mapping | None = None, schedule: str = "cosine",
+    rate: float = 1e-3, backbone_rate: float | None = None, batches: Mapping | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (), steps_per_epoch: int | None = None,
+    schedule: str = "cosine",
 ):
     """Trains a detector at one size after another, under one schedule for each phase.
 
@@ -54,7 +54,8 @@ def train_in_stages(
         train: the `Dataset`.
         folder: gets a checkpoint a stage, `log.csv` and `curves.png`.
         rate: highest learning rate of AdamW, after a linear warm-up of 300 steps, or of a tenth of them
-            all if that is less. Gradients are clipped to norm 10.
+            all if that is less.
+        backbone_rate: that of the backbone, see `optimizer.adamw`; None takes `rate`.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
         batches: further arguments of `Dataset.batches`, the same in every stage.
@@ -64,20 +65,22 @@ def train_in_stages(
         The last stage's detector with the averaged weights.
 
     Raises:
-        ValueError: a phase that the detector does not have, or no such schedule.
+        ValueError: a phase or a backbone that the detector does not have, or no such schedule.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     done, previous, model = 0, None, None
-    schedules = _schedules(schedule, rate, len(train), stages)
-    for number, (stage, of_stage) in enumerate(zip(stages, schedules, strict=True), 1):
+    rates, backbone_rates = (
+        _schedules(schedule, highest, len(train), stages) for highest in (rate, backbone_rate)
+    )
+    for number, stage in enumerate(stages, 1):
         before, model = model, build(stage.image_size, previous is None)
         if before is None:
             _check_phases(model, stages)
         if stage.phase is not None:
             model.train_only(stage.phase)
         goes_on = before is not None and stage.phase == stages[number - 2].phase
-        model.compile(keras.optimizers.AdamW(of_stage, weight_decay=WEIGHT_DECAY, clipnorm=10.0))
+        model.compile(adamw(rates[number - 1], model, backbone_rates[number - 1]))
         average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
         start = checkpoint.restore(model)
@@ -107,8 +110,10 @@ def train_in_stages(
     return model
 
 
-def _schedules(kind: str, rate: float, photos: int, stages: Sequence[Stage]) -> list:
+def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stage]) -> list:
     """Each stage's; one over all stages that follow in a phase."""
+    if rate is None:
+        return [None] * len(stages)
     found = []
     for _, run in itertools.groupby(stages, key=lambda stage: stage.phase):
         run = list(run)

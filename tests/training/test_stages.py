@@ -41,20 +41,21 @@ def weights(model):
 
 def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(tmp_path):
     train = write_scenes(tmp_path / "scenes", 12, size=(96, 96), seed=0)
-    whole = train_in_stages(build, STAGES, train, tmp_path / "whole")
+    rates = {"rate": 1e-3, "backbone_rate": 1e-4}
+    whole = train_in_stages(build, STAGES, train, tmp_path / "whole", **rates)
     assert whole.image_size == 96
     for epoch in (1, 2):
         try:
-            train_in_stages(build, STAGES, train, tmp_path / "killed", callbacks=[KillAt(epoch)])
+            train_in_stages(build, STAGES, train, tmp_path / "killed", callbacks=[KillAt(epoch)], **rates)
         except Killed:
             pass
-    resumed = train_in_stages(build, STAGES, train, tmp_path / "killed")
+    resumed = train_in_stages(build, STAGES, train, tmp_path / "killed", **rates)
     for one, other in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     with (tmp_path / "killed" / "log.csv").open() as log:
         assert [row["epoch"] for row in csv.DictReader(log)] == ["0", "1", "2"]
     # Asked once more, a finished run trains nothing and gives the same detector.
-    again = train_in_stages(build, STAGES, train, tmp_path / "killed")
+    again = train_in_stages(build, STAGES, train, tmp_path / "killed", **rates)
     for one, other in zip(weights(whole), weights(again), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
