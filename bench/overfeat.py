@@ -12,13 +12,14 @@ photos.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import pathlib
 
 import numpy as np
 from common import interleave, print_machine, spread, table
 
-BOOTSTRAPS, AP_BOOTSTRAPS = 2000, 100
+from kerasdet.metrics import interval
+
+BOOTSTRAPS = 2000
 
 
 def main(argv=None) -> int:
@@ -86,14 +87,15 @@ def overlap(box, other) -> float:
 
 def cells(wrong, before) -> tuple[str, str]:
     """A share of photos with its interval, and how it differs from another on the same photos."""
-    change = "" if before is None else interval(np.subtract(wrong, before, dtype=float), "+.2%")
-    return interval(np.asarray(wrong, float), ".2%"), change
+    change = "" if before is None else f"{interval(means(wrong) - means(before)):+.2%}"
+    return f"{interval(means(wrong)):.2%}", change
 
 
-def interval(values, form: str) -> str:
+def means(wrong) -> np.ndarray:
+    """Of all photos, and of photos drawn from them."""
+    values = np.asarray(wrong, float)
     draws = np.random.default_rng(0).integers(0, len(values), (BOOTSTRAPS, len(values)))
-    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
-    return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
+    return np.append(values.mean(), values[draws].mean(1))
 
 
 # === Detection ===
@@ -101,33 +103,19 @@ def interval(values, form: str) -> str:
 
 def detection(model, data, sizes) -> None:
     import kerasdet
+    from kerasdet.metrics import bootstrap
 
-    draws = np.random.default_rng(0).integers(0, len(data), (AP_BOOTSTRAPS, len(data)))
     rows, before = [], None
     for scales in ((model.image_size,), sizes):
         for merge in ("nms", "greedy"):
             pyramid = kerasdet.image_pyramid(model, scales, merge)
             found = pyramid.detect([sample.path for sample in data], score=0.0, keep_photo=False)
-            drawn = np.array([ap50(data, found, draw) for draw in draws])
-            whole = ap50(data, found, range(len(data)))
-            low, high = np.quantile(drawn, [0.025, 0.975])
-            change = ""
-            if before is not None:
-                differ = np.quantile(drawn - before[1], [0.025, 0.975])
-                change = f"{whole - before[0]:+.3f} ({differ[0]:+.3f} to {differ[1]:+.3f})"
+            drawn = bootstrap(data, found)["AP50"]
+            change = "" if before is None else f"{interval(drawn - before):+.3f}"
             name = "one scale" if len(scales) == 1 else f"{len(scales)} scales"
-            rows.append((f"{name}, {merge}", f"{whole:.3f} ({low:.3f} to {high:.3f})", change))
-            before = whole, drawn
+            rows.append((f"{name}, {merge}", f"{interval(drawn):.3f}", change))
+            before = drawn
     table(("windows", "AP50", "change"), rows)
-
-
-def ap50(data, found, photos) -> float:
-    """Of some photos, each of which may come several times."""
-    from kerasdet.data.dataset import Dataset
-    from kerasdet.metrics import coco_metrics
-
-    some = [dataclasses.replace(data[int(i)], image_id=number) for number, i in enumerate(photos)]
-    return coco_metrics(Dataset(some, data.classes), [found[int(i)] for i in photos])["AP50"]
 
 
 # === Sliding as a convolution ===

@@ -11,8 +11,11 @@ import importlib
 
 _HOME = {
     "CocoMetrics": "callbacks",
+    "bootstrap": "resampling",
+    "bootstrap_recall": "resampling",
     "coco_metrics": "coco",
     "evaluate": "evaluation",
+    "interval": "resampling",
     "log_average_miss_rate": "miss_rate",
     "part_metrics": "coco",
 }

@@ -13,6 +13,7 @@ from kerasdet.metrics.matching import dataset_labels, match, pair
 # pycocotools' own order of area ranges and of detections a photo.
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX_1, _MAX_10, _MAX_100 = range(3)
+MOST = 1, 10, 100
 
 
 def coco_metrics(dataset, detections, per_class=True):
@@ -41,6 +42,17 @@ def coco_metrics(dataset, detections, per_class=True):
     Source: cocodataset.org, detection evaluation.
     """
     found = pair(dataset, detections)
+    precision, recall = _score(len(dataset), len(dataset.classes), *annotations(dataset, found))
+    metrics = _summary(precision, recall)
+    if per_class:
+        for label, name in enumerate(dataset.classes):
+            metrics[f"AP/{name}"] = _mean(precision[:, :, label, _ALL, _MAX_100])
+            metrics[f"AP50/{name}"] = _mean(precision[0, :, label, _ALL, _MAX_100])
+    return metrics
+
+
+def annotations(dataset, found):
+    """COCO annotations of a set's objects, and of what was found: `Detections`, one a photo."""
     regions = range(len(dataset.classes))
     objects, results = _Rows(), _Rows()
     for image, (sample, detected) in enumerate(zip(dataset, found, strict=True), start=1):
@@ -53,13 +65,7 @@ def coco_metrics(dataset, detections, per_class=True):
         for box, label, score in zip(detected.boxes, labels, detected.scores, strict=True):
             if label >= 0:
                 results.add(image, label, box, score=float(score))
-    precision, recall = _score(len(dataset), len(dataset.classes), objects, results)
-    metrics = _summary(precision, recall)
-    if per_class:
-        for label, name in enumerate(dataset.classes):
-            metrics[f"AP/{name}"] = _mean(precision[:, :, label, _ALL, _MAX_100])
-            metrics[f"AP50/{name}"] = _mean(precision[0, :, label, _ALL, _MAX_100])
-    return metrics
+    return objects, results
 
 
 def part_metrics(dataset, detections, part):
@@ -168,6 +174,21 @@ class _Rows(list):
 
 def _score(photos, classes, objects, results, kind="bbox"):
     """pycocotools' precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined."""
+    evaluation = matched(photos, classes, objects, results, kind)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def matched(photos, classes, objects, results, kind="bbox", most=MOST):
+    """pycocotools' evaluation with `evalImgs`, what was matched on each photo.
+
+    Args:
+        photos, classes: how many.
+        objects, results: as `annotations` gives them.
+        kind: "bbox" or "segm".
+        most: numbers of detections of a class and photo that recall is counted at, rising.
+    """
     from pycocotools.coco import COCO
 
     frame = {
@@ -183,9 +204,9 @@ def _score(photos, classes, objects, results, kind="bbox"):
             side.createIndex()
             sides.append(side)
         evaluation = _fast_evaluation()(*sides, kind)
+        evaluation.params.maxDets = list(most)
         evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
+    return evaluation
 
 
 @functools.cache
