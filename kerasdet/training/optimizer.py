@@ -6,6 +6,8 @@ import re
 
 import keras
 
+from kerasdet import backbones
+
 WEIGHT_DECAY = 1e-3
 CLIP_NORM = 10.0
 
@@ -34,13 +36,13 @@ def adamw(rate, detector=None, backbone_rate=None):
 
     if backbone_rate is None:
         return of(rate)
-    names = {
-        layer.name for body in detector.layers
-        if isinstance(body, keras.Model) and isinstance(body.output, dict) for layer in body.layers
-    }
-    if not names:
-        raise ValueError(f"{detector.name} has no backbone with levels; leave backbone_rate out")
+    # Some detectors run stages of their backbone apart; its layers keep their names.
+    backbone = detector.get_config().get("backbone")
+    if backbone is None:
+        raise ValueError(f"{detector.name} has no backbone; leave backbone_rate out")
+    body = backbones.deserialize(backbone) if isinstance(backbone, dict) else backbones.build(backbone)
+    names = sorted(layer.name for layer in body.layers if layer.weights)
     # One pattern for all of them: a key for each would come back from a file as an optimizer each.
-    pattern = f"(.*/)?({'|'.join(map(re.escape, sorted(names)))})/[^/]*"
+    pattern = f"(.*/)?({'|'.join(map(re.escape, names))})/[^/]*"
     slower = {pattern: of(backbone_rate)}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(of(rate), slower))

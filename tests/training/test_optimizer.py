@@ -7,6 +7,7 @@ from harness import tiny_backbone
 
 import kerasdet
 from kerasdet.models.csp import CSP
+from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.training import lr_find
 from kerasdet.training.optimizer import adamw
 
@@ -63,7 +64,18 @@ def test_a_range_test_raises_one_rate_for_all(detector, batches):
     assert lr_find(detector, batches, lowest=1e-6, highest=1e-4, steps=10).rates[-1] == pytest.approx(1e-4)
 
 
+def test_stages_that_run_apart_are_the_backbones_too():
+    detector = FasterRCNN(
+        ("person",), backbone="mobilenet_v2_0.35", image_size=64, neck="c4", channels=8, freeze_bn=False
+    )
+    optimizer = adamw(1e-2, detector, backbone_rate=1e-4)
+    optimizer.build(detector.trainable_variables)
+    slow, rest = ({v.path for v in one._trainable_variables} for one in optimizer.optimizers)
+    # The first convolution, in front of the proposals; and one that runs on every region.
+    assert {"Conv1/kernel", "block_16_expand/kernel"} <= slow
+    assert rest and not any(path.startswith(("block_", "Conv")) for path in rest)
+
+
 def test_a_detector_without_backbone_is_refused():
-    bare = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)], name="bare")
-    with pytest.raises(ValueError, match="bare has no backbone with levels; leave backbone_rate out"):
-        adamw(1e-2, bare, backbone_rate=1e-4)
+    with pytest.raises(ValueError, match="has no backbone; leave backbone_rate out"):
+        adamw(1e-2, keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), backbone_rate=1e-4)
