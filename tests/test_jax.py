@@ -16,11 +16,11 @@ TESTS = (
     "models/test_overfeat.py layers", "models/test_faster_rcnn.py models/test_trident.py",
     "models/test_fast_rcnn.py models/test_mask_rcnn.py",
 )
-# What says nothing about the backend, and takes long because JAX compiles every shape anew. One detector of
-# each kind learns by heart here; of the others a step does, with and without objects.
+# What says nothing about the backend, and takes long because JAX compiles every shape anew. Two detectors
+# learn by heart here; of the others a step does, with and without objects: the rest is in the slow tests.
 LEFT_OUT = (
     "named_backbone or mixed_precision or wrong_options or kept_by_default or goes_on_training"
-    " or (overfits and not (test_csp or TestLightYOLOv3 or test_faster_rcnn))"
+    " or (overfits and not (TestDenseCSP or TestLightYOLOv3))"
     # What R-CNN and Mask R-CNN have of their own is looked at by hand there.
     " or TestRCNN or TestMaskRCNN"
     # Every size of level, photo by photo, is compiled anew.
@@ -32,9 +32,7 @@ COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_
 
 
 def on_jax(*command, **variables):
-    environment = {
-        **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": COMPILE_FAST, **variables
-    }
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **variables}
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -42,10 +40,20 @@ def on_jax(*command, **variables):
 
 @pytest.mark.parametrize("tests", TESTS)
 def test_models_losses_and_fit(tests):
+    check(tests, f"not ({LEFT_OUT})", XLA_FLAGS=COMPILE_FAST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tests", [tests for tests in TESTS if "models/" in tests])
+def test_all_learn_by_heart(tests):
+    check(tests, "overfits")
+
+
+def check(tests, chosen, **variables):
     folder = Path(__file__).parent
     result = on_jax(
-        "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", f"not ({LEFT_OUT})",
-        *(str(folder / name) for name in tests.split()),
+        "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen,
+        *(str(folder / name) for name in tests.split()), **variables,
     )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 

@@ -1,0 +1,133 @@
+"""Arms of a comparison: detectors that differ in one thing, each trained once in a folder of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+BATCH, RATE, BACKBONE_RATE = 16, 1e-3, 5e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A detector and how it is trained.
+
+    Attributes:
+        about: what it is for.
+        build: (classes, size, weights) -> detector.
+        data: name of the set: "voc12" or "people".
+        batches: number of epochs -> further arguments of `Dataset.batches`.
+        train: further arguments of `train_in_stages`.
+        labels: changes the training set before, such as by giving some objects a wrong class.
+    """
+
+    about: str
+    build: Callable
+    data: str = "voc12"
+    batches: Callable = lambda epochs: None
+    train: dict = dataclasses.field(default_factory=dict)
+    labels: Callable = lambda data: data
+
+
+class Run:
+    """An arm in its folder: trained once, its detections kept."""
+
+    def __init__(self, name: str, arm: Arm, options):
+        self.name, self.arm, self.options = name, arm, options
+        self.folder = options.out / f"{options.claims}_{options.size}" / name
+        self.train, self.val = sets(arm.data, options.data)
+        if options.photos:
+            self.val = self.val.subset(range(min(options.photos, len(self.val))))
+        self._detector = None
+
+    @property
+    def detector(self):
+        """With the averaged weights; trained where it has not been."""
+        if self._detector is None:
+            import keras
+
+            from kerasdet.training import Stage, train_in_stages
+
+            options, arm = self.options, self.arm
+            print(f"== {self.name}: {arm.about}", file=sys.stderr)
+            keras.utils.set_random_seed(0)
+            rates = {"rate": RATE, "backbone_rate": BACKBONE_RATE} | arm.train
+            self._detector = train_in_stages(
+                lambda size, fresh: arm.build(
+                    self.train.classes, size, options.backbone if fresh else None
+                ),
+                [Stage(options.size, options.epochs, BATCH)], arm.labels(self.train), self.folder,
+                steps_per_epoch=options.steps, batches=arm.batches(options.epochs), **rates,
+            )
+        return self._detector
+
+    def settle(self) -> None:
+        """Trains, detects on all validation photos and keeps what is found."""
+        self.found("detections", lambda: list(self.detect(self.detector)))
+
+    def detect(self, detector):
+        paths = [sample.path for sample in self.val]
+        yield from detector.detect(paths, score=0.0, keep_photo=False)
+
+    def found(self, key: str, find: Callable) -> list:
+        """Detections under a name: what was kept, or else what `find` finds."""
+        from kerasdet.detections import Detections
+
+        path = self.folder / f"{key}.npz"
+        if not path.exists():
+            found = find()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path, photos=len(self.val), counts=[len(one) for one in found],
+                classes=np.array(found[0].classes),
+                **{
+                    name: np.concatenate([getattr(one, name) for one in found])
+                    for name in ("boxes", "scores", "labels")
+                },
+            )
+        with np.load(path, allow_pickle=False) as kept:
+            ends = np.cumsum(kept["counts"])[:-1]
+            if kept["photos"] != len(self.val):
+                raise ValueError(
+                    f"{path}: of {kept['photos']} photos, and {len(self.val)} are asked for; take the file "
+                    "away, or give the same --photos"
+                )
+            columns = (np.split(kept[name], ends) for name in ("boxes", "scores", "labels"))
+            classes = tuple(kept["classes"].tolist())
+            return [Detections(*row, classes) for row in zip(*columns, strict=True)]
+
+    def drawn(self, key: str = "detections") -> dict[str, np.ndarray]:
+        """Figures of what was kept, see `metrics.bootstrap`."""
+        from kerasdet.metrics import bootstrap
+
+        return bootstrap(self.val, self.found(key, list))
+
+
+def sets(name: str, folder: pathlib.Path):
+    """Training and validation photos."""
+    if name == "voc12":
+        from kerasdet.training import voc12
+
+        train, held_back = voc12.sets(folder)
+        return train, held_back["voc12"]
+    import kerasdet
+
+    return (kerasdet.data.load(folder / name, split=split) for split in ("train", "val"))
+
+
+def rows(drawn: dict[str, dict], figures, baseline: str) -> list[tuple]:
+    """A row for each name: its figures with intervals, and the change of the first one from the baseline."""
+    from kerasdet.metrics import interval
+
+    lines = []
+    for name, each in drawn.items():
+        cells = [f"{interval(each[figure]):.3f}" for figure in figures]
+        change = ""
+        if name != baseline and baseline in drawn:
+            change = f"{interval(each[figures[0]] - drawn[baseline][figures[0]]):+.3f}"
+        lines.append((name, *cells, change))
+    return lines

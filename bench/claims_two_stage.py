@@ -1,0 +1,196 @@
+"""Arms and tables of `claims.py two-stage`: FPN, dilation, TridentNet, and suppression level by level.
+
+The detectors are the library's, at a size and width that a CPU trains: a pyramid of 96 channels, 256 units in
+the head. Anchors and ranges are scaled to the square as everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from arms import Arm, Run, rows
+from common import interleave, read_photo, spread, table
+
+SIZES = "AP_small", "AP_medium", "AP_large"
+NECKS = {
+    "fpn": "FPN: proposals and regions on every level",
+    "c4": "one map at stride 16, the backbone's last stage on every region",
+    "dc5": "one map of the dilated last stage at stride 16",
+    "no_lateral": "top-down, without connections to the backbone's maps",
+    "finest": "top-down, and predictions on the finest map alone",
+    "bottom_up": "the backbone's maps as they are, as SSD has them",
+}
+# What a TridentNet is varied in; ranges None: scale-aware training is off.
+TRIDENTS = {
+    "dilation_1": ("one branch of dilation 1: the baseline", {"dilations": (1,)}),
+    "dilation_2": ("one branch of dilation 2", {"dilations": (2,)}),
+    "dilation_3": ("one branch of dilation 3", {"dilations": (3,)}),
+    "two_branches": ("branches 1 and 2, ranges open", {"dilations": (1, 2)}),
+    "trident_open": ("branches 1, 2, 3, ranges open, as TridentNet Fast is trained", {}),
+    "four_branches": ("branches 1 to 4, ranges open", {"dilations": (1, 2, 3, 4)}),
+    "trident": ("branches 1, 2, 3, each with objects of its size", {"ranges": "paper"}),
+    "own_weights": ("as trident, each branch with weights of its own", {
+        "ranges": "paper", "share_weights": False,
+    }),
+    "one_block": ("as trident, with one block", {"ranges": "paper", "blocks": 1}),
+    "two_blocks": ("as trident, with two blocks", {"ranges": "paper", "blocks": 2}),
+}
+RECALL = 100, 1000
+
+
+def arms(backbone: str) -> dict[str, Arm]:
+    found = {
+        name: Arm(about, functools.partial(_faster, backbone=backbone, neck=name))
+        for name, about in NECKS.items()
+    }
+    return found | {
+        name: Arm(about, functools.partial(_trident, backbone=backbone, **options))
+        for name, (about, options) in TRIDENTS.items()
+    }
+
+
+def _faster(classes, size, weights, *, backbone, neck):
+    from kerasdet.models.faster_rcnn import FasterRCNN
+
+    return FasterRCNN(
+        classes, backbone=backbone, backbone_weights=weights, image_size=size, neck=neck, channels=96,
+        head_units=256, regions=64, before=(500, 500), proposals=(200, 100),
+    )
+
+
+def _trident(classes, size, weights, *, backbone, **options):
+    from kerasdet.models.trident import TridentNet
+
+    return TridentNet(
+        classes, backbone=backbone, backbone_weights=weights, image_size=size, channels=96, regions=64,
+        before=(500, 500), proposals=(200, 100), **options,
+    )
+
+
+# === What is kept of an arm ===
+
+
+def keep(run: Run) -> None:
+    """Proposals and detections that need no further training."""
+    if run.name in NECKS:
+        run.found("proposals", lambda: _proposals(run))
+    if run.name == "fpn":
+        run.found("nms_over_all", lambda: list(run.detect(_changed(run.detector, per_level_nms=False))))
+    if run.name == "c4":
+        run.found("image_pyramid", lambda: _on_pyramid(run))
+    if run.name in ("trident", "trident_open"):
+        run.found("middle", lambda: list(run.detect(run.detector.fast())))
+
+
+def _changed(detector, **options):
+    """The same weights under other options."""
+    other = type(detector).from_config(detector.get_config() | options)
+    other.set_weights(detector.get_weights())
+    return other
+
+
+def _proposals(run: Run) -> list:
+    """The best 1000 of each photo, as detections of one class."""
+    import keras
+
+    from kerasdet import photo
+    from kerasdet.detections import Detections
+
+    most = max(RECALL)
+    detector = _changed(run.detector, before=[most, most], proposals=[most, most])
+    boxes, scores = detector.propose(detector.output)
+    network = keras.Model(detector.input, {"boxes": boxes, "scores": scores})
+    network.compile(jit_compile=False)
+    found = []
+    for sample in run.val:
+        picture = photo.read(sample.path)
+        images, matrices = detector.squares([picture], 1)
+        said = {key: np.asarray(value)[0] for key, value in network.predict_on_batch(images).items()}
+        there = said["boxes"].any(axis=1)
+        of_photo = photo.boxes_to_photo(said["boxes"][there], matrices[0], picture.shape[:2])
+        found.append(Detections(of_photo, said["scores"][there], [0] * int(there.sum()), ("object",)))
+    return found
+
+
+def _on_pyramid(run: Run) -> list:
+    import kerasdet
+
+    side = run.options.size
+    sizes = tuple(round(side * factor / 32) * 32 for factor in (2 / 3, 1, 4 / 3, 5 / 3))
+    pyramid = kerasdet.image_pyramid(run.detector, sizes)
+    return pyramid.detect([sample.path for sample in run.val], score=0.0, keep_photo=False)
+
+
+# === Tables ===
+
+
+def tables(runs: dict[str, Run]) -> None:
+    drawn = {name: run.drawn() for name, run in runs.items()}
+    extra = (
+        ("fpn", "nms_over_all", "fpn, one suppression over all levels"),
+        ("c4", "image_pyramid", "c4 on an image pyramid of 4 sizes"),
+        ("trident", "middle", "trident, middle branch alone"),
+        ("trident_open", "middle", "trident_open, middle branch alone"),
+    )
+    drawn |= {about: runs[name].drawn(key) for name, key, about in extra if name in runs}
+    head = ("arm", "AP", *SIZES, "change in AP from {}")
+    groups = (
+        ("1. Feature pyramids", "fpn", [*NECKS, extra[1][2]]),
+        ("2. Dilation", "dilation_1", ["dilation_1", "dilation_2", "dilation_3"]),
+        ("3. Branches", "dilation_1", ["fpn", *TRIDENTS, extra[2][2], extra[3][2]]),
+        ("4. Suppression of proposals", "fpn", ["fpn", extra[0][2]]),
+    )
+    for title, baseline, names in groups:
+        some = {name: drawn[name] for name in names if name in drawn}
+        if some:
+            print(f"{title}, photos: {len(next(iter(runs.values())).val)}")
+            table([cell.format(baseline) for cell in head], rows(some, ("AP", *SIZES), baseline))
+            print()
+    if recalled := {name: _recall(run) for name, run in runs.items() if name in NECKS}:
+        for count in RECALL:
+            figures = [f"AR@{count}{size}" for size in ("", "_small", "_medium", "_large")]
+            print(f"Recall of {count} proposals")
+            table(("arm", *figures, "change from fpn"), rows(recalled, figures, "fpn"))
+            print()
+    if times := {name: runs[name].detector for name in ("fpn", "c4") if name in runs}:
+        _print_times(times)
+
+
+def _recall(run: Run) -> dict:
+    from kerasdet.metrics import bootstrap_recall
+
+    return bootstrap_recall(run.val, [one.boxes for one in run.found("proposals", list)], RECALL)
+
+
+def _print_times(detectors: dict) -> None:
+    """Where a photo's time goes: the maps, the proposals among them, and what is said of the regions."""
+    import keras
+
+    picture = read_photo(None)
+    lines = []
+    for name, detector in detectors.items():
+        images, _ = detector.squares([picture], 1)
+        over_all = _changed(detector, per_level_nms=False)
+        outputs = {
+            "maps": detector.output,
+            "and proposals": detector.propose(detector.output),
+            "and proposals, one suppression": over_all.propose(over_all.output),
+            "and regions": detector.heads(detector.output),
+        }
+        graphs = {}
+        for part, output in outputs.items():
+            network = over_all if "one" in part else detector
+            graphs[part] = keras.Model(network.input, output)
+            graphs[part].compile(jit_compile=False)
+        times = interleave(
+            {part: functools.partial(graph.predict_on_batch, images) for part, graph in graphs.items()},
+            rounds=30, settle=2,
+        )
+        whole = times["and regions"]
+        lines += [
+            (f"{name}: {part}", spread(1000 * each), spread(each / whole, ".2f"))
+            for part, each in times.items()
+        ]
+    print("Time up to each part")
+    table(("part", "ms a photo", "share of the whole"), lines)
