@@ -147,8 +147,9 @@ def test_recipes_of_the_shelf(preset):
     made = script(SHELF / preset / "recipe.py")
     command = " ".join(made.__doc__.split("\n\n")[1].split())
     assert command.startswith(f"python zoo/{preset}/recipe.py --data DATA ")
-    scratch = made.CARD["training"]["starting_weights"]["source"] == "random"
-    assert (" --backbone " in command) != scratch
+    # Who starts from random weights or from a preset asks for no file.
+    asks_for_none = made.CARD["training"]["starting_weights"]["source"].startswith(("random", "this shelf"))
+    assert (" --backbone " in command) != asks_for_none
     assert callable(made.sets) and all(isinstance(stage, Stage) for stage in made.STAGES)
     assert {"aliases", "summary", "training", "deviations"} <= set(made.CARD)
     model = made.build(made.STAGES[-1].image_size, None)
