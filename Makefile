@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test test-full lint setup clean
 
 demo: setup
-	$(BIN)/python -m kerasdet.demo
+	$(BIN)/python -m kerasdet.tour
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
