@@ -74,7 +74,8 @@ def page() -> Path:
         return folder
     if ours:
         raise FileNotFoundError(
-            f"{source}: the page is not built; run `npm ci && npm run build` there (Node 20.19 or newer)"
+            f"{source}: the page is not built; run `npm ci && npm run build` there (Node 20.19 or newer), "
+            "or `make page` beside pyproject.toml"
         )
     raise FileNotFoundError(
         f"{folder}: this installation came without the page; in a clone of kerasdet's repository, run "
@@ -121,7 +122,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | _TYPES
 
     def translate_path(self, path):
-        if path.partition("?")[0] == "/model.tflite":
+        if self.server.model is not None and path.partition("?")[0] == "/model.tflite":
             return str(self.server.model)
         return super().translate_path(path)
 

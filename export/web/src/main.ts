@@ -99,7 +99,7 @@ function show() {
   part<HTMLButtonElement>("save").disabled = false;
   part("count").textContent = found.length ? counted(found) : "Nothing found";
   const colour = colours(found);
-  part("found").replaceChildren(
+  part("list").replaceChildren(
     ...found.slice(0, 12).map((object, row) => {
       const item = document.createElement("li");
       item.style.setProperty("--colour", colour[row]);
@@ -189,6 +189,7 @@ for (const button of document.querySelectorAll<HTMLButtonElement>("[data-example
 
 part("camera").addEventListener("click", () => attempt(() => (camera.on ? camera.stop() : camera.start())));
 score.addEventListener("input", show);
+addEventListener("resize", show); // letters keep their size on the screen
 
 part("save").addEventListener("click", () => {
   canvas.toBlob(
