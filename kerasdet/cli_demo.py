@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import sys
 import tempfile
 import webbrowser
 from pathlib import Path
@@ -48,7 +49,7 @@ def demo(
     console = Console(soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="kerasdet_demo_") as work:
         with _server(folder, port) as server:
-            with console.status(f"Making ready {model}; an export takes about half a minute"):
+            with console.status(f"Making {model} ready for the browser"):
                 server.model = exported(model, Path(work))
             address = f"http://localhost:{server.server_port}/"
             console.print(f"{model} runs at [bold]{address}[/]; Ctrl+C ends it", highlight=False)
@@ -109,6 +110,11 @@ class _Server(http.server.ThreadingHTTPServer):
     """Serves the page and, once it has one, `model` as `/model.tflite`."""
 
     model: Path | None = None
+
+    def handle_error(self, request, client_address):
+        # A browser that hangs up, when its page is closed or loaded anew, is no error.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _server(folder: Path, port: int) -> _Server:

@@ -159,12 +159,16 @@ def _to_square(photo: np.ndarray, size: int, resize: str) -> np.ndarray:
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
-    """A photo as (H, W, 3) uint8 RGB, turned upright. Raises ValueError if it cannot be read."""
+    """A photo as (H, W, 3) uint8 RGB, turned upright.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; not an image that can be read.
+    """
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such photo") from error
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
@@ -217,6 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if bool(given.photos) == (given.camera is not None):
         parser.error("give photos, or --camera")
+    names = [f"{pathlib.Path(path).stem}_found.jpg" for path in given.photos]
+    if given.out is not None and len(set(names)) < len(names):
+        parser.error("two photos have the same name, and so would their pictures; give one --out each")
     wrong = 0
     try:
         detector = Detector(given.model, given.threads)
@@ -226,10 +233,9 @@ def main(arguments: list[str] | None = None) -> int:
             for photo in camera(given.camera):
                 # One picture that is replaced: a loop must not fill the disk.
                 _look(detector, photo, "camera", given.score, given.out and given.out / "camera.jpg")
-        for path in given.photos:
-            target = given.out and given.out / f"{pathlib.Path(path).stem}_found.jpg"
+        for path, name in zip(given.photos, names, strict=True):
             try:
-                _look(detector, read(path), path, given.score, target)
+                _look(detector, read(path), path, given.score, given.out and given.out / name)
             except (ValueError, FileNotFoundError) as error:
                 print(f"skipped: {error}", file=sys.stderr)
                 wrong = 2

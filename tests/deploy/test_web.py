@@ -26,9 +26,8 @@ FLAGS = (
 )
 
 
-def need(there, what):
-    if not there:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is missing; `make setup` installs it")
+def lacking(what):
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +52,10 @@ def browser(camera_film):
         cli_demo.page()
         from selenium import webdriver
     except (FileNotFoundError, ImportError) as error:
-        need(False, str(error))
+        lacking(str(error))
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    need(chromium and driver, "chromium or chromedriver (Debian: chromium, chromium-driver)")
+    if not (chromium and driver):
+        lacking("chromium or chromedriver is missing; on Debian: apt install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     film = f"--use-file-for-fake-video-capture={camera_film}"
@@ -86,10 +86,7 @@ class Page:
     def wait(self, script):
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self._browser, 60, 0.05).until(lambda _: self.run(script), self.message())
-
-    def message(self):
-        return self.run("return document.getElementById('message').textContent")
+        return WebDriverWait(self._browser, 60, 0.05).until(lambda _: self.run(script))
 
     def click(self, element):
         self._browser.find_element("id", element).click()
@@ -108,6 +105,7 @@ class Page:
         return self.wait("return window.found")
 
     def refuses(self, element, path):
+        self.run("document.getElementById('message').textContent = ''")
         self.give(element, path)
         return self.wait("return document.getElementById('message').textContent")
 

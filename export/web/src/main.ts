@@ -19,7 +19,7 @@ let detector: Detector | undefined;
 let turn: Promise<unknown> = Promise.resolve();
 let shown: { photo: OffscreenCanvas; found: Found[] } | undefined;
 
-/** One after the other: the network has one memory, and the last photo asked for is shown last. */
+/** One after the other: no detector goes while it looks, and the last photo asked for is shown last. */
 function inTurn<T>(action: () => T | Promise<T>): Promise<T> {
   const done = turn.then(action);
   turn = done.catch(() => {});
@@ -30,12 +30,12 @@ function inTurn<T>(action: () => T | Promise<T>): Promise<T> {
 
 /** The detector that lies beside the page; a page may have none. */
 async function loadOwn() {
-  const response = await fetch("model.tflite").catch(() => undefined);
-  if (response?.ok) {
+  try {
+    const response = await fetch("model.tflite").catch(() => undefined);
+    if (!response?.ok) throw new Error("Choose or drop a .tflite file that kerasdet export wrote.");
     await loadModel(new Uint8Array(await response.arrayBuffer()), "model.tflite");
-  } else {
-    part("model").textContent = "no detector yet";
-    say("Choose or drop a .tflite file that kerasdet export wrote.");
+  } finally {
+    if (!detector) part("model").textContent = "no detector yet";
   }
 }
 
