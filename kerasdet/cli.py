@@ -1,4 +1,4 @@
-"""The command line: detect, train, evaluate, export, zoo, data.
+"""The command line: detect, train, evaluate, export, demo, zoo, data.
 
 What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
 at once and a `.tflite` is run without Keras.
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kerasdet import cli_data, cli_train
+from kerasdet import cli_data, cli_demo, cli_train
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 
@@ -337,6 +337,11 @@ def _calibration(path: str):
     if Path(path).suffix.lower() not in photo_.SUFFIXES and data_.splits(path):
         return data_.load(path)
     return photo_.find([path])
+
+
+# === demo ===
+
+_command(cli_demo.demo)
 
 
 # === zoo ===

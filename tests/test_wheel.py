@@ -33,8 +33,12 @@ def wheel(shelf, tmp_path_factory):
     junk = shutil.ignore_patterns("__pycache__")
     for name in ("kerasdet", "zoo"):
         shutil.copytree(ROOT / name, source / name, ignore=junk)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, source)
+    page = source / "export" / "web" / "dist" / "assets"
+    page.mkdir(parents=True)
+    for file in (page / "litert.wasm", page.parent / "index.html"):
+        file.write_text("built")
     shutil.copytree(shelf / "tiny_64_people", source / "zoo" / "tiny_64_people")
     built = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", built, source]
@@ -49,6 +53,7 @@ def test_what_the_wheel_carries(wheel):
         assert str(path.relative_to(ROOT)) in names
     for file in ("card.json", "config.json", "labels.txt", "model.weights.h5"):
         assert f"kerasdet/_zoo/tiny_64_people/{file}" in names
+    assert {"kerasdet/_web/index.html", "kerasdet/_web/assets/litert.wasm"} <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"kerasdet"}
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -43,3 +43,31 @@ def exported(detector, disc_set, tmp_path_factory):
         return made[key]
 
     return export
+
+
+@pytest.fixture(scope="session")
+def letterboxed(exported, tmp_path_factory):
+    """The exported file, as that of a detector that keeps a photo's shape."""
+    from kerasdet import deploy
+    from kerasdet.deploy import flatbuffer, metadata
+
+    original = exported()[0]
+    about = deploy.read_metadata(original) | {"resize": "letterbox"}
+    path = tmp_path_factory.mktemp("letterboxed") / "letterboxed.tflite"
+    path.write_bytes(metadata.append_files(flatbuffer.write(flatbuffer.read(original.read_bytes())), about))
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Photos as people have them: small, large, not square, turned by their EXIF data."""
+    from discs import photo
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(photo(5)[0]).save(folder / "small.png")
+    Image.fromarray(photo(7, scale=17)[0][:-200, 111:]).save(folder / "large.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo(6, scale=5)[0][:300]).save(folder / "turned.jpg", quality=95, exif=exif)
+    return sorted(folder.iterdir())

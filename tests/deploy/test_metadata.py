@@ -1,5 +1,6 @@
 """What is written into the file, read back by MediaPipe's own schema classes and by MediaPipe."""
 
+import queue
 import zipfile
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_normalisation_of_foreign_metadata_is_read(exported, tmp_path):
     assert about == {"classes": ("one", "two"), "normalization": ([0.0], [1.0])}
 
 
-def object_detector(path, score):
+def object_detector(path, score, mode="IMAGE", callback=None):
     """MediaPipe's ObjectDetector on a file, or a skip that says why."""
     vision = pytest.importorskip(
         "mediapipe.tasks.python.vision", reason="MediaPipe is not installed", exc_type=ImportError
@@ -68,7 +69,8 @@ def object_detector(path, score):
     from mediapipe.tasks.python import BaseOptions
 
     options = vision.ObjectDetectorOptions(
-        base_options=BaseOptions(model_asset_path=str(path)), score_threshold=score, max_results=-1
+        base_options=BaseOptions(model_asset_path=str(path)), score_threshold=score, max_results=-1,
+        running_mode=vision.RunningMode[mode], result_callback=callback,
     )
     try:
         return vision.ObjectDetector.create_from_options(options)
@@ -101,3 +103,27 @@ def test_mediapipe_finds_the_same_boxes(exported, precision):
             assert abs(ours.scores[row] - found.categories[0].score) <= 1e-4
             assert ours.names[row] == found.categories[0].category_name
     detector.close()
+
+
+@pytest.mark.parametrize("mode", ["VIDEO", "LIVE_STREAM"])
+def test_mediapipe_finds_the_same_in_films_and_live_streams(exported, mode):
+    """What an app on a phone asks for: frames with times, answered at once or by a callback."""
+    path = exported()[0]
+    answers = queue.Queue()
+    callback = (lambda *answer: answers.put(answer)) if mode == "LIVE_STREAM" else None
+    one_by_one = object_detector(path, 0.3)
+    detector = object_detector(path, 0.3, mode, callback)
+    import mediapipe
+
+    with one_by_one, detector:
+        for time in (0, 33, 66):
+            picture = np.ascontiguousarray(photo(5 + time, scale=4)[0])
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, picture)
+            if callback is None:
+                found = detector.detect_for_video(image, time)
+            else:
+                detector.detect_async(image, time)
+                found, frame, when = answers.get(timeout=60)
+                assert when == time and np.array_equal(frame.numpy_view(), picture)
+            wanted = one_by_one.detect(image).detections
+            assert found.detections == wanted and len(wanted) > 0

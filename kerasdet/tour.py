@@ -69,7 +69,7 @@ def main(out: str | os.PathLike = "out") -> int:
     say("[bold]4  The same file in MediaPipe Tasks[/bold]")
     pixels, score, boxes = agreement(phone, out / "mine.tflite", [sample.path for sample in val])
 
-    table = Table(title="kerasdet demo")
+    table = Table(title="make demo")
     for column in ("what", "value"):
         table.add_column(column)
     table.add_row("AP on drawn scenes, preset as it comes", f"{before['AP']:.3f}")

@@ -1,0 +1,260 @@
+"""Runs a detector that kerasdet exported, with NumPy, Pillow and LiteRT alone: on a Raspberry Pi, a server.
+
+    pip install numpy pillow ai-edge-litert
+    python detect.py mine.tflite street.jpg park.jpg --out found/
+    python detect.py mine.tflite --camera 0 --out found/      (and: pip install opencv-python-headless)
+
+This one file is all there is to copy. In a program of your own:
+
+    from detect import Detector
+
+    detector = Detector("mine.tflite")
+    for found in detector.detect(photo):            # (H, W, 3) uint8 RGB
+        print(found.name, found.score, found.box)   # box: x1, y1, x2, y2 in the photo's pixels
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+import zipfile
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+# The colour beyond the photo's border where a photo keeps its shape: ImageNet's mean, RGB.
+BORDER = (124, 116, 104)
+COLOURS = ("#ff5c5c", "#40c4ff", "#ffca3a", "#76dc6e", "#cb85ff", "#ff922b", "#26dec1", "#ff79c6")
+
+
+@dataclasses.dataclass
+class Found:
+    """One object: its class's name, its score from 0 to 1, its box x1, y1, x2, y2 in the photo's pixels."""
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    label: int
+
+    def __str__(self):
+        return f"{self.name} {self.score:.2f} at {', '.join(f'{side:.0f}' for side in self.box)}"
+
+
+class Detector:
+    """A detector in a `.tflite` file that ends in boxes, classes, scores and count.
+
+    Args:
+        path: what `kerasdet export` wrote; its default, `--outputs detections`, is the one needed.
+        threads: CPU threads an inference uses.
+
+    Attributes:
+        classes: tuple of str. size: side of the network's square in pixels.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file that kerasdet wrote, or one that ends in other outputs.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = os.cpu_count() or 1):
+        about = _about(pathlib.Path(path))
+        self.classes = tuple(about["classes"])
+        self.size = about["image_size"]
+        self._resize = about["resize"]
+        self._names = about["output_names"]
+        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        self._outputs = self._interpreter.get_output_details()
+
+    def detect(self, photo: np.ndarray, score: float = 0.3) -> list[Found]:
+        """Finds objects.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            score: what scores lower is left out.
+
+        Returns:
+            The objects, best first.
+        """
+        height, width = photo.shape[:2]
+        scale, shift = _placement(height, width, self.size, self._resize)
+        square = _to_square(photo, self.size, self._resize)
+        self._interpreter.set_tensor(self._input["index"], square[None].astype(self._input["dtype"]))
+        self._interpreter.invoke()
+        values = [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+        of = dict(zip(self._names, values, strict=True))
+        # ymin, xmin, ymax, xmax from 0 to 1, as x and y of two corners of the photo.
+        corners = of["boxes_rel_yxyx"].reshape(-1, 2, 2)[..., ::-1] * self.size
+        boxes = np.clip((corners - shift) / scale, 0, (width, height)).reshape(-1, 4)
+        labels = np.rint(of["classes"]).astype(int).tolist()
+        found = [
+            Found(self.classes[label], value, tuple(box), label)
+            for label, value, box in zip(labels, of["scores"].tolist(), boxes.tolist(), strict=True)
+        ]
+        # Rows beyond the count are empty.
+        found = [each for each in found[: int(of["count"])] if each.score >= score and each.score > 0]
+        return sorted(found, key=lambda each: -each.score)
+
+
+def _about(path: pathlib.Path) -> dict:
+    """What the file says of itself: kerasdet.json, in the zip behind the model."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about = json.loads(archive.read("kerasdet.json"))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{path}: not a .tflite that kerasdet export wrote, or cut off") from error
+    if about["outputs"] != "detections":
+        raise ValueError(f"{path}: ends in {about['outputs']}; export it with --outputs detections")
+    return about
+
+
+# === The network's square ===
+
+
+def _placement(height: int, width: int, size: int, resize: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift, (x, y) each, from a photo's pixels to the square's."""
+    sides = np.array([width, height], float)
+    if resize == "stretch":
+        return size / sides, np.zeros(2)
+    scale = size / sides.max()
+    return np.full(2, scale), (size - sides * scale) / 2
+
+
+def _to_square(photo: np.ndarray, size: int, resize: str) -> np.ndarray:
+    """The photo as the network sees it: (size, size, 3) uint8, by plain bilinear sampling."""
+    height, width = photo.shape[:2]
+    scale, shift = _placement(height, width, size, resize)
+    if resize == "stretch":
+        # To 32nds of a pixel, as MediaPipe does; beyond the last pixel it is repeated.
+        x, y = (np.rint(np.arange(size) * (side / size) * 32) / 32 for side in (width, height))
+        low_end, beyond = 0, ((0, 1), (0, 1), (0, 0))
+        padded = np.pad(photo, beyond, mode="edge")
+    else:
+        x, y = ((np.arange(size) - shift[i]) / scale[i] for i in (0, 1))
+        low_end = -1
+        padded = np.empty((height + 2, width + 2, 3), np.uint8)
+        padded[:] = BORDER
+        padded[1:-1, 1:-1] = photo
+    x, y = np.clip(x, low_end, width), np.clip(y, low_end, height)
+    left, top = (np.floor(position).astype(int) for position in (x, y))
+    across, down = (x - left)[None, :, None], (y - top)[:, None, None]
+    # Rows and columns of `padded`; what is beyond a border goes on as the border.
+    columns = [np.minimum(left + i - low_end, padded.shape[1] - 1) for i in (0, 1)]
+    rows = [np.minimum(top + i - low_end, padded.shape[0] - 1) for i in (0, 1)]
+    above, below = (
+        padded[row][:, columns[0]] * (1 - across) + padded[row][:, columns[1]] * across for row in rows
+    )
+    return (above * (1 - down) + below * down + 0.5).astype(np.uint8)
+
+
+# === Photos in, pictures out ===
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    """A photo as (H, W, 3) uint8 RGB, turned upright.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; not an image that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such photo") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def draw(photo: np.ndarray, found: list[Found]) -> Image.Image:
+    """The photo with boxes, names and scores; colours tell classes apart, or the objects of one class."""
+    picture = Image.fromarray(photo)
+    canvas = ImageDraw.Draw(picture)
+    side = (picture.width * picture.height) ** 0.5
+    line, font = max(2, round(side / 260)), ImageFont.load_default(max(10, round(side / 44)))
+    one_class = len({each.label for each in found}) <= 1
+    for row, each in reversed(list(enumerate(found))):  # the best lie on top
+        colour = COLOURS[(row if one_class else each.label) % len(COLOURS)]
+        canvas.rectangle(each.box, outline=colour, width=line)
+        text = f"{each.name} {each.score:.2f}"
+        corner = each.box[0] + line, max(0, each.box[1] - 1.4 * font.size)
+        canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=colour, outline=colour, width=line)
+        canvas.text(corner, text, font=font, fill="#121418")
+    return picture
+
+
+def camera(number: int):
+    """Photos of a camera, (H, W, 3) uint8 RGB each, until it ends. Needs OpenCV, and it alone does."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("--camera needs OpenCV: pip install opencv-python-headless") from error
+    device = cv2.VideoCapture(number)
+    if not device.isOpened():
+        raise ValueError(f"camera {number} cannot be opened; give another number, or plug one in")
+    try:
+        while True:
+            there, frame = device.read()
+            if not there:
+                return
+            yield np.ascontiguousarray(frame[..., ::-1])  # OpenCV has blue first
+    finally:
+        device.release()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns 2 if something could not be read."""
+    parser = argparse.ArgumentParser(description="Finds objects with a .tflite that kerasdet exported.")
+    parser.add_argument("model", help="the .tflite file")
+    parser.add_argument("photos", nargs="*", help="photos to look at")
+    parser.add_argument("--camera", type=int, metavar="NUMBER", help="or look at a camera; the first is 0")
+    parser.add_argument("--score", type=float, default=0.3, help="leave out what scores lower (0.3)")
+    parser.add_argument("--out", type=pathlib.Path, help="a folder for pictures with the boxes drawn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (all)")
+    given = parser.parse_args(arguments)
+    if bool(given.photos) == (given.camera is not None):
+        parser.error("give photos, or --camera")
+    names = [f"{pathlib.Path(path).stem}_found.jpg" for path in given.photos]
+    if given.out is not None and len(set(names)) < len(names):
+        parser.error("two photos have the same name, and so would their pictures; give one --out each")
+    wrong = 0
+    try:
+        detector = Detector(given.model, given.threads)
+        if given.out is not None:
+            given.out.mkdir(parents=True, exist_ok=True)
+        if given.camera is not None:
+            for photo in camera(given.camera):
+                # One picture that is replaced: a loop must not fill the disk.
+                _look(detector, photo, "camera", given.score, given.out and given.out / "camera.jpg")
+        for path, name in zip(given.photos, names, strict=True):
+            try:
+                _look(detector, read(path), path, given.score, given.out and given.out / name)
+            except (ValueError, FileNotFoundError) as error:
+                print(f"skipped: {error}", file=sys.stderr)
+                wrong = 2
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass  # how a camera loop ends
+    return wrong
+
+
+def _look(detector: Detector, photo: np.ndarray, name: str, score: float, target: pathlib.Path | None):
+    begin = time.perf_counter()
+    found = detector.detect(photo, score)
+    took = (time.perf_counter() - begin) * 1000
+    print(f"{name}: {'; '.join(map(str, found)) or 'nothing'} ({took:.0f} ms)", flush=True)
+    if target is not None:
+        draw(photo, found).save(target, quality=92)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

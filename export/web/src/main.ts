@@ -1,0 +1,222 @@
+// The page: photos and camera in, boxes, names and times out.
+
+import "./style.css";
+import { Camera } from "./camera";
+import { Detector, text, type Found } from "./detector";
+import { colours, draw } from "./drawing";
+
+declare global {
+  interface Window {
+    /** For the console and the tests: all that was found on the last photo, best first. */
+    found?: Found[];
+  }
+}
+
+const part = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
+const canvas = part<HTMLCanvasElement>("picture");
+const score = part<HTMLInputElement>("score");
+let detector: Detector | undefined;
+let turn: Promise<unknown> = Promise.resolve();
+let shown: { photo: OffscreenCanvas; found: Found[] } | undefined;
+
+/** One after the other: no detector goes while it looks, and the last photo asked for is shown last. */
+function inTurn<T>(action: () => T | Promise<T>): Promise<T> {
+  const done = turn.then(action);
+  turn = done.catch(() => {});
+  return done;
+}
+
+// === The detector ===
+
+/** The detector that lies beside the page; a page may have none. */
+async function loadOwn() {
+  try {
+    const response = await fetch("model.tflite").catch(() => undefined);
+    if (!response?.ok) throw new Error("Choose or drop a .tflite file that kerasdet export wrote.");
+    await loadModel(new Uint8Array(await response.arrayBuffer()), "model.tflite");
+  } finally {
+    if (!detector) part("model").textContent = "no detector yet";
+  }
+}
+
+async function loadModel(bytes: Uint8Array, name: string) {
+  const fresh = await Detector.load(bytes, name);
+  await inTurn(() => {
+    detector?.delete();
+    detector = fresh;
+  });
+  const { about, size } = fresh;
+  const classes = about.classes.length > 6 ? `${about.classes.length} classes` : about.classes.join(", ");
+  const title = [about.name, `${size} px`, about.precision, `${(bytes.length / 1e6).toFixed(1)} MB`, classes];
+  part("model").textContent = title.filter(Boolean).join(" · ");
+  document.body.dataset.ready = name;
+  if (shown && !camera.on) await look(shown.photo);
+}
+
+// === Looking ===
+
+async function openPhoto(blob: Blob) {
+  camera.stop();
+  // Pixels as they are in the file, as Python reads them: upright, without colour profiles.
+  const options: ImageBitmapOptions = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const photo = await createImageBitmap(blob, options).catch(() => {
+    throw new Error("This photo cannot be read. Give a JPEG, PNG or WebP.");
+  });
+  await look(copy(photo, photo.width, photo.height));
+}
+
+function copy(photo: CanvasImageSource, width: number, height: number): OffscreenCanvas {
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d", { willReadFrequently: true })!.drawImage(photo, 0, 0);
+  return canvas;
+}
+
+async function look(photo: OffscreenCanvas) {
+  await loading;
+  await inTurn(() => lookNow(photo));
+}
+
+async function lookNow(photo: OffscreenCanvas) {
+  if (!detector) throw new Error("There is no detector yet. Choose a .tflite file first.");
+  const begin = performance.now();
+  const pixels = photo.getContext("2d")!.getImageData(0, 0, photo.width, photo.height);
+  const { found, milliseconds } = await detector.detect(pixels);
+  shown = { photo, found };
+  window.found = found;
+  part("network").textContent = `${milliseconds.toFixed(1)} ms`;
+  part("whole").textContent = `${(performance.now() - begin).toFixed(1)} ms`;
+  show();
+}
+
+/** Draws and lists what scores enough of what was found. */
+function show() {
+  part("least").textContent = Number(score.value).toFixed(2);
+  if (!shown) return;
+  const found = shown.found.filter((object) => object.score >= Number(score.value));
+  part("welcome").hidden = true;
+  canvas.hidden = false;
+  draw(canvas, shown.photo, found);
+  part<HTMLButtonElement>("save").disabled = false;
+  part("count").textContent = found.length ? counted(found) : "Nothing found";
+  const colour = colours(found);
+  part("list").replaceChildren(
+    ...found.slice(0, 12).map((object, row) => {
+      const item = document.createElement("li");
+      item.style.setProperty("--colour", colour[row]);
+      item.style.setProperty("--score", String(object.score));
+      const name = document.createElement("span");
+      name.textContent = object.name;
+      const value = document.createElement("b");
+      value.textContent = object.score.toFixed(2);
+      item.append(name, value);
+      return item;
+    }),
+  );
+}
+
+/** "2 cat, 1 dog" */
+function counted(found: Found[]): string {
+  const names = found.map((object) => object.name);
+  return [...new Set(names)].map((name) => `${names.filter((other) => other === name).length} ${name}`).join(", ");
+}
+
+// === The camera ===
+
+const camera = new Camera(
+  (video) => look(copy(video, video.videoWidth, video.videoHeight)),
+  (rate) => {
+    part("rate").hidden = rate === undefined;
+    part("frames").textContent = rate === undefined ? "–" : `${rate.toFixed(1)} photos a second`;
+    part("camera").textContent = camera.on ? "Stop camera" : "Camera";
+  },
+);
+
+// === What a person does ===
+
+function say(message: string | undefined) {
+  part("message").hidden = !message;
+  part("message").textContent = message ?? "";
+}
+
+/** Runs what may fail, and says so in the page. */
+async function attempt(action: () => unknown) {
+  say(undefined);
+  try {
+    await action();
+  } catch (error) {
+    say(text(error));
+  }
+}
+
+async function openFile(file: File) {
+  if (!file.name.toLowerCase().endsWith(".tflite")) return openPhoto(file);
+  await loading;
+  await loadModel(new Uint8Array(await file.arrayBuffer()), file.name);
+}
+
+for (const id of ["photo", "file"]) {
+  const input = part<HTMLInputElement>(id);
+  input.addEventListener("change", () => {
+    const [file] = input.files!;
+    if (file) attempt(() => openFile(file));
+    input.value = ""; // so that the same file can be chosen again
+  });
+}
+
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragged");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragged");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragged");
+  const file = event.dataTransfer?.files[0];
+  if (file) attempt(() => openFile(file));
+});
+document.addEventListener("paste", (event) => {
+  const file = event.clipboardData?.files[0];
+  if (file) attempt(() => openFile(file));
+});
+
+for (const button of document.querySelectorAll<HTMLButtonElement>("[data-example]")) {
+  button.addEventListener("click", () =>
+    attempt(async () => openPhoto(await (await fetch(button.dataset.example!)).blob())),
+  );
+}
+
+part("camera").addEventListener("click", () => attempt(() => (camera.on ? camera.stop() : camera.start())));
+score.addEventListener("input", show);
+addEventListener("resize", show); // letters keep their size on the screen
+
+part("save").addEventListener("click", () => {
+  canvas.toBlob(
+    (blob) => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(blob!);
+      link.download = "found.jpg";
+      link.click();
+      URL.revokeObjectURL(link.href);
+    },
+    "image/jpeg",
+    0.92,
+  );
+});
+
+part("theme").addEventListener("click", () => {
+  const chosen = document.documentElement.dataset.theme;
+  const dark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  setTheme(dark ? "light" : "dark");
+});
+
+function setTheme(theme: string | null) {
+  if (!theme) return;
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("theme", theme);
+}
+
+setTheme(localStorage.getItem("theme"));
+const loading = attempt(loadOwn);
+if (import.meta.env.PROD) navigator.serviceWorker?.register("offline.js");

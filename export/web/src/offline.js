@@ -1,0 +1,45 @@
+// The service worker: the newest while there is a server, what was last seen while there is none.
+
+const FILES = __FILES__;
+const CACHE = "kerasdet-__VERSION__";
+
+self.addEventListener("install", (event) => {
+  event.waitUntil(keep());
+});
+
+async function keep() {
+  const cache = await caches.open(CACHE);
+  await cache.addAll(FILES);
+  await cache.add("model.tflite").catch(() => {}); // a page may have none
+  await self.skipWaiting();
+}
+
+self.addEventListener("activate", (event) => {
+  event.waitUntil(takeOver());
+});
+
+async function takeOver() {
+  const old = (await caches.keys()).filter((name) => name.startsWith("kerasdet-") && name !== CACHE);
+  await Promise.all(old.map((name) => caches.delete(name)));
+  await self.clients.claim();
+}
+
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (request.method === "GET" && new URL(request.url).origin === self.location.origin) {
+    event.respondWith(answer(request));
+  }
+});
+
+async function answer(request) {
+  const cache = await caches.open(CACHE);
+  try {
+    const response = await fetch(request);
+    if (response.ok) await cache.put(request, response.clone());
+    return response;
+  } catch (error) {
+    const kept = await cache.match(request, { ignoreSearch: true });
+    if (kept) return kept;
+    throw error;
+  }
+}

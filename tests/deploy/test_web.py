@@ -1,0 +1,222 @@
+"""`kerasdet demo` in headless Chromium: the page finds what Python finds.
+
+Chromium, its driver and the built page may be missing on a developer's machine, but not in CI.
+"""
+
+import contextlib
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from discs import CLASSES, SIZE, photo
+from PIL import Image
+
+from kerasdet import cli_demo, deploy
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
+)
+
+
+def lacking(what):
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
+@pytest.fixture(scope="module")
+def camera_film(tmp_path_factory):
+    """What Chromium's fake camera sees: a photo of discs, as an uncompressed film of one picture."""
+    picture = np.asarray(Image.fromarray(photo(6, scale=4)[0]).convert("YCbCr"), np.int16)
+    # Films have luma from 16 to 235 and colours at half the size.
+    luma = (picture[..., 0] * 219 / 255 + 16).round()
+    colours = [(picture[::2, ::2, i] - 128) * 224 / 255 + 128 for i in (1, 2)]
+    path = tmp_path_factory.mktemp("film") / "discs.y4m"
+    side = SIZE * 4
+    with open(path, "wb") as film:
+        film.write(f"YUV4MPEG2 W{side} H{side} F10:1 Ip A1:1 C420mpeg2\nFRAME\n".encode())
+        for plane in (luma, *colours):
+            film.write(plane.round().astype(np.uint8).tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(camera_film):
+    try:
+        cli_demo.page()
+        from selenium import webdriver
+    except (FileNotFoundError, ImportError) as error:
+        lacking(str(error))
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        lacking("chromium or chromedriver is missing; on Debian: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    film = f"--use-file-for-fake-video-capture={camera_film}"
+    for flag in (*FLAGS, film, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        yield Page(browser)
+
+
+class Page:
+    """The page as a person uses it."""
+
+    def __init__(self, browser):
+        self._browser = browser
+
+    def open(self, address, ready=True):
+        self._browser.get(address)
+        if ready:
+            self.wait("return document.body.dataset.ready")
+
+    def reload(self):
+        self._browser.refresh()
+        self.wait("return document.body.dataset.ready")
+
+    def run(self, script):
+        return self._browser.execute_script(script)
+
+    def wait(self, script):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self._browser, 60, 0.05).until(lambda _: self.run(script))
+
+    def click(self, element):
+        self._browser.find_element("id", element).click()
+
+    def give(self, element, path):
+        self._browser.find_element("id", element).send_keys(str(path))
+
+    def load(self, path):
+        self.run("delete document.body.dataset.ready")
+        self.give("file", path)
+        assert self.wait("return document.body.dataset.ready") == path.name
+
+    def detect(self, path):
+        self.run("window.found = undefined")
+        self.give("photo", path)
+        return self.wait("return window.found")
+
+    def refuses(self, element, path):
+        self.run("document.getElementById('message').textContent = ''")
+        self.give(element, path)
+        return self.wait("return document.getElementById('message').textContent")
+
+
+@contextlib.contextmanager
+def demo(model):
+    """`kerasdet demo MODEL` on any free port, as a process of its own; gives its address."""
+    command = [sys.executable, "-m", "kerasdet", "demo", model, "--port", "0", "--no-browser"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield re.search(r"http://localhost:\d+/", process.stdout.readline()).group()
+        finally:
+            process.terminate()
+
+
+def assert_same(found, ours, pixels=0.05, score=1e-3):
+    """What the page found is what `Detections` say, from a score of .3 on."""
+    found = [row for row in found if row["score"] >= 0.3]
+    assert [row["name"] for row in found] == ours.names and len(ours) > 0
+    np.testing.assert_allclose([row["score"] for row in found], ours.scores, atol=score)
+    np.testing.assert_allclose([row["box"] for row in found], ours.boxes, atol=pixels)
+
+
+@pytest.mark.filterwarnings("ignore:int8 is calibrated on")
+def test_the_page_finds_what_python_finds_also_without_a_server(browser, exported, letterboxed, pictures):
+    path = exported()[0]
+    with demo(path) as address:
+        browser.open(address)
+        assert browser.run("return crossOriginIsolated")  # so LiteRT runs with threads
+        for picture in pictures:
+            assert_same(browser.detect(picture), deploy.LiteRTDetector(path).detect(picture))
+        for other in (exported("int8")[0], letterboxed):
+            browser.load(other)
+            assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(other).detect(pictures[0]))
+        browser.wait("return navigator.serviceWorker.ready.then(it => it.active.state === 'activated')")
+    browser.reload()
+    assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(path).detect(pictures[0]))
+
+
+def test_the_page_lists_what_scores_enough(browser, exported, pictures):
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        found = browser.detect(pictures[0])
+        counts = []
+        for score in (0.05, found[0]["score"] - 0.01, 0.9999):
+            browser.run(
+                "const slider = document.getElementById('score'); slider.step = 'any';"
+                f"slider.value = {score}; slider.max = 1; slider.dispatchEvent(new Event('input'))"
+            )
+            counts.append(browser.run("return document.querySelectorAll('#list li').length"))
+        above = [sum(row["score"] >= score for row in found) for score in (0.05, found[0]["score"] - 0.01)]
+        assert counts == [*above, 0] and above[0] > 0
+        assert browser.run("return document.getElementById('count').textContent") == "Nothing found"
+
+
+def test_the_camera(browser, exported, camera_film):
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        browser.click("camera")
+        found = [row for row in browser.wait("return window.found") if row["score"] >= 0.3]
+        browser.wait("return parseFloat(document.getElementById('frames').textContent) > 0")
+        browser.click("camera")
+        assert browser.wait("return document.getElementById('rate').hidden")
+    picture, boxes, labels = photo(6, scale=4)
+    size = browser.run("const p = document.getElementById('picture'); return [p.width, p.height]")
+    assert size[0] == size[1]  # the camera has the film's shape
+    assert sorted(row["name"] for row in found) == sorted(CLASSES[label] for label in labels)
+    for row in found:
+        nearest = np.abs(boxes - row["box"]).max(1).min()
+        assert nearest < 8  # a twelfth of a disc: the film's colours are coarse
+
+
+def test_any_web_server_will_do(browser, exported, pictures):
+    """Without headers there are no threads, and without a file beside the page one is chosen."""
+    handler = functools.partial(Quiet, directory=str(cli_demo.page()))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.open(f"http://localhost:{server.server_port}/", ready=False)
+        assert not browser.run("return crossOriginIsolated")
+        asks = "return document.getElementById('message').textContent"
+        assert browser.wait(asks).startswith("Choose or drop a .tflite")
+        browser.load(exported()[0])
+        assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(exported()[0]).detect(pictures[0]))
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_the_page_says_what_it_cannot_take_and_goes_on(browser, exported, pictures, tmp_path):
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        (tmp_path / "text.tflite").write_text("hello, this is text")
+        (tmp_path / "text.jpg").write_text("hello, this is text")
+        (tmp_path / "cut.tflite").write_bytes(exported()[0].read_bytes()[:2000])
+        assert "text.tflite is not a .tflite file" in browser.refuses("file", tmp_path / "text.tflite")
+        assert "This photo cannot be read" in browser.refuses("photo", tmp_path / "text.jpg")
+        assert "cut.tflite cannot be run" in browser.refuses("file", tmp_path / "cut.tflite")
+        raw = exported(outputs="raw")[0]
+        assert "ends in raw. Export it with --outputs detections" in browser.refuses("file", raw)
+        assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(exported()[0]).detect(pictures[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset, example", [("csp", "astronaut"), ("centernet", "cat")])
+def test_presets_in_the_page(browser, preset, example, tmp_path):
+    path = cli_demo.exported(preset, tmp_path)
+    picture = cli_demo.page() / "examples" / f"{example}.jpg"
+    with demo(path) as address:
+        browser.open(address)
+        assert_same(browser.detect(picture), deploy.LiteRTDetector(path).detect(picture))
