@@ -183,7 +183,8 @@ class Detector(keras.Model):
         if kwargs.get("steps_per_epoch") is None:
             kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
-        history = super().fit(handed_out(x.endless(), self), *args, callbacks=callbacks, shuffle=False, **kwargs)
+        batches = handed_out(x.endless(), self)
+        history = super().fit(batches, *args, callbacks=callbacks, shuffle=False, **kwargs)
         x.epoch += len(history.epoch)
         return history
 
