@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 from harness import tiny_backbone  # noqa: E402
 
 from kerasdet import data  # noqa: E402
+from kerasdet.distribution import share_of  # noqa: E402
 from kerasdet.metrics import CocoMetrics  # noqa: E402
 from kerasdet.models.centernet import CenterNet  # noqa: E402
 from kerasdet.models.ssd import SSD  # noqa: E402
@@ -50,8 +51,8 @@ def yolo(classes):
     return YOLOv3(classes, backbone=tiny_backbone(), anchors=anchors, channels=8, image_size=64)
 
 
-# Every process of several takes long to start and to compile: there one detector stands for all.
-DETECTORS = (centernet,) if ADDRESSES else (centernet, ssd, yolo)
+# They take long to compile: of several processes, and on JAX, one stands for all.
+DETECTORS = (centernet, ssd)[: 1 if ADDRESSES else 2] if TENSORFLOW else (yolo,)
 
 
 class Losses(keras.callbacks.Callback):
@@ -82,7 +83,7 @@ def train(build, way, scope=contextlib.nullcontext):
         detector.compile(keras.optimizers.SGD(3e-3), ema=None)
     batches = dataset.batches(BATCH, detector, training=True, seed=5)
     objects = [(targets["labels"] >= 0).sum(-1).tolist() for _, targets in batches]
-    found, callbacks, options = {"objects": objects}, [losses], {}
+    found, callbacks, options = {"objects": objects, "replicas": share_of(detector).replicas}, [losses], {}
     if build is DETECTORS[0]:
         ema, metrics = EMA(0.9), CocoMetrics(dataset[:4])
         callbacks = [ema, metrics, Checkpoint(f"{FOLDER}/{way}_{PROCESS}.npz", ema), losses]
