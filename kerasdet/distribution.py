@@ -33,8 +33,13 @@ class Share:
 def share_of(model) -> Share:
     """How the batches of a model are shared: as Keras was told when the model was made."""
     if keras.backend.backend() == "tensorflow":
-        strategy = getattr(model, "distribute_strategy", None)
-        return Share() if strategy is None else _share_of_strategy(strategy)
+        import tensorflow as tf
+
+        strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+        place = (0, 1)
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            place = place_in(strategy.cluster_resolver)
+        return Share(*place, strategy.num_replicas_in_sync)
     distribution = keras.distribution.distribution()
     if distribution is None:
         return Share()
@@ -43,15 +48,17 @@ def share_of(model) -> Share:
     return Share(jax.process_index(), jax.process_count(), int(distribution.device_mesh.devices.size))
 
 
-def _share_of_strategy(strategy) -> Share:
-    replicas, resolver = strategy.num_replicas_in_sync, getattr(strategy, "cluster_resolver", None)
-    # One process alone has no cluster.
-    jobs = resolver.cluster_spec().as_dict() if resolver else {}
+def place_in(cluster) -> tuple[int, int]:
+    """This process's number, a chief's before the workers', and how many there are that train.
+
+    Args:
+        cluster: TensorFlow's `ClusterResolver`; without TF_CONFIG it names nobody, and the process is alone.
+    """
+    jobs = cluster.cluster_spec().as_dict()
     chiefs, workers = (len(jobs.get(name, ())) for name in ("chief", "worker"))
     if chiefs + workers < 2:
-        return Share(replicas=replicas)
-    process = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
-    return Share(process, chiefs + workers, replicas)
+        return 0, 1
+    return cluster.task_id + (chiefs if cluster.task_type == "worker" else 0), chiefs + workers
 
 
 def handed_out(batches, model):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from kerasdet.data.scenes import write_shapes
-from kerasdet.distribution import Share, share_of
+from kerasdet.distribution import place_in
 
 HERE = Path(__file__).parent
 # So long a process may wait for the other one, and then train.
@@ -104,14 +104,18 @@ def test_two_processes_learn_what_one_does(trained):
     assert [(folder / f"processes_{process}.npz").exists() for process in (0, 1)] == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("kind", "index", "expected"),
-    [("chief", 0, Share(0, 3, 6)), ("worker", 0, Share(1, 3, 6)), ("worker", 1, Share(2, 3, 6))],
-)
-def test_the_chief_comes_before_the_workers(kind, index, expected):
-    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "evaluator": ["d:1"]}
-    resolver = SimpleNamespace(
-        task_type=kind, task_id=index, cluster_spec=lambda: SimpleNamespace(as_dict=lambda: cluster)
+@pytest.mark.parametrize(("kind", "index", "process"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
+def test_the_chief_comes_before_the_workers(kind, index, process):
+    jobs = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "evaluator": ["d:1"]}
+    assert place_in(cluster(kind, index, jobs)) == (process, 3)
+
+
+@pytest.mark.parametrize("jobs", [{}, {"worker": ["a:1"]}])
+def test_one_process_is_alone(jobs):
+    assert place_in(cluster(None, None, jobs)) == (0, 1)
+
+
+def cluster(kind, index, jobs):
+    return SimpleNamespace(
+        task_type=kind, task_id=index, cluster_spec=lambda: SimpleNamespace(as_dict=lambda: jobs)
     )
-    strategy = SimpleNamespace(num_replicas_in_sync=6, cluster_resolver=resolver)
-    assert share_of(SimpleNamespace(distribute_strategy=strategy)) == expected
