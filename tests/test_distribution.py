@@ -18,7 +18,7 @@ from kerasdet.distribution import place_in
 
 HERE = Path(__file__).parent
 # So long a process may wait for the other one, and then train.
-SECONDS = 300
+SECONDS = 900
 
 
 def launch(folder, *arguments, **variables):
