@@ -161,9 +161,9 @@ class Detector(keras.Model):
         """As `keras.Model.fit`, on what `Dataset.batches` gives.
 
         Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
-        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. Made under
-        `tf.distribute.MirroredStrategy` or `keras.distribution.DataParallel`, it learns from a batch what
-        one device would.
+        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A detector that was made
+        under `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
+        `keras.distribution.DataParallel` learns from a batch what one device would.
         """
         callbacks = list(callbacks or [])
         if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
