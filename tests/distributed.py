@@ -3,8 +3,8 @@
     python distributed.py FOLDER [PROCESS ADDRESS ADDRESS]
 
 FOLDER holds a set of shapes. Alone, it trains on one device and on two of this process; as one of two
-processes, on a device of each. The last line that it prints is JSON: for each of these ways and of the
-detectors the losses of every step, and what callbacks saw of the first detector.
+processes of TensorFlow, on a device of each. The last line that it prints is JSON: for each of these ways
+and of the detectors the losses of every step, and what callbacks saw of the first detector.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ import sys
 FOLDER, ADDRESSES = sys.argv[1], sys.argv[3:]
 PROCESS = int(sys.argv[2]) if ADDRESSES else 0
 TENSORFLOW = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
-if ADDRESSES and TENSORFLOW:
+if ADDRESSES:
     cluster = {"cluster": {"worker": ADDRESSES}, "task": {"type": "worker", "index": PROCESS}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)
 if not TENSORFLOW:
     # Compiled without care, which takes longer than to run.
     os.environ["XLA_FLAGS"] = (
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        f"--xla_force_host_platform_device_count={1 if ADDRESSES else 2}"
+        "--xla_force_host_platform_device_count=2"
     )
 
 import keras  # noqa: E402
@@ -106,13 +106,9 @@ def ways():
         yield "one", contextlib.nullcontext
         yield "two", tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
         return
-    if ADDRESSES:
-        keras.utils.set_random_seed(3)  # or the processes would have to agree on one
-        keras.distribution.initialize(",".join(ADDRESSES), len(ADDRESSES), PROCESS)
-    else:
-        yield "one", contextlib.nullcontext
-    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    yield ("processes" if ADDRESSES else "two"), contextlib.nullcontext
+    yield "one", contextlib.nullcontext
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    yield "two", contextlib.nullcontext
 
 
 print(json.dumps({way: {b.__name__: train(b, way, scope) for b in DETECTORS} for way, scope in ways()}))

@@ -52,22 +52,15 @@ def free_addresses(count):
     return addresses
 
 
-def train_everywhere(folder, **variables):
-    """Results by way to train, of "processes" of both of them, on a set that is written into the folder."""
-    write_shapes(folder, 16, size=(64, 64), seed=3)
-    found, = finished([launch(folder, **variables)])
-    addresses = free_addresses(2)
-    both = finished([launch(folder, process, *addresses, **variables) for process in (0, 1)])
-    return found | {"processes": [each["processes"] for each in both]}
-
-
 @pytest.fixture(scope="module", params=["tensorflow", "jax"])
 def trained(request, tmp_path_factory):
-    """What came of each way to train, and the folder."""
+    """What came of one device and of two, and the folder with the set."""
     if request.param == "jax":
         pytest.importorskip("jax")
     folder = tmp_path_factory.mktemp(request.param)
-    return train_everywhere(folder, KERAS_BACKEND=request.param, JAX_PLATFORMS="cpu"), folder
+    write_shapes(folder, 16, size=(64, 64), seed=3)
+    results, = finished([launch(folder, KERAS_BACKEND=request.param, JAX_PLATFORMS="cpu")])
+    return results, folder
 
 
 def assert_same(one, other):
@@ -90,10 +83,15 @@ def test_two_devices_learn_what_one_does(trained):
         assert 2 * sum(first[:4]) < sum(first[4:]) and 2 * sum(first[::2]) < sum(first[1::2])
 
 
+@pytest.mark.parametrize("trained", ["tensorflow"], indirect=True)
 def test_two_processes_learn_what_one_does(trained):
     results, folder = trained
+    addresses = free_addresses(2)
+    processes = finished(
+        [launch(folder, number, *addresses, KERAS_BACKEND="tensorflow") for number in (0, 1)]
+    )
     (name, one), *_ = results["one"].items()
-    both = [process[name] for process in results["processes"]]
+    both = [process["processes"][name] for process in processes]
     for each in both:
         assert each["replicas"] == 2
         assert_same(one, each)
