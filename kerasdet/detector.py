@@ -163,7 +163,8 @@ class Detector(keras.Model):
         Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
         `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A detector that was made
         under `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
-        `keras.distribution.DataParallel` learns from a batch what one device would.
+        `keras.distribution.DataParallel` learns from a batch what one device would. Under the first two,
+        what regions a two-stage detector samples and what an optimizer's clipnorm clips is each device's own.
         """
         callbacks = list(callbacks or [])
         if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
