@@ -52,7 +52,7 @@ def free_addresses(count):
     return addresses
 
 
-@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+@pytest.fixture(scope="module", params=["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def trained(request, tmp_path_factory):
     """What came of one device and of two, and the folder with the set."""
     if request.param == "jax":
