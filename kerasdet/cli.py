@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import json
 import math
 import os
 import sys
@@ -21,16 +20,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kerasdet import cli_data, cli_demo, cli_train
+from kerasdet import cli_data, cli_demo, cli_detect, cli_train
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
+from kerasdet.cli_says import error_console, sentence, warn
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 data_app = typer.Typer(rich_markup_mode="rich", help="Looks into photos with boxes, and converts them.")
 app.add_typer(data_app, name="data", no_args_is_help=True)
 
-ROWS_SHOWN = 20
 GREETING = """[bold]kerasdet[/] finds objects on photos, learns yours, and writes them for a phone.
 
 People on a photo, drawn into found/:
@@ -46,9 +45,6 @@ A file for a phone:
 
 _state = {"debug": False}
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="A preset, a .keras file or, to detect, a .tflite.")
-]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")
 ]
@@ -95,7 +91,7 @@ def _hush():
         # Of all the libraries below, only what is said to the user.
         # Not by the name alone: a checkout called kerasdet holds all libraries in its .venv/.
         if issubclass(category, UserWarning) and Path(__file__).parent in Path(filename).parents:
-            _warn("warning", str(message))
+            warn("warning", str(message))
 
     warnings.showwarning = one_line
     try:
@@ -108,14 +104,6 @@ def _hush():
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
-
-
-def _error_console() -> Console:
-    return Console(stderr=True, soft_wrap=True)
-
-
-def _warn(kind: str, text: str):
-    _error_console().print(f"[yellow]{kind}:[/] {escape(text)}", highlight=False)
 
 
 def _command(function, group=app):
@@ -134,105 +122,20 @@ def _command(function, group=app):
             if _state["debug"]:
                 raise
             parity = type(error).__name__ == "ParityError"
-            _fail(_sentence(error), 1 if parity else 2)
+            _fail(sentence(error), 1 if parity else 2)
 
     return wrapped
 
 
 def _fail(text: str, code: int):
-    _error_console().print(f"[red]error:[/] {escape(text)}", highlight=False)
+    error_console().print(f"[red]error:[/] {escape(text)}", highlight=False)
     raise typer.Exit(code)
-
-
-def _sentence(error: Exception) -> str:
-    """An error's text; the operating system's own say neither file nor kind in `args[0]`."""
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    text = error.args[-1] if isinstance(error, OSError) and error.args else error
-    return " ".join(str(text).split()) or type(error).__name__
 
 
 # === detect ===
 
 
-@_command
-def detect(
-    photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTOS...", help="Photos, folders or patterns.")
-    ],
-    model: Model = "csp",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("out"),
-    score: Annotated[float, typer.Option(help="Leave out what scores lower.", min=0, max=1)] = 0.3,
-):
-    """Finds objects on photos; draws them into a folder and writes detections.json."""
-    from rich.progress import track
-
-    paths = photo_.find(photos)
-    targets = _picture_names(paths, out)
-    detector = zoo_.load_file(model)
-    out.mkdir(parents=True, exist_ok=True)
-    results, table, unreadable = [], Table("photo", "found", "best score"), 0
-    terminal = Console(stderr=True)
-    progress = track(
-        paths, "Detecting", console=terminal, transient=True, disable=not terminal.is_terminal
-    )
-    for image_id, path in enumerate(progress, 1):
-        try:
-            found = detector.detect(photo_.read(path), score=score)
-        except (ValueError, OSError) as error:
-            unreadable += 1
-            _warn("skipped", _sentence(error))
-            continue
-        found.draw().save(targets[image_id - 1], quality=92)
-        results += _coco_rows(found, image_id, path)
-        if image_id <= ROWS_SHOWN:
-            best = f"{found.scores[0]:.2f}" if len(found) else ""
-            table.add_row(escape(str(path)), _counted(found.names), best)
-    (out / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    console = Console()
-    if unreadable < len(paths):
-        console.print(table)
-    if len(paths) > ROWS_SHOWN:
-        console.print(f"... and {len(paths) - ROWS_SHOWN} more photos")
-    console.print(f"{len(results)} objects; see {escape(str(out))}/ with detections.json")
-    if unreadable:
-        _fail(f"{unreadable} of {len(paths)} photos could not be read", 2)
-
-
-def _picture_names(paths: list[Path], out: Path) -> list[Path]:
-    """Where each photo's drawing goes; photos of one name in two folders get a number."""
-    taken: set[str] = set()
-    targets = []
-    sources = {path.resolve() for path in paths}
-    for path in paths:
-        suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-        name, count = f"{path.stem}{suffix}", 1
-        while name in taken:
-            count += 1
-            name = f"{path.stem}_{count}{suffix}"
-        taken.add(name)
-        if (out / name).resolve() in sources:
-            raise ValueError(
-                f"{out / name}: is one of the photos, and would be drawn over; give another --out"
-            )
-        targets.append(out / name)
-    return targets
-
-
-def _counted(names: list[str]) -> str:
-    kinds = {name: names.count(name) for name in sorted(set(names))}
-    return ", ".join(f"{count} {escape(name)}" for name, count in kinds.items()) or "nothing"
-
-
-def _coco_rows(found, image_id: int, path: Path) -> list[dict]:
-    """COCO result rows; the further keys are for readers, pycocotools passes over them."""
-    rows = found.to_coco(image_id)
-    for i, row in enumerate(rows):
-        row["file_name"], row["category"] = str(path), found.names[i]
-        for part, boxes in found.parts.items():
-            x1, y1, x2, y2 = map(float, boxes[i])
-            row[part] = [x1, y1, x2 - x1, y2 - y1]
-    return rows
+_command(cli_detect.detect)
 
 
 # === train ===
@@ -287,7 +190,7 @@ def _known_to(detector, dataset):
     known = [name for name in dataset.classes if name in detector.classes]
     if known and len(known) < len(dataset.classes):
         others = ", ".join(name for name in dataset.classes if name not in known)
-        _warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
+        warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
         return dataset.select(*known)
     return dataset
 

@@ -15,7 +15,9 @@ from kerasdet.boxes.peaks import take
 from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.suppression import greedy_keep
 from kerasdet.detections import Detections
+from kerasdet.distribution import handed_out, joined_logs, replicas_apart, share_of
 from kerasdet.ema import EMA
+from kerasdet.layers.batch_norm import WholeBatchStatistics
 
 # What a name such as "adamw" stands for in Keras, and here.
 _KERAS_ADAM_RATE, FINE_TUNING_RATE = float(np.float32(1e-3)), 3e-4
@@ -31,7 +33,8 @@ class Detector(keras.Model):
     - `heads(raw)`: the dict of head tensors as they are exported (probabilities, not logits);
     - `decode(heads)`: candidates, a dict of `boxes` (batch, K, 4) xyxy pixels of the square, `scores`
       (batch, K) falling, `labels` (batch, K) int32 and, with parts, `parts` (batch, K, P, 4);
-    - `loss_parts(targets, raw)`: dict of named float32 scalars, whose sum is the loss;
+    - `loss_parts(targets, raw)`: dict of named float32 scalars, whose sum is the loss: each a sum over the
+      batch, divided by `distribution.batch_sum` of what is counted, so that replicas' losses add up;
     - `merge_flipped(heads, mirrored)`, if it can be tested with flipping: the heads of a photo and of
       its mirror image as one;
     - `given_proposals`, if photos have to come with boxes to look at: how many; they are raw["proposals"]
@@ -158,9 +161,14 @@ class Detector(keras.Model):
         """As `keras.Model.fit`, on what `Dataset.batches` gives.
 
         Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
-        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own.
+        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A detector that was made
+        under `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
+        `keras.distribution.DataParallel` learns from a batch what one device would. Under the first two,
+        what regions a two-stage detector samples and what an optimizer's clipnorm clips is each device's own.
         """
         callbacks = list(callbacks or [])
+        if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
+            callbacks.insert(0, WholeBatchStatistics())
         if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
             callbacks.insert(0, EMA(self._ema))
         if _is_batches(x):
@@ -170,12 +178,14 @@ class Detector(keras.Model):
         validation = kwargs.get("validation_data")
         if _is_batches(validation):
             kwargs.setdefault("validation_steps", len(validation))
+            kwargs["validation_data"] = handed_out(validation, self)
         if not _is_batches(x):
             return super().fit(x, *args, callbacks=callbacks, **kwargs)
         if kwargs.get("steps_per_epoch") is None:
             kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
-        history = super().fit(x.endless(), *args, callbacks=callbacks, shuffle=False, **kwargs)
+        batches = handed_out(x.endless(), self)
+        history = super().fit(batches, *args, callbacks=callbacks, shuffle=False, **kwargs)
         x.epoch += len(history.epoch)
         return history
 
@@ -185,11 +195,25 @@ class Detector(keras.Model):
         raw = {key: ops.cast(value, "float32") for key, value in y_pred.items()}
         parts = self.loss_parts(targets, raw)
         total = sum(parts.values())
+        # Of replicas it is the sum that counts: Keras adds up their gradients, and takes the mean of metrics.
+        replicas = replicas_apart()
         for name, value in parts.items():
-            self._loss_means[name].update_state(value)
+            self._loss_means[name].update_state(replicas * value)
         for extra in self.losses:
-            total += ops.cast(extra, "float32")
+            total += ops.cast(extra, "float32") / replicas
         return total
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return joined_logs(super().compute_metrics(x, y, y_pred, sample_weight), self)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' own joins what all of TensorFlow's processes have read, and fails; there only the optimizer
+        is left to build."""
+        if share_of(self).processes == 1:
+            super()._maybe_symbolic_build(iterator, data_batch)
+        elif self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def track_losses(self, *names: str):
         """Makes the running means of the named loss parts; a subclass calls it once it is built."""

@@ -6,6 +6,7 @@ from keras import ops
 
 from kerasdet.boxes import gaussians
 from kerasdet.boxes.iou import giou
+from kerasdet.distribution import batch_sum
 
 
 def penalty_reduced_focal(logits, heat, positive, valid, alpha: float = 2.0, beta: float = 4.0):
@@ -47,7 +48,7 @@ def center_loss(logits, goal: dict):
         () float32.
     """
     loss = penalty_reduced_focal(logits, goal["heat"], goal["positive"], goal["valid"])
-    return loss / ops.maximum(ops.sum(goal["positive"]), 1.0)
+    return loss / ops.maximum(batch_sum(goal["positive"]), 1.0)
 
 
 def dense_box_loss(predicted, boxes, goal: dict):
@@ -65,7 +66,7 @@ def dense_box_loss(predicted, boxes, goal: dict):
     """
     weight = ops.sum(goal["weight"], axis=1)
     loss = ops.sum(weight * (1 - giou(predicted, gaussians.paint(goal["owner"], boxes))))
-    return loss / ops.maximum(ops.sum(weight), 1.0)
+    return loss / ops.maximum(batch_sum(weight), 1.0)
 
 
 def soft_targets(labels, count: int, smoothing: float | str, others: bool = False):

@@ -8,6 +8,8 @@ megapixels gives the same boxes in Python and on the phone.
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import glob
 import io
 import os
@@ -52,6 +54,34 @@ def read(photo) -> np.ndarray:
             "an array (put several in a list)"
         )
     return array
+
+
+def read_ahead(photos: Iterable, ahead: int, threads: int = 2):
+    """Reads photos one after the other, the next ones by threads while the caller is busy.
+
+    Args:
+        photos: what `read` takes, as many as there may be: they are gone through as they are needed.
+        ahead: how many are read, or being read, before they are asked for.
+        threads: that read.
+
+    Yields:
+        (H, W, 3) uint8 RGB for each photo; the ValueError or OSError in place of one that cannot be read.
+    """
+    waiting: collections.deque = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for photo in photos:
+            waiting.append(pool.submit(_read_or_error, photo))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _read_or_error(photo):
+    try:
+        return read(photo)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def listed(photos) -> tuple[list, bool]:

@@ -12,6 +12,7 @@ A detector's test file says how to build it, small and at 64 px, and inherits th
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -163,6 +164,36 @@ class DetectorHarness:
                 if np.array_equal(a, b)
             ]
             assert not still, still
+
+    def test_losses_of_replicas_add_up(self, detector, data, monkeypatch):
+        """Each replica has a part of the batch, and what its losses are divided by from all of them."""
+        if hasattr(detector, "_random"):
+            monkeypatch.setattr(detector, "_random", lambda like: ops.zeros_like(like, dtype="float32"))
+        for layer in detector._flatten_layers():
+            if isinstance(layer, layers.BatchNormalization):
+                layer.trainable = False  # in `fit` their statistics are those of the whole batch
+        images, targets = batch_of(data, detector, 4)
+        # Two photos with all of their objects, one without any, one with one.
+        for key, padding in (("labels", -1), ("weights", 0)):
+            targets[key][2], targets[key][3, 1:] = padding, padding
+        raw = {key: ops.convert_to_numpy(value) for key, value in detector(images, training=False).items()}
+        totals = []
+
+        def losses(rows, all_reduce):
+            replica = SimpleNamespace(num_replicas_in_sync=2, all_reduce=lambda kind, own: all_reduce(own))
+            monkeypatch.setattr("kerasdet.distribution._replica_context", lambda: replica)
+            found = detector.loss_parts(
+                *({k: ops.convert_to_tensor(v[rows]) for k, v in part.items()} for part in (targets, raw))
+            )
+            return {key: float(ops.convert_to_numpy(value)) for key, value in found.items()}
+
+        whole = losses(slice(4), lambda own: totals.append(own) or own)
+        parts = []
+        for rows in (slice(2), slice(2, 4)):
+            known = iter(totals)
+            parts.append(losses(rows, lambda own, known=known: next(known)))
+        for name, value in whole.items():
+            assert parts[0][name] + parts[1][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
     def test_overfits_one_batch(self, detector, data, tmp_path):
         """Learns a few photos by heart, is the same after saving, and exports to the same."""

@@ -11,7 +11,7 @@ from commands import run
 from PIL import Image
 from presets import tiny_csp
 
-from kerasdet import card, cli, photo, zoo
+from kerasdet import card, cli, cli_detect, photo, zoo
 
 pytestmark = pytest.mark.usefixtures("shelf")
 
@@ -69,7 +69,8 @@ def test_zoo_lists_tells_and_writes_markdown():
 def test_detect_draws_and_writes_coco_results(photos, tmp_path):
     out = tmp_path / "out"
     output = run("detect", photos, "--model", "tiny", "--out", out, "--score", 0)
-    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "b.png", "detections.json"]
+    names = ["a.jpg", "b.png", "detections.json", "detections.progress"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert Image.open(out / "a.jpg").size == (90, 60)
     rows = json.loads((out / "detections.json").read_text())
     found = zoo.load("tiny").detect([str(photos / "a.jpg"), str(photos / "inner/b.png")], score=0)
@@ -111,9 +112,9 @@ def test_photos_are_found_by_path_folder_and_pattern(photos):
 
 
 def test_drawings_never_replace_photos_or_each_other(photos, tmp_path):
-    paths = [photos / "a.jpg", photos / "inner" / "a.jpg", photos / "x.webp"]
-    names = [path.name for path in cli._picture_names(paths, tmp_path)]
-    assert names == ["a.jpg", "a_2.jpg", "x.jpg"]
+    paths = [photos / name for name in ("a.jpg", "inner/a.jpg", "x.webp", "a_2.jpg", "other/a.jpg")]
+    names = [path.name for path in cli_detect.picture_names(paths, tmp_path)]
+    assert names == ["a.jpg", "a_2.jpg", "x.jpg", "a_2_2.jpg", "a_3.jpg"]
     before = (photos / "a.jpg").read_bytes()
     output = run("detect", photos / "a.jpg", "-m", "tiny", "--out", photos, code=2)
     assert "a.jpg: is one of the photos, and would be drawn over" in output

@@ -24,10 +24,13 @@ def batches(
 
     Args:
         dataset: sequence of `Sample`, with `classes` and `parts`.
-        batch_size: photos a batch.
-        model: the detector to feed (its `image_size`, `resize`, `classes` and `parts` are read).
-        training: True shuffles, augments and drops a last incomplete batch.
-        seed: the same seed gives the same batches, whatever the number of threads or workers.
+        batch_size: photos a batch, of all devices together. Of several processes each makes its share of
+            every batch, and all make equally many.
+        model: the detector to feed (its `image_size`, `resize`, `classes` and `parts` are read, and how its
+            batches are shared, see `distribution.share_of`).
+        training: True shuffles, augments and drops a last incomplete batch. Otherwise photos of it that do
+            not go evenly over the devices are left out.
+        seed: the same seed gives the same batches, whatever the number of threads, workers or processes.
         threads: threads that decode and warp; None takes 2. OpenCV works outside Python's lock.
         workers: processes that each run `threads` threads; 0 stays in this process. A script that
             asks for them keeps its work under `if __name__ == "__main__":`.
@@ -54,13 +57,22 @@ def batches(
 
     Raises:
         ValueError: the set is empty, its classes are not the model's, it has no proposals or no outlines and
-            the model needs some, or sizes are given that are not two or more, not for training, or not for
-            this model.
+            the model needs some, sizes are given that are not two or more, not for training, or not for
+            this model, or a batch does not go evenly over the devices.
     """
+    # Not for a Grain worker, which imports this module and needs no Keras.
+    from kerasdet.distribution import share_of
+
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+    share = share_of(model)
+    if batch_size % share.replicas or len(dataset) < share.replicas:
+        raise ValueError(
+            f"batch_size is {batch_size}, of {len(dataset)} photos, for {share.replicas} devices; give "
+            f"{share.replicas} photos or more, and a multiple of {share.replicas} as batch_size"
+        )
     if tuple(dataset.classes) != tuple(model.classes):
         raise ValueError(
             f"the set's classes {tuple(dataset.classes)} are not the model's {tuple(model.classes)}; "
@@ -109,7 +121,7 @@ def batches(
         augment=augment, proposals=model.given_proposals, mask_size=model.mask_size,
     )
     return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
-                   workers, epoch, sizes, every, mix_until)
+                   workers, epoch, sizes, every, mix_until, share)
 
 
 def _check_sizes(sizes, model):
@@ -295,21 +307,28 @@ class Batches(grain.IterDataset):
     Attributes:
         epoch: number of the epoch that iterating gives. The order of photos and what augmentation
             does to them hang on it and on the seed alone.
+        share: this process's part of each batch.
     """
 
     def __init__(
         self, dataset, batch_size, prepare, training, seed, threads, workers, epoch, sizes, every,
-        mix_until,
+        mix_until, share,
     ):
         super().__init__()
+        self.share = share
         self.dataset, self.batch_size, self.prepare = dataset, batch_size, prepare
         self.training, self.seed, self.epoch = training, seed, epoch
         self.threads, self.workers = threads, workers
         self.sizes, self.every, self.mix_until = sizes, every, mix_until
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.dataset), self.batch_size)
-        return full + bool(rest and not self._drop_remainder)
+        return -(-self._photos_used // self.batch_size)
+
+    @property
+    def _photos_used(self) -> int:
+        """How many of an epoch's photos are in its batches, of all processes."""
+        left_out = len(self.dataset) % (self.batch_size if self._drop_remainder else self.share.replicas)
+        return len(self.dataset) - left_out
 
     @property
     def _drop_remainder(self) -> bool:
@@ -342,15 +361,21 @@ class Batches(grain.IterDataset):
         """Whether an epoch's pictures are made of several photos, of which `samples` are the first."""
         return self.prepare.augment.photos > 1 and (self.mix_until is None or epoch < self.mix_until)
 
-    def epoch_dataset(self, epoch: int, one_size: bool = False) -> grain.IterDataset:
-        """The batches of one epoch, by number; with `one_size` all of the model's own size."""
+    def epoch_dataset(self, epoch: int, alike: bool = False) -> grain.IterDataset:
+        """This process's batches of one epoch, by number.
+
+        With `alike` all are of the model's own size, and whole: the same in every process.
+        """
         photos = self._photos(epoch)
-        if self.sizes is not None and not one_size:
+        if self.sizes is not None and not alike:
             photos = photos.map_with_index(_WithSize(self.sides(epoch), self.batch_size))
         photos = photos.random_map(self.prepare if self.mixes(epoch) else self.prepare.one_photo())
+        # What becomes of a photo hangs on its place in the epoch: so a process takes its own ones after that.
+        process, processes = (0, 1) if alike else (self.share.process, self.share.processes)
+        photos = photos[: self._photos_used][process::processes]
         # Batched before it is read: so each thread or worker makes whole batches, and which photos a
         # batch holds does not hang on their number.
-        photos = photos.batch(self.batch_size, drop_remainder=self._drop_remainder)
+        photos = photos.batch(self.batch_size // processes)
         photos = photos.to_iter_dataset(
             grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=4 + self.threads)
         )
@@ -369,7 +394,7 @@ class Batches(grain.IterDataset):
 
         Always the same ones.
         """
-        batches = self.epoch_dataset(self.mix_until or 0, one_size=True)
+        batches = self.epoch_dataset(self.mix_until or 0, alike=True)
         return [images for images, _ in itertools.islice(batches, max(1, count // self.batch_size))]
 
     def endless(self) -> EndlessBatches:

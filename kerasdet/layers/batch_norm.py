@@ -1,4 +1,4 @@
-"""Batch-norm statistics that belong to the weights a model holds."""
+"""Batch-norm statistics that belong to the weights a model holds, and to the whole batch."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ def measure_statistics(model: keras.Model, images: Sequence) -> None:
     finally:
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
+
+
+class WholeBatchStatistics(keras.callbacks.Callback):
+    """While it trains, a model's batch norms take their statistics over all of TensorFlow's replicas.
+
+    So they are those of the whole batch, as on one device or on JAX. At the end of an epoch the layers are
+    as they were: files that are written then can be read on any backend.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._usual = {norm: norm.synchronized for norm in _batch_norms(self.model)}
+        for norm in self._usual:
+            norm.synchronized = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        for norm, usual in self._usual.items():
+            norm.synchronized = usual
 
 
 def _batch_norms(model) -> list:

@@ -14,6 +14,7 @@ class CocoMetrics(keras.callbacks.Callback):
     progress bar see "val_AP", "val_AP50", "val_MR" and so on, like any validation metric. Keras
     calls callbacks in the order of the list, so put this one before those that read its figures
     and after one that swaps averaged weights in (`kerasdet.training.EMA`; `fit` puts its own first).
+    Of several processes each measures all photos: so all see the same figures and stop together.
 
     Args:
         dataset: the held-back photos, a sequence of `Sample`.

@@ -15,6 +15,7 @@ from kerasdet import backbones
 from kerasdet.boxes import centers, gaussians
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import branch, head
 from kerasdet.layers.necks import centernet_deconv_neck, fpn_neck, light_neck
 from kerasdet.losses import center_loss, dense_box_loss
@@ -219,7 +220,7 @@ def _mean_l1(predicted, right, weights):
         weights: (batch, n), 0 in padding rows.
     """
     error = weights[..., None] * ops.abs(predicted - right)
-    return ops.sum(error) / (2 * ops.sum(weights) + 1e-4)
+    return ops.sum(error) / (2 * batch_sum(weights) + 1e-4)
 
 
 def _heads(features, classes: int, cells: float, target: str, blocks: int, channels: int) -> dict:

@@ -16,6 +16,7 @@ from kerasdet.boxes import centers, gaussians
 from kerasdet.boxes.iou import area, giou
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import branch, head
 from kerasdet.layers.necks import deconv_neck, fpn_neck, light_neck
 from kerasdet.losses import center_loss, dense_box_loss, smooth_l1
@@ -212,7 +213,7 @@ class CSP(Detector):
             owner = ops.cast(labelled > 0, "float32")
             boxes = gaussians.paint(owner, targets["parts"][:, :, column])
             loss = ops.sum(at_cell * (1 - giou(part_maps[name], boxes)))
-            total += loss / ops.maximum(ops.sum(at_cell), 1.0)
+            total += loss / ops.maximum(batch_sum(at_cell), 1.0)
         return PART_WEIGHT * total
 
     # === Decoding ===
@@ -287,7 +288,7 @@ def _axis_target(low, high):
 
 def _mean(values, weight):
     """Mean over cells (batch, h, w, c) weighted by (batch, h, w, 1), summed over c."""
-    return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1.0)
+    return ops.sum(values * weight) / ops.maximum(batch_sum(weight), 1.0)
 
 
 def _heads(

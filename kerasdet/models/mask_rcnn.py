@@ -11,6 +11,7 @@ from keras import ops
 
 from kerasdet import outlines
 from kerasdet.boxes.rows import at_rows
+from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import mask_head
 from kerasdet.layers.roi import roi_align
 from kerasdet.models.faster_rcnn import FasterRCNN
@@ -105,7 +106,7 @@ class MaskRCNN(FasterRCNN):
         truth = self.mask_targets(goal, targets)
         cost = ops.mean(ops.softplus(logits) - logits * truth, axis=(2, 3))
         weight = goal["positive"] * goal["weight"] * at_rows(targets["mask_weights"], goal["owner"])
-        return losses | {"mask_loss": ops.sum(weight * cost) / ops.maximum(ops.sum(weight), 1.0)}
+        return losses | {"mask_loss": ops.sum(weight * cost) / ops.maximum(batch_sum(weight), 1.0)}
 
     # === What it finds ===
 

@@ -21,6 +21,7 @@ from kerasdet.boxes.iou import area, intersection
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import winners
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers import Interleave, OffsetMaxPool
 from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
 
@@ -306,7 +307,7 @@ class OverFeat(Detector):
         """
         _, rows, columns, classes = raw["class_logits"].shape
         goal = self.targets(targets, rows, columns)
-        weight, total = goal["weight"], ops.maximum(ops.sum(goal["weight"]), 1.0)
+        weight, total = goal["weight"], ops.maximum(batch_sum(goal["weight"]), 1.0)
         answers = classes + int(self.background)
         logits = ops.reshape(self._logits(raw), (-1, rows * columns, answers))
         truth = goal["label"] + int(self.background)

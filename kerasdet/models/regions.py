@@ -12,6 +12,7 @@ from keras import ops
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers.roi import CANONICAL_SIDE, roi_align, roi_levels
 from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
 
@@ -163,7 +164,7 @@ class RegionDetector(Detector):
             said: see `regions_of`.
         """
         positive, negative = goal["positive"] * goal["weight"], goal["negative"]
-        count = ops.maximum(ops.sum(positive) + ops.sum(negative), 1.0)
+        count = ops.maximum(batch_sum(positive + negative), 1.0)
         hit = class_cross_entropy(goal["label"] + 1, said["logits"], self.label_smoothing)
         miss = background_cross_entropy(said["logits"], self.label_smoothing)
         moved = said["deltas"]

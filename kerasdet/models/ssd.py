@@ -15,6 +15,7 @@ from kerasdet.boxes import assign, coders
 from kerasdet.boxes.anchors import boxes_per_cell, default_boxes
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers import L2Norm
 from kerasdet.layers.necks import pyramid
 from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy, smooth_l1
@@ -164,7 +165,7 @@ class SSD(Detector):
         hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
-        total = ops.maximum(ops.sum(goal["weight"]), 1.0)
+        total = ops.maximum(batch_sum(goal["weight"]), 1.0)
         return {
             "class_loss": (ops.sum(goal["weight"] * hit) + ops.sum(hard * miss)) / total,
             "box_loss": ops.sum(goal["weight"] * error) / total,

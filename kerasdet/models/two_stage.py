@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasdet.boxes import assign, coders
 from kerasdet.boxes.proposals import RPN_WEIGHTS, propose
+from kerasdet.distribution import batch_sum
 from kerasdet.models.regions import RegionDetector
 
 # Section 3.1.2: overlaps from which an anchor is an object, and up to which it is none.
@@ -108,7 +109,7 @@ class TwoStage(RegionDetector):
             self._random(goal["weight"]), goal["positive"], goal["negative"], RPN_SAMPLES, RPN_SHARE
         )
         chosen = chosen * goal["weight"]
-        logits, count = raw["object_logit"], ops.maximum(ops.sum(chosen) + ops.sum(other), 1.0)
+        logits, count = raw["object_logit"], ops.maximum(batch_sum(chosen + other), 1.0)
         miss = ops.sum(chosen * ops.softplus(-logits)) + ops.sum(other * ops.softplus(logits))
         error = ops.sum(ops.abs(raw["deltas"] - goal["deltas"]), axis=-1)
         losses = {"object_loss": miss / count, "proposal_loss": ops.sum(chosen * error) / count}

@@ -18,6 +18,7 @@ from kerasdet.boxes.iou import area, iou
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import head
 from kerasdet.layers.necks import separable
 from kerasdet.layers.per_anchor import PerAnchor
@@ -143,7 +144,7 @@ class YOLOv1(Detector):
         """Equation 3; the confidence of a box that is responsible learns the box's overlap."""
         goal = self.assign(targets)
         weight, cell = goal["weight"], goal["cell"]
-        count = ops.maximum(ops.sum(weight), 1.0)
+        count = ops.maximum(batch_sum(weight), 1.0)
 
         # What the objects' cells predict, (batch, n, B, ...).
         boxes = self._at(raw["box"], cell)

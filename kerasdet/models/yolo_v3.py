@@ -19,6 +19,7 @@ from kerasdet.boxes.iou import area, ciou, giou, pairwise_iou
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import inside, winners
 from kerasdet.detector import Detector
+from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import head
 from kerasdet.layers.necks import pyramid, separable
 from kerasdet.layers.per_anchor import PerAnchor
@@ -207,7 +208,7 @@ class YOLOv3(Detector):
         rows = ops.shape(raw["box"])[1]
         priors, goal, boxes = self.priors(rows), self.assign(targets, rows), targets["boxes"]
         weight = goal["weight"]
-        count = ops.maximum(ops.sum(weight), 1.0)
+        count = ops.maximum(batch_sum(weight), 1.0)
 
         # Predictions that find an object well, though another row has it, are not background.
         found = ops.stop_gradient(_boxes(raw["box"], priors))

@@ -7,11 +7,14 @@ import os
 import keras
 import numpy as np
 
+from kerasdet.distribution import share_of
 from kerasdet.ema import EMA
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Writes weights, optimizer, random states and weight averages to one file after every epoch.
+
+    Of several processes the first one writes; all may read.
 
     Args:
         path: the .npz file; it is replaced in one step, so a kill while writing loses nothing.
@@ -37,6 +40,8 @@ class Checkpoint(keras.callbacks.Callback):
             arrays["ema_steps"] = np.array(self.ema.steps)
             for i, average in enumerate(self.ema.averages):
                 arrays[f"ema_{i}"] = keras.ops.convert_to_numpy(average)
+        if share_of(self.model).process:
+            return
         partial = f"{self.path}.partial"
         with open(partial, "wb") as file:
             np.savez(file, **arrays)

@@ -13,6 +13,7 @@ from kerasdet.data import loader
 from kerasdet.data.augment import Augment
 from kerasdet.data.dataset import Dataset
 from kerasdet.data.sample import Sample
+from kerasdet.distribution import Share
 
 
 def model(dataset, **changes):
@@ -470,3 +471,56 @@ def test_objects_without_an_outline_teach_none(one_photo):
     (_, targets), = epoch(data.batches(1, model(data, mask_size=8)))
     assert targets["mask_weights"][0, :2].tolist() == [1, 0]
     assert targets["masks"][0, 0].all() and not targets["masks"][0, 1].any()
+
+
+# === Processes ===
+
+
+@pytest.fixture
+def process(monkeypatch):
+    """Puts the loader into one of two processes, with two devices each."""
+
+    def enter(number):
+        monkeypatch.setattr("kerasdet.distribution.share_of", lambda model: Share(number, 2, 4))
+
+    return enter
+
+
+@pytest.mark.parametrize("options", [{"augment": Augment(mosaic=0.5)}, {"sizes": (32, 64), "every": 1}])
+def test_processes_share_every_batch(shapes, process, options):
+    make = lambda: epoch(shapes.batches(8, model(shapes), training=True, seed=2, **options))  # noqa: E731
+    whole, parts = make(), []
+    for number in (0, 1):
+        process(number)
+        parts.append(make())
+    assert [len(part) for part in parts] == [2, 2]
+    for (images, targets), *halves in zip(whole, *parts, strict=True):
+        for number, half in enumerate(halves):
+            rows = slice(number, None, 2)
+            assert same(half, (images[rows], {key: value[rows] for key, value in targets.items()}))
+
+
+def test_processes_make_equally_many_batches(shapes, process):
+    whole = epoch(shapes.batches(8, model(shapes)))
+    for number in (0, 1):
+        process(number)
+        # 14 photos: the last two do not go over four devices.
+        batches = shapes[:14].batches(8, model(shapes))
+        assert len(batches) == 2
+        for (images, _), (all_images, _), count in zip(epoch(batches), whole, (4, 2), strict=True):
+            assert np.array_equal(images, all_images[number::2][:count])
+
+
+def test_statistics_are_measured_on_the_same_photos_everywhere(shapes, process):
+    seen = []
+    for number in (0, 1):
+        process(number)
+        seen.append(shapes.batches(8, model(shapes), training=True).some_images(16))
+    assert same(*seen) and len(seen[0][0]) == 8
+
+
+def test_batches_that_do_not_go_over_the_devices_are_refused(shapes, process):
+    process(0)
+    for data, size in ((shapes, 6), (shapes[:3], 8)):
+        with pytest.raises(ValueError, match=f"batch_size is {size}, of {len(data)} photos, for 4 devices"):
+            data.batches(size, model(shapes))
