@@ -1,9 +1,4 @@
-"""What the benchmarks share: interleaved timing, a table, and what machine it was.
-
-Latencies of one machine change from minute to minute, by other work, heat and clock. So everything
-that is compared takes turns in one run, A B A B, and what is reported first is the ratio of
-neighbouring turns.
-"""
+"""What the benchmarks share: a table, and what machine it was. `kerasdet.deploy.timing` takes the times."""
 
 from __future__ import annotations
 
@@ -12,8 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,41 +16,6 @@ LIBRARIES = (
     "numpy", "keras", "tensorflow", "tensorflow-cpu", "jax", "grain", "opencv-python-headless",
     "opencv-contrib-python", "ai-edge-litert", "ai-edge-quantizer",
 )
-
-
-def interleave(
-    tasks: Mapping[str, Callable[[], object]], rounds: int, settle: int = 0
-) -> dict[str, np.ndarray]:
-    """Times tasks in turns: the first, the second, ..., and again, `rounds` times.
-
-    Args:
-        tasks: name -> what to time. Each runs once before the clock, to build and warm up.
-        rounds: turns a task gets, 1 or more.
-        settle: calls without a clock at the start of every turn, for tasks so short that they
-            would otherwise measure the caches that the task before them left behind.
-
-    Returns:
-        name -> (rounds,) seconds, row for row from the same rounds.
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; give 1 or more")
-    for task in tasks.values():
-        task()
-    times = {name: np.empty(rounds) for name in tasks}
-    for turn in range(rounds):
-        for name, task in tasks.items():
-            for _ in range(settle):
-                task()
-            start = time.perf_counter()
-            task()
-            times[name][turn] = time.perf_counter() - start
-    return times
-
-
-def spread(values: np.ndarray, form: str = ".3g") -> str:
-    """'median (lower quartile to upper quartile)'."""
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -116,25 +75,6 @@ def read_photo(path: str | None) -> np.ndarray:
         # Of these, the one with the most people: suppression must have something to do.
         scenes = write_scenes(folder, 8, size=(640, 480))
         return photo.read(max(scenes, key=lambda sample: len(sample.boxes)).path)
-
-
-def inference(path: str, threads: int, picture: np.ndarray) -> Callable[[], list]:
-    """A task that runs any `.tflite` with one image input once, the picture already resized."""
-    import cv2
-
-    from kerasdet.deploy.litert import Runner
-    from kerasdet.deploy.metadata import read_metadata
-
-    about = read_metadata(path)
-    runner = Runner(Path(path).read_bytes(), threads)
-    if len(runner.input_shape) != 4 or runner.input_shape[3] != 3:
-        raise ValueError(f"{path}: takes {runner.input_shape}, not one RGB image (1, H, W, 3)")
-    _, height, width, _ = runner.input_shape
-    image = cv2.resize(picture, (width, height))
-    if runner.dtype == np.float32 and "outputs" not in about:
-        # Ours take 0..255 in float too; others want about -1..1.
-        image = (image.astype(np.float32) - 127.5) / 127.5
-    return lambda: runner(image)
 
 
 def load_detector(model: str):

@@ -16,7 +16,9 @@ import dataclasses
 import pathlib
 
 import numpy as np
-from common import interleave, print_machine, spread, table
+from common import print_machine, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 BOOTSTRAPS, AP_BOOTSTRAPS = 2000, 100
 

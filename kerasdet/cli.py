@@ -1,4 +1,4 @@
-"""The command line: detect, train, evaluate, export, zoo, data.
+"""The command line: detect, train, evaluate, export, report, benchmark, zoo, data.
 
 What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
 at once and a `.tflite` is run without Keras.
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kerasdet import cli_data, cli_train
+from kerasdet import cli_data, cli_device, cli_train
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 
@@ -312,6 +312,12 @@ def export(
     input_dtype: Annotated[
         InputDtype, typer.Option(help="float32 is for GPU delegates.")
     ] = InputDtype.uint8,
+    keep_float: Annotated[
+        str | None, typer.Option(help="For int8: layers left in float, a regular expression; see report.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Say what a phone's accelerators take of the file.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ):
     """Writes a detector for a device, and checks it against Keras."""
@@ -321,13 +327,17 @@ def export(
         )
     if precision is Precision.int8 and calibration is None:
         raise ValueError("int8 needs --calibration: photos like those the device will see")
+    if report and out.suffix.lower() != ".tflite":
+        raise ValueError(f"--report is of .tflite files, and {out} is a SavedModel folder; leave it out")
     photos = None if calibration is None else _calibration(calibration)
     detector = zoo_.load_file(model)
-    report = detector.export(
+    found = detector.export(
         out, precision=precision.value, calibration=photos, outputs=outputs.value,
-        input_dtype=input_dtype.value, overwrite=overwrite,
+        input_dtype=input_dtype.value, keep_float=keep_float, overwrite=overwrite,
     )
-    Console().print(str(report), highlight=False, markup=False)
+    Console().print(str(found), highlight=False, markup=False)
+    if report:
+        cli_device.delegates(out)
 
 
 def _calibration(path: str):
@@ -337,6 +347,12 @@ def _calibration(path: str):
     if Path(path).suffix.lower() not in photo_.SUFFIXES and data_.splits(path):
         return data_.load(path)
     return photo_.find([path])
+
+
+# === Files for devices ===
+
+_command(cli_device.report)
+_command(cli_device.benchmark)
 
 
 # === zoo ===

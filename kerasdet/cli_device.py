@@ -1,0 +1,232 @@
+"""The commands around files for devices: `kerasdet benchmark` and `kerasdet report`.
+
+Plain functions; `cli` registers them. What is imported here is light, as there.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+PLOTS = (".png", ".pdf", ".svg")
+TABLES = (".json", ".csv")
+LAYERS_SHOWN, NOISE_SHOWN = 3, 15
+_NOISY = 0.01  # noise that comes in at one layer, from where on it pays to look closer
+
+
+def _check_new(option: str, path: Path | None, suffixes: tuple[str, ...], overwrite: bool):
+    """Says before the work what would only fail after it."""
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} is {path}; give a name that ends in {' or '.join(suffixes)}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give another {option}, or --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+# === benchmark ===
+
+
+def benchmark(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILES...", help="Exported detectors: A.tflite B.tflite ...")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Labelled photos to score on: a folder, or an annotation file.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Score these only, such as cat,dog; else all of the data's.")
+    ] = None,
+    threads: Annotated[str, typer.Option(help="Numbers of CPU threads, such as 1,2,4.")] = "2",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns each file gets; the more, the surer.")] = 30,
+    reference: Annotated[
+        str | None, typer.Option(help="Part of the name of the file to hold times against; else the first.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="A json of detectors that cannot be run here; see bench/README.md.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="A picture to draw: accuracy against latency.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .json or .csv file to write.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture and the file.")] = False,
+):
+    """Measures exported detectors beside each other: speed, accuracy, size and memory.
+
+    The files take turns on the CPU, A B A B, since a machine's speed changes
+    from minute to minute. Compare the ratios, not the milliseconds: a ratio of
+    0.50 is twice as fast as the reference. In brackets stand the quartiles;
+    the closer together they are, the surer is the figure.
+
+    With --data, each file is also scored on labelled photos (AP and AP50, more
+    is better). Take photos that none of the detectors was trained on.
+
+    A file that you give twice shows how much two measurements of one thing differ.
+    """
+    _check_new("--plot", plot, PLOTS, overwrite)
+    _check_new("--out", out, TABLES, overwrite)
+    if plot is not None and data is None:
+        raise ValueError("--plot draws accuracy against latency, and needs --data to score on; give both")
+    counts = _counts(threads)
+    from kerasdet.deploy import benchmark as bench
+
+    console = Console()
+    dataset = None if data is None else _labelled(data, split, classes)
+    rows = bench.benchmark(
+        files, dataset, counts, rounds, reference, progress=console.is_terminal,
+    )
+    if table is not None:
+        rows += bench.scaled(table, rows)
+    console.print(_benchmark_table(rows, dataset))
+    if dataset is not None:
+        console.print(f"scored on {dataset.name}, {len(dataset)} photos", markup=False, highlight=False)
+        if len({row.classes for row in rows if row.classes}) > 1:
+            text = "not all know the same classes, so their AP cannot be compared; give --classes"
+            console.print(text, highlight=False, soft_wrap=True)
+    if plot is not None:
+        bench.draw(rows).savefig(plot)
+        console.print(f"drawn into {plot}", markup=False, highlight=False, soft_wrap=True)
+    if out is not None:
+        bench.write(rows, out)
+        console.print(f"written to {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in text.split(","))
+    except ValueError:
+        raise ValueError(f"--threads is {text!r}; give numbers, such as 1,2,4") from None
+
+
+def _labelled(data: str, split: str | None, classes: str | None):
+    from kerasdet import data as data_
+
+    if split is None:
+        known = data_.splits(data)
+        split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
+    dataset = data_.load(data, split=split)
+    return dataset if classes is None else dataset.select(*(name.strip() for name in classes.split(",")))
+
+
+def _benchmark_table(rows, dataset) -> Table:
+    several = len({row.threads for row in rows}) > 1
+    scored = dataset is not None
+    head = ["detector", *(["threads"] if several else []), "ms (quartiles)", "ratio (quartiles)"]
+    head += [*(["AP", "AP50", "classes"] if scored else []), "MB", "memory, MB"]
+    found = Table()
+    for column in head:
+        found.add_column(column, justify="left" if column == "detector" else "right")
+    for row in rows:
+        cells = [escape(row.name), *([str(row.threads)] if several else [])]
+        cells.append(_spread(row.milliseconds, row.low, row.high, 2))
+        cells.append(_spread(row.ratio, row.ratio_low, row.ratio_high, 3))
+        if scored:
+            cells += [_figure(row.AP, 3), _figure(row.AP50, 3), str(len(row.classes) or "")]
+        if math.isnan(row.megabytes):
+            cells[0] += " [dim](scaled from a table)[/]"
+        found.add_row(*cells, _figure(row.megabytes, 2), _figure(row.memory, 1))
+    return found
+
+
+def _spread(middle: float, low: float, high: float, digits: int) -> str:
+    text = _figure(middle, digits)
+    return text if math.isnan(low) else f"{text} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def _figure(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+# === report ===
+
+
+def report(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported detector, a .tflite.")],
+    reference: Annotated[
+        Path | None, typer.Option("--float", help="The float32 export of the same detector, if FILE is int8.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Photos to run both on: a folder, a photo, or a labelled set.")
+    ] = None,
+    photos: Annotated[int, typer.Option(min=1, help="How many of them.")] = 20,
+    layers: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = NOISE_SHOWN,
+):
+    """Says what a phone's accelerators take of a file, and where an int8 file loses accuracy.
+
+    The first table: the share of the file's operators that the GPU, Android's
+    NNAPI and the Edge TPU take, and for each kind that they leave to the
+    CPU the reason and the layers it comes from. For a GPU, export with
+    --outputs raw --input-dtype float32: what finds peaks and suppresses boxes
+    then stays in your app.
+
+    With --float and --data, the second: both files run on the photos, and each
+    layer's output is compared. 20 dB is noise of 1 %, 10 dB of 10 %. The layers
+    where most noise comes in stand first; export with --keep-float and their
+    names leaves them in float.
+    """
+    if (reference is None) != (data is None):
+        raise ValueError("--float and --data go together: the float32 export, and photos to run both on")
+    delegates(file)
+    if reference is None:
+        return
+    from kerasdet import data as data_
+    from kerasdet import photo as photo_
+    from kerasdet.deploy import metadata
+    from kerasdet.deploy.noise import quantisation_noise
+    from kerasdet.deploy.operations import read_operations
+    from kerasdet.deploy.parity import load_squares
+
+    labelled = Path(data).suffix.lower() not in photo_.SUFFIXES and data_.splits(data)
+    chosen = data_.load(data) if labelled else photo_.find([data])
+    shape = read_operations(file)[0].inputs[0].shape
+    sight = _Sight(shape[1], metadata.read_metadata(file).get("resize", "stretch"))
+    console = Console()
+    with console.status("Comparing layer by layer"):
+        squares = load_squares(sight, chosen, photos, "data").squares
+        rows = quantisation_noise(reference, file, squares)
+    title = f"noise of {len(rows)} layers in eight bits, {len(squares)} photos"
+    found = Table("layer", "operator", title=title)
+    for column in ("dB", "noise", "comes in here"):
+        found.add_column(column, justify="right")
+    for row in rows[:layers]:
+        added = f"{row.added:.2%}" if row.added > 0 else ""
+        found.add_row(escape(row.layer), row.operator, f"{row.decibels:.1f}", f"{row.noise:.2%}", added)
+    console.print(found)
+    names = [row.layer for row in rows[:LAYERS_SHOWN] if row.added > _NOISY]
+    if names:
+        text = f"to try the first in float, export with --keep-float '{'|'.join(names)}'"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Sight:
+    """How a file sees a photo; what `load_squares` asks a detector for."""
+
+    def __init__(self, image_size: int, resize: str):
+        self.image_size, self.resize = image_size, resize
+
+
+def delegates(file: Path):
+    """Prints what accelerators take of a file."""
+    from kerasdet.deploy.delegates import delegate_report
+
+    found = delegate_report(file)
+    console = Console()
+    console.print(f"{file}: {len(found.operations)} operators", markup=False, highlight=False, soft_wrap=True)
+    shares = Table("accelerator", "takes", "leaves to the CPU", "because", "layers")
+    for name, refused in found.refused.items():
+        taken = "all" if not refused else f"{found.share(name):.0%}"
+        for reason, operators, layers in found.causes(name) or [("", {}, [])]:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in operators.items())
+            places = ", ".join(layers[:LAYERS_SHOWN]) + ", ..." * (len(layers) > LAYERS_SHOWN)
+            shares.add_row(name, taken, kinds, reason, escape(places))
+            name = taken = ""
+        shares.add_section()
+    console.print(shares)
