@@ -16,7 +16,7 @@ from rich.table import Table
 
 PLOTS = (".png", ".pdf", ".svg")
 TABLES = (".json", ".csv")
-LAYERS_SHOWN, NOISE_SHOWN = 3, 15
+KINDS_SHOWN, LAYERS_SHOWN, NOISE_SHOWN = 6, 3, 15
 _NOISY = 0.01  # noise that comes in at one layer, from where on it pays to look closer
 
 
@@ -162,10 +162,10 @@ def report(
     """Says what a phone's accelerators take of a file, and where an int8 file loses accuracy.
 
     The first table: the share of the file's operators that the GPU, Android's
-    NNAPI and the Edge TPU take, and for each kind that they leave to the
-    CPU the reason and the layers it comes from. For a GPU, export with
-    --outputs raw --input-dtype float32: what finds peaks and suppresses boxes
-    then stays in your app.
+    NNAPI and the Edge TPU take, and what they leave to the CPU, with the reason
+    and the layers it comes from; a name that is no layer's, such as TopKV2, is
+    of the decoding behind the layers. For a GPU, export with --outputs raw
+    --input-dtype float32: decoding is then left to your app.
 
     With --float and --data, the second: both files run on the photos, and each
     layer's output is compared. 20 dB is noise of 1 %, 10 dB of 10 %. The layers
@@ -224,9 +224,13 @@ def delegates(file: Path):
     for name, refused in found.refused.items():
         taken = "all" if not refused else f"{found.share(name):.0%}"
         for reason, operators, layers in found.causes(name) or [("", {}, [])]:
-            kinds = ", ".join(f"{kind} {count}" for kind, count in operators.items())
-            places = ", ".join(layers[:LAYERS_SHOWN]) + ", ..." * (len(layers) > LAYERS_SHOWN)
-            shares.add_row(name, taken, kinds, reason, escape(places))
+            kinds = [f"{kind} {count}" for kind, count in operators.items()]
+            places = escape(_some(layers, LAYERS_SHOWN))
+            shares.add_row(name, taken, _some(kinds, KINDS_SHOWN), reason, places)
             name = taken = ""
         shares.add_section()
     console.print(shares)
+
+
+def _some(names: list[str], count: int) -> str:
+    return ", ".join(names[:count]) + ", ..." * (len(names) > count)
