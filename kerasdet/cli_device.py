@@ -193,7 +193,9 @@ def report(
         squares = load_squares(sight, chosen, photos, "data").squares
         rows = quantisation_noise(reference, file, squares)
     title = f"noise of {len(rows)} layers in eight bits, {len(squares)} photos"
-    found = Table("layer", "operator", title=title)
+    found = Table(title=title)
+    found.add_column("layer", overflow="fold")
+    found.add_column("operator")
     for column in ("dB", "noise", "comes in here"):
         found.add_column(column, justify="right")
     for row in rows[:layers]:

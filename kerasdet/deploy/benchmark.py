@@ -213,15 +213,16 @@ def _label(panel, rows, figure):
     line = (max(heights, default=0) - min(heights, default=0)) / 18
     taken: list[float] = []
     for row in sorted(rows, key=lambda row: -getattr(row, figure)):
-        height = getattr(row, figure)
+        height = own = getattr(row, figure)
         while any(abs(height - other) < line for other in taken):
             height -= line / 2
         taken.append(height)
         left = row.milliseconds > longest / 2
         panel.annotate(
-            row.name, (row.milliseconds, getattr(row, figure)), (row.milliseconds, height), fontsize=8,
-            ha="right" if left else "left", va="center",
-        ).set_text(f"{row.name}  " if left else f"  {row.name}")
+            f"{row.name}  " if left else f"  {row.name}", (row.milliseconds, own), (row.milliseconds, height),
+            fontsize=8, ha="right" if left else "left", va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.8"} if height < own else None,
+        )
 
 
 def _find(files, reference: str | None) -> int:

@@ -68,7 +68,8 @@ def layer_of(name: str) -> str:
     'head_center_1/BiasAdd'
     """
     first = name.split(";")[0]
-    scopes = first.split("/")[1:-1]
+    # "batchnorm" is a scope within Keras' BatchNormalization.
+    scopes = [scope for scope in first.split("/")[1:-1] if scope != "batchnorm"]
     return "/".join(re.sub(r"_1$", "", scope) for scope in scopes) or first
 
 
