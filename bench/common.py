@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+
+from kerasdet.deploy.timing import disturbance, machine
 
 LIBRARIES = (
     "numpy", "keras", "tensorflow", "tensorflow-cpu", "jax", "grain", "opencv-python-headless",
@@ -32,9 +32,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_machine(threads: int | None = None) -> None:
     """Prints processor, cores, threads, load and library versions; warns of a busy machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     used = "" if threads is None else f", {threads} threads used"
-    print(f"machine: {_processor()}, {cores} cores{used}, {platform.system()}")
+    print(f"machine: {machine()}{used}")
     versions = [f"Python {platform.python_version()}"]
     for name in LIBRARIES:
         try:
@@ -46,19 +45,9 @@ def print_machine(threads: int | None = None) -> None:
         keras = sys.modules["keras"]
         devices = ", ".join(keras.distribution.list_devices())
         print(f"Keras backend: {keras.backend.backend()} on {devices}")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > cores / 2:
-        print(f"warning: load {load:.1f} on {cores} cores: ratios may be off, times surely are")
+    if disturbed := disturbance():
+        print(f"warning: {disturbed}")
     print()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # === What is measured ===

@@ -77,8 +77,10 @@ def benchmark(
         raise ValueError("--plot draws accuracy against latency, and needs --data to score on; give both")
     counts = _counts(threads)
     from kerasdet.deploy import benchmark as bench
+    from kerasdet.deploy import timing
 
     console = Console()
+    disturbed = timing.disturbance()  # asked for now, since measuring is work too
     dataset = None if data is None else _labelled(data, split, classes)
     rows = bench.benchmark(
         files, dataset, counts, rounds, reference, progress=console.is_terminal,
@@ -86,6 +88,9 @@ def benchmark(
     if table is not None:
         rows += bench.scaled(table, rows)
     console.print(_benchmark_table(rows, dataset))
+    console.print(f"on {timing.machine()}", markup=False, highlight=False, soft_wrap=True)
+    if disturbed:
+        console.print(f"[yellow]note:[/] {disturbed}", highlight=False, soft_wrap=True)
     if dataset is not None:
         console.print(f"scored on {dataset.name}, {len(dataset)} photos", markup=False, highlight=False)
         if len({row.classes for row in rows if row.classes}) > 1:
@@ -122,8 +127,9 @@ def _benchmark_table(rows, dataset) -> Table:
     head = ["detector", *(["threads"] if several else []), "ms (quartiles)", "ratio (quartiles)"]
     head += [*(["AP", "AP50", "classes"] if scored else []), "MB", "memory, MB"]
     found = Table()
-    for column in head:
-        found.add_column(column, justify="left" if column == "detector" else "right")
+    found.add_column(head[0], overflow="fold")
+    for column in head[1:]:
+        found.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = [escape(row.name), *([str(row.threads)] if several else [])]
         cells.append(_spread(row.milliseconds, row.low, row.high, 2))
