@@ -260,14 +260,10 @@ def evaluate(
         raise FileExistsError(f"{out} exists; give another --out")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-    from kerasdet import data as data_
     from kerasdet import metrics
     from kerasdet.metrics.compare import write_scores
 
-    if split is None:
-        known = data_.splits(data)
-        split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
-    dataset = data_.load(data, split=split)
+    dataset = cli_data.held_back(data, split)
     detector = zoo_.load_file(model)
     dataset = _known_to(detector, dataset)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
@@ -329,7 +325,7 @@ def export(
         raise ValueError("int8 needs --calibration: photos like those the device will see")
     if report and out.suffix.lower() != ".tflite":
         raise ValueError(f"--report is of .tflite files, and {out} is a SavedModel folder; leave it out")
-    photos = None if calibration is None else _calibration(calibration)
+    photos = None if calibration is None else cli_data.photos_of(calibration)
     detector = zoo_.load_file(model)
     found = detector.export(
         out, precision=precision.value, calibration=photos, outputs=outputs.value,
@@ -338,15 +334,6 @@ def export(
     Console().print(str(found), highlight=False, markup=False)
     if report:
         cli_device.delegates(out)
-
-
-def _calibration(path: str):
-    """A data set where there are annotations, photos otherwise."""
-    from kerasdet import data as data_
-
-    if Path(path).suffix.lower() not in photo_.SUFFIXES and data_.splits(path):
-        return data_.load(path)
-    return photo_.find([path])
 
 
 # === Files for devices ===

@@ -6,6 +6,7 @@ Plain functions; `cli` registers them. What is imported here is light, as there.
 from __future__ import annotations
 
 import math
+import types
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from kerasdet import cli_data
 
 PLOTS = (".png", ".pdf", ".svg")
 TABLES = (".json", ".csv")
@@ -81,10 +84,13 @@ def benchmark(
 
     console = Console()
     disturbed = timing.disturbance()  # asked for now, since measuring is work too
-    dataset = None if data is None else _labelled(data, split, classes)
-    rows = bench.benchmark(
-        files, dataset, counts, rounds, reference, progress=console.is_terminal,
-    )
+    if table is not None:  # what is wrong with it is said before the work
+        names = [(Path(file).stem, count) for file in files for count in counts]
+        bench.scaled(table, [bench.Row(*name, bench.MEASURED, 0.0) for name in names])
+    dataset = None if data is None else cli_data.held_back(data, split)
+    if dataset is not None and classes is not None:
+        dataset = dataset.select(*(name.strip() for name in classes.split(",")))
+    rows = bench.benchmark(files, dataset, counts, rounds, reference, progress=console.is_terminal)
     if table is not None:
         rows += bench.scaled(table, rows)
     console.print(_benchmark_table(rows, dataset))
@@ -109,16 +115,6 @@ def _counts(text: str) -> tuple[int, ...]:
         return tuple(int(count) for count in text.split(","))
     except ValueError:
         raise ValueError(f"--threads is {text!r}; give numbers, such as 1,2,4") from None
-
-
-def _labelled(data: str, split: str | None, classes: str | None):
-    from kerasdet import data as data_
-
-    if split is None:
-        known = data_.splits(data)
-        split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
-    dataset = data_.load(data, split=split)
-    return dataset if classes is None else dataset.select(*(name.strip() for name in classes.split(",")))
 
 
 def _benchmark_table(rows, dataset) -> Table:
@@ -183,20 +179,17 @@ def report(
     delegates(file)
     if reference is None:
         return
-    from kerasdet import data as data_
-    from kerasdet import photo as photo_
-    from kerasdet.deploy import metadata
+    from kerasdet.deploy.metadata import read_metadata
     from kerasdet.deploy.noise import quantisation_noise
-    from kerasdet.deploy.operations import read_operations
     from kerasdet.deploy.parity import load_squares
 
-    labelled = Path(data).suffix.lower() not in photo_.SUFFIXES and data_.splits(data)
-    chosen = data_.load(data) if labelled else photo_.find([data])
-    shape = read_operations(file)[0].inputs[0].shape
-    sight = _Sight(shape[1], metadata.read_metadata(file).get("resize", "stretch"))
+    about = read_metadata(file)
+    if "image_size" not in about:
+        raise ValueError(f"{file}: is no export of kerasdet, and only those can be compared layer by layer")
     console = Console()
     with console.status("Comparing layer by layer"):
-        squares = load_squares(sight, chosen, photos, "data").squares
+        network = types.SimpleNamespace(**about)  # its image_size, and how it resizes
+        squares = load_squares(network, cli_data.photos_of(data), photos, "data").squares
         rows = quantisation_noise(reference, file, squares)
     title = f"noise of {len(rows)} layers in eight bits, {len(squares)} photos"
     found = Table(title=title)
@@ -212,13 +205,6 @@ def report(
     if names:
         text = f"to try the first in float, export with --keep-float '{'|'.join(names)}'"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class _Sight:
-    """How a file sees a photo; what `load_squares` asks a detector for."""
-
-    def __init__(self, image_size: int, resize: str):
-        self.image_size, self.resize = image_size, resize
 
 
 def delegates(file: Path):

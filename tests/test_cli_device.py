@@ -66,6 +66,9 @@ def test_benchmark_prints_draws_and_writes(files, tmp_path):
     ]
     assert found[0]["ratio"] == 1 and found[4]["ratio"] == 0.5 and found[4]["memory"] is None
     assert "exists; give another --plot" in run(*arguments, code=2)
+    # A table that does not fit is told before anything is measured.
+    said = run("benchmark", files.float32, "--threads", 1, "--table", table, code=2)
+    assert "shares of 'float32' at 2 threads, which 0 rows are" in said and "detector" not in said
 
 
 @pytest.mark.parametrize("options, reason", [

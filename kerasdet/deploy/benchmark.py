@@ -86,6 +86,7 @@ def benchmark(
         picture = _photo(data)
     both = [(i, count) for i in range(len(files)) for count in threads]
     tasks = {(i, count): timing.inference(files[i], count, picture) for i, count in both}
+    peaks = {(i, count): timing.memory(files[i], count) for i, count in both}
     times = timing.interleave(tasks, rounds, settle=1, progress=progress)
     scores = [_score(*each, progress) for each in zip(files, detectors, sets, strict=True)]
     rows = []
@@ -96,7 +97,7 @@ def benchmark(
         rows.append(
             Row(
                 Path(files[i]).stem, count, MEASURED, middle, low, high, ratio, ratio_low, ratio_high,
-                *scores[i], os.path.getsize(files[i]) / 1e6, timing.memory(files[i], count) / 1e6,
+                *scores[i], os.path.getsize(files[i]) / 1e6, peaks[i, count] / 1e6,
             )
         )
     return rows

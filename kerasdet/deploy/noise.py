@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasdet.deploy.litert import Runner
 from kerasdet.deploy.operations import read_operations
 
 
@@ -66,14 +67,15 @@ def quantisation_noise(
     squares = list(squares)
     if not squares:
         raise ValueError("there are no photos; give some of what the detector is to see")
-    found = read_operations(target)
-    images, given = (read_operations(path)[0].inputs[0] for path in (reference, target))
-    if (images.name, images.shape, images.dtype) != (given.name, given.shape, given.dtype):
+    _, found = (read_operations(path) for path in (reference, target))
+    runner, other = (Runner(Path(path).read_bytes()) for path in (reference, target))
+    if (runner.input_shape, runner.dtype) != (other.input_shape, other.dtype):
         raise ValueError(
-            f"{reference} takes {images.dtype} {images.shape} and {target} {given.dtype} {given.shape}; give "
-            "the two exports of one detector, with the same image size and input_dtype"
+            f"{reference} takes {runner.dtype.__name__} {runner.input_shape} and {target} "
+            f"{other.dtype.__name__} {other.input_shape}; give the two exports of one detector, with the "
+            "same image size and input_dtype"
         )
-    samples = [{images.name: square[None].astype(images.dtype)} for square in squares]
+    samples = [{"images": square[None].astype(runner.dtype)} for square in squares]
     measured = _compare(reference, target, samples)
     noise, rows = {}, []
     for op in found:
