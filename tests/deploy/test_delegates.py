@@ -26,7 +26,7 @@ def small(detector, **options):
 
 ONE_STAGE = {
     "csp": small(CSP, stride=8, channels=16, parts=("head",)),
-    "csp, as in the paper": small(CSP, neck="paper", channels=16),
+    "csp, as in the paper": small(CSP, output_stride=16, neck="deconv", channels=16),
     "centernet": small(CenterNet, stride=8, channels=16),
     "centernet with a pyramid": small(CenterNet, neck="fpn", channels=16),
     "ssd": small(SSD, output_stride=16, network="paper", anchor_sizes=(0.16, 0.24, 0.32, 0.4)),
