@@ -20,7 +20,6 @@ from kerasdet import cli_data
 PLOTS = (".png", ".pdf", ".svg")
 TABLES = (".json", ".csv")
 KINDS_SHOWN, LAYERS_SHOWN, NOISE_SHOWN = 6, 3, 15
-_NOISY = 0.01  # noise that comes in at one layer, from where on it pays to look closer
 
 
 def _check_new(option: str, path: Path | None, suffixes: tuple[str, ...], overwrite: bool):
@@ -171,8 +170,9 @@ def report(
 
     With --float and --data, the second: both files run on the photos, and each
     layer's output is compared. 20 dB is noise of 1 %, 10 dB of 10 %. The layers
-    where most noise comes in stand first; export with --keep-float and their
-    names leaves them in float.
+    where most noise comes in stand first. Export with --keep-float and their
+    names leaves them in float; whether that helped, the last lines say: what
+    comes out of eight bits, and into the heads.
     """
     if (reference is None) != (data is None):
         raise ValueError("--float and --data go together: the float32 export, and photos to run both on")
@@ -201,10 +201,10 @@ def report(
         added = f"{row.added:.2%}" if row.added > 0 else ""
         found.add_row(escape(row.layer), row.operator, f"{row.decibels:.1f}", f"{row.noise:.2%}", added)
     console.print(found)
-    names = [row.layer for row in rows[:LAYERS_SHOWN] if row.added > _NOISY]
-    if names:
-        text = f"to try the first in float, export with --keep-float '{'|'.join(names)}'"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for row in rows:
+        if row.last:
+            text = f"what comes out of eight bits at {row.layer}: {row.decibels:.1f} dB"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def delegates(file: Path):

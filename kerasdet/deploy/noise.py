@@ -26,12 +26,14 @@ class LayerNoise:
         layer, operator: of the int8 file.
         noise: of the output.
         before: of the noisiest input.
+        last: whether eight bits end behind it for good: this is the noise that heads and decoding get.
     """
 
     layer: str
     operator: str
     noise: float
     before: float
+    last: bool = False
 
     @property
     def added(self) -> float:
@@ -57,7 +59,8 @@ def quantisation_noise(
         squares: photos as the network sees them, (S, S, 3) uint8 each.
 
     Returns:
-        The layers that compute in eight bits, where most noise comes in first.
+        The layers that compute in eight bits, where most noise comes in first. Much noise at one layer may be
+        little at the last ones, which is what counts: look at those again with the layer in float.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,6 +80,11 @@ def quantisation_noise(
         )
     samples = [{"images": square[None].astype(runner.dtype)} for square in squares]
     measured = _compare(reference, target, samples)
+    leads = set()  # tensors that lead to a QUANTIZE, so that eight bits begin again
+    for op in reversed(found):
+        if op.name == "QUANTIZE" or any(tensor.name in leads for tensor in op.outputs):
+            leads.update(tensor.name for tensor in op.inputs)
+    ends = {op.inputs[0].name for op in found if op.name == "DEQUANTIZE"} - leads
     noise, rows = {}, []
     for op in found:
         before = max((noise.get(tensor.name, 0.0) for tensor in op.computed), default=0.0)
@@ -85,7 +93,8 @@ def quantisation_noise(
             noise[tensor.name] = measured.get(tensor.name, before)
         output = op.outputs[0]
         if output.dtype == "int8" and output.name in measured:
-            rows.append(LayerNoise(op.layer, op.name, measured[output.name], before))
+            last = output.name in ends
+            rows.append(LayerNoise(op.layer, op.name, measured[output.name], before, last))
     if not rows:
         raise ValueError(
             f"{target}: no layer computes in eight bits and has its counterpart in {reference}; give the "

@@ -32,6 +32,7 @@ def test_every_layer_of_eight_bits_is_measured_and_the_worst_stands_first(pair):
     assert [row.added for row in rows] == sorted((row.added for row in rows), reverse=True)
     assert all(0 < row.noise < 0.1 for row in rows)
     # What comes in at the first layer goes through the upsampling into the second.
+    assert {row.layer for row in rows if row.last} == {"mean"}
     before = {row.layer: row.before for row in rows}
     assert before["smooth"] == 0 and before["mean"] > 0
 
