@@ -159,6 +159,9 @@ def report(
     ] = None,
     photos: Annotated[int, typer.Option(min=1, help="How many of them.")] = 20,
     layers: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = NOISE_SHOWN,
+    without: Annotated[
+        bool, typer.Option("--without", help="Try each of these layers in float; a second or two a layer.")
+    ] = False,
 ):
     """Says what a phone's accelerators take of a file, and where an int8 file loses accuracy.
 
@@ -170,41 +173,47 @@ def report(
 
     With --float and --data, the second: both files run on the photos, and each
     layer's output is compared. 20 dB is noise of 1 %, 10 dB of 10 %. The layers
-    where most noise comes in stand first. Export with --keep-float and their
-    names leaves them in float; whether that helped, the last lines say: what
-    comes out of eight bits, and into the heads.
+    where most noise comes in stand first, but much of it may be gone where eight
+    bits end. So --without tries each of them in float, and says what is left
+    there. Export with --keep-float and its name leaves a layer in float.
     """
+    if without and reference is None:
+        raise ValueError("--without tries the layers of an int8 export; give --float and --data too")
     if (reference is None) != (data is None):
         raise ValueError("--float and --data go together: the float32 export, and photos to run both on")
     delegates(file)
     if reference is None:
         return
     from kerasdet.deploy.metadata import read_metadata
-    from kerasdet.deploy.noise import quantisation_noise
+    from kerasdet.deploy.noise import last_noise, noise_without, quantisation_noise
     from kerasdet.deploy.parity import load_squares
 
-    about = read_metadata(file)
+    about = read_metadata(reference)
     if "image_size" not in about:
-        raise ValueError(f"{file}: is no export of kerasdet, and only those can be compared layer by layer")
+        raise ValueError(f"{reference}: is no export of kerasdet; only those are compared layer by layer")
     console = Console()
     with console.status("Comparing layer by layer"):
         network = types.SimpleNamespace(**about)  # its image_size, and how it resizes
         squares = load_squares(network, cli_data.photos_of(data), photos, "data").squares
         rows = quantisation_noise(reference, file, squares)
+    shown = [row.layer for row in rows[:layers]]
+    left = noise_without(reference, squares, shown, progress=console.is_terminal) if without else {}
     title = f"noise of {len(rows)} layers in eight bits, {len(squares)} photos"
     found = Table(title=title)
     found.add_column("layer", overflow="fold")
     found.add_column("operator")
-    for column in ("dB", "noise", "comes in here"):
+    for column in ("dB", "noise", "comes in here", *(["end, in float"] if left else [])):
         found.add_column(column, justify="right")
     for row in rows[:layers]:
         added = f"{row.added:.2%}" if row.added > 0 else ""
-        found.add_row(escape(row.layer), row.operator, f"{row.decibels:.1f}", f"{row.noise:.2%}", added)
+        end = [f"{left[row.layer]:.2%}"] if left else []
+        found.add_row(escape(row.layer), row.operator, f"{row.decibels:.1f}", f"{row.noise:.2%}", added, *end)
     console.print(found)
-    for row in rows:
-        if row.last:
-            text = f"what comes out of eight bits at {row.layer}: {row.decibels:.1f} dB"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    ends = ", ".join(row.layer for row in rows if row.last)
+    text = f"noise where eight bits end ({ends}): {last_noise(rows):.2%}"
+    if left:
+        text += f"; calibrated on these photos only, as for the last column: {left['']:.2%}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def delegates(file: Path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -60,7 +62,7 @@ def quantisation_noise(
 
     Returns:
         The layers that compute in eight bits, where most noise comes in first. Much noise at one layer may be
-        little at the last ones, which is what counts: look at those again with the layer in float.
+        little at the last ones, which is what counts: see `noise_without`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -101,6 +103,41 @@ def quantisation_noise(
             "float export first and the int8 export of the same detector second"
         )
     return sorted(rows, key=lambda row: -row.added)
+
+
+def last_noise(rows: list[LayerNoise]) -> float:
+    """The noise where eight bits end, the mean of the last layers'."""
+    return float(np.mean([row.noise for row in rows if row.last]))
+
+
+def noise_without(
+    reference: str | os.PathLike, squares: Iterable[np.ndarray], layers: Iterable[str], progress: bool = False
+) -> dict[str, float]:
+    """What noise is left at the end if a layer stays in float, tried for each of some layers.
+
+    Args:
+        reference: the `.tflite` in float32. For each layer it is made int8 anew.
+        squares: photos as the network sees them, (S, S, 3) uint8 each, for the ranges and the comparison.
+        layers: names, as `quantisation_noise` gives them.
+        progress: show a progress bar.
+
+    Returns:
+        layer -> `last_noise` with that layer in float, and "" -> that with none.
+    """
+    from kerasdet.deploy.quantise import quantise
+
+    data, squares, found = Path(reference).read_bytes(), list(squares), {}
+    tried = ["", *layers]
+    if progress:
+        from rich.progress import track
+
+        tried = track(tried, description="Trying layers in float")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.tflite"
+        for layer in tried:
+            path.write_bytes(quantise(data, squares, f"^{re.escape(layer)}$" if layer else None))
+            found[layer] = last_noise(quantisation_noise(reference, path, squares))
+    return found
 
 
 def _compare(reference, target, samples) -> dict[str, float]:

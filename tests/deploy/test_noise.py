@@ -6,7 +6,7 @@ from discs import photos
 
 from kerasdet import deploy
 from kerasdet.deploy.litert import Runner
-from kerasdet.deploy.noise import LayerNoise, _noise, quantisation_noise
+from kerasdet.deploy.noise import LayerNoise, _noise, noise_without, quantisation_noise
 from kerasdet.deploy.operations import read_operations
 
 pytestmark = pytest.mark.filterwarnings("ignore:int8 is calibrated")
@@ -55,6 +55,14 @@ def test_noise_of_a_tensor_is_what_an_interpreter_of_our_own_says(pair):
         values.append((value - zero) * scale if scale else value)
     wanted = np.mean((values[0] - values[1]) ** 2) / np.mean(values[0] ** 2)
     assert row.noise == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_layer_in_float_is_tried_on_what_is_left_at_the_end(pair):
+    squares = photos(4)
+    found = noise_without(pair[0], squares, ["smooth", "mean"])
+    assert list(found) == ["", "smooth", "mean"]
+    # What the first layer adds does not reach the second; with the second in float, eight bits end before it.
+    assert 0 < found["smooth"] < found[""] and 0 < found["mean"] != found[""]
 
 
 def test_layers_that_are_named_stay_in_float(detector, disc_set, pair, tmp_path):
