@@ -116,7 +116,7 @@ def test_the_report_names_operator_reason_and_layer(exported):
     counts = [sum(operators.values()) for _, operators, _ in found.causes("GPU")]
     assert sum(counts) == len(found.refused["GPU"])
     layers = {op.layer for op in found.operations}
-    assert {"colour", "blur", "center", "core_scale"} <= {layer.split("/")[-1] for layer in layers}
+    assert {"colour", "blur", "center", "scale"} <= {layer.split("/")[-1] for layer in layers}
 
 
 def test_the_edge_tpu_stops_at_the_first_that_it_refuses(exported):
