@@ -1,62 +1,21 @@
-"""What the benchmarks share: interleaved timing, a table, and what machine it was.
-
-Latencies of one machine change from minute to minute, by other work, heat and clock. So everything
-that is compared takes turns in one run, A B A B, and what is reported first is the ratio of
-neighbouring turns.
-"""
+"""What the benchmarks share: a table, and what machine it was. `kerasdet.deploy.timing` takes the times."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
+
+from kerasdet.deploy.timing import disturbance, machine
 
 LIBRARIES = (
     "numpy", "keras", "tensorflow", "tensorflow-cpu", "jax", "grain", "opencv-python-headless",
     "opencv-contrib-python", "ai-edge-litert", "ai-edge-quantizer",
 )
-
-
-def interleave(
-    tasks: Mapping[str, Callable[[], object]], rounds: int, settle: int = 0
-) -> dict[str, np.ndarray]:
-    """Times tasks in turns: the first, the second, ..., and again, `rounds` times.
-
-    Args:
-        tasks: name -> what to time. Each runs once before the clock, to build and warm up.
-        rounds: turns a task gets, 1 or more.
-        settle: calls without a clock at the start of every turn, for tasks so short that they
-            would otherwise measure the caches that the task before them left behind.
-
-    Returns:
-        name -> (rounds,) seconds, row for row from the same rounds.
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; give 1 or more")
-    for task in tasks.values():
-        task()
-    times = {name: np.empty(rounds) for name in tasks}
-    for turn in range(rounds):
-        for name, task in tasks.items():
-            for _ in range(settle):
-                task()
-            start = time.perf_counter()
-            task()
-            times[name][turn] = time.perf_counter() - start
-    return times
-
-
-def spread(values: np.ndarray, form: str = ".3g") -> str:
-    """'median (lower quartile to upper quartile)'."""
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -73,9 +32,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_machine(threads: int | None = None) -> None:
     """Prints processor, cores, threads, load and library versions; warns of a busy machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     used = "" if threads is None else f", {threads} threads used"
-    print(f"machine: {_processor()}, {cores} cores{used}, {platform.system()}")
+    print(f"machine: {machine()}{used}")
     versions = [f"Python {platform.python_version()}"]
     for name in LIBRARIES:
         try:
@@ -87,19 +45,9 @@ def print_machine(threads: int | None = None) -> None:
         keras = sys.modules["keras"]
         devices = ", ".join(keras.distribution.list_devices())
         print(f"Keras backend: {keras.backend.backend()} on {devices}")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > cores / 2:
-        print(f"warning: load {load:.1f} on {cores} cores: ratios may be off, times surely are")
+    if disturbed := disturbance():
+        print(f"warning: {disturbed}")
     print()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # === What is measured ===
@@ -116,25 +64,6 @@ def read_photo(path: str | None) -> np.ndarray:
         # Of these, the one with the most people: suppression must have something to do.
         scenes = write_scenes(folder, 8, size=(640, 480))
         return photo.read(max(scenes, key=lambda sample: len(sample.boxes)).path)
-
-
-def inference(path: str, threads: int, picture: np.ndarray) -> Callable[[], list]:
-    """A task that runs any `.tflite` with one image input once, the picture already resized."""
-    import cv2
-
-    from kerasdet.deploy.litert import Runner
-    from kerasdet.deploy.metadata import read_metadata
-
-    about = read_metadata(path)
-    runner = Runner(Path(path).read_bytes(), threads)
-    if len(runner.input_shape) != 4 or runner.input_shape[3] != 3:
-        raise ValueError(f"{path}: takes {runner.input_shape}, not one RGB image (1, H, W, 3)")
-    _, height, width, _ = runner.input_shape
-    image = cv2.resize(picture, (width, height))
-    if runner.dtype == np.float32 and "outputs" not in about:
-        # Ours take 0..255 in float too; others want about -1..1.
-        image = (image.astype(np.float32) - 127.5) / 127.5
-    return lambda: runner(image)
 
 
 def load_detector(model: str):

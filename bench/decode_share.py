@@ -9,7 +9,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from common import inference, interleave, load_detector, print_machine, read_photo, spread, table
+from common import load_detector, print_machine, read_photo, table
+
+from kerasdet.deploy.timing import inference, interleave, spread
 
 
 def main(argv=None) -> int:

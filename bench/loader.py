@@ -9,7 +9,9 @@ import argparse
 import types
 
 import numpy as np
-from common import interleave, print_machine, spread, table
+from common import print_machine, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 
 def main(argv=None) -> int:

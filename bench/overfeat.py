@@ -15,7 +15,9 @@ import argparse
 import pathlib
 
 import numpy as np
-from common import interleave, print_machine, spread, table
+from common import print_machine, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 from kerasdet.metrics import interval
 

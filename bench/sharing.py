@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from common import interleave, print_machine, read_photo, spread, table
+from common import print_machine, read_photo, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 
 def main(argv=None) -> int:

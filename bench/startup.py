@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import interleave, print_machine, spread, table
+from common import print_machine, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 ROOT = Path(__file__).parents[1]
 # What the installed command `kerasdet` does, whether it is installed or not.

@@ -14,7 +14,9 @@ import argparse
 import importlib
 
 import numpy as np
-from common import interleave, print_machine, spread, table
+from common import print_machine, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 CLASSES = ("cat", "cow", "dog", "horse", "sheep", "person")
 # Name -> class, its options, those of the network that costs next to nothing, and the losses to time.

@@ -1,4 +1,4 @@
-"""The command line: detect, train, evaluate, export, demo, zoo, data.
+"""The command line: detect, train, evaluate, export, report, benchmark, demo, zoo, data.
 
 What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
 at once and a `.tflite` is run without Keras.
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kerasdet import cli_data, cli_demo, cli_detect, cli_train
+from kerasdet import cli_data, cli_demo, cli_detect, cli_device, cli_train
 from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 from kerasdet.cli_says import error_console, sentence, warn
@@ -163,14 +163,10 @@ def evaluate(
         raise FileExistsError(f"{out} exists; give another --out")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-    from kerasdet import data as data_
     from kerasdet import metrics
     from kerasdet.metrics.compare import write_scores
 
-    if split is None:
-        known = data_.splits(data)
-        split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
-    dataset = data_.load(data, split=split)
+    dataset = cli_data.held_back(data, split)
     detector = zoo_.load_file(model)
     dataset = _known_to(detector, dataset)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
@@ -215,6 +211,12 @@ def export(
     input_dtype: Annotated[
         InputDtype, typer.Option(help="float32 is for GPU delegates.")
     ] = InputDtype.uint8,
+    keep_float: Annotated[
+        str | None, typer.Option(help="For int8: layers left in float, a regular expression; see report.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Say what a phone's accelerators take of the file.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ):
     """Writes a detector for a device, and checks it against Keras."""
@@ -224,22 +226,23 @@ def export(
         )
     if precision is Precision.int8 and calibration is None:
         raise ValueError("int8 needs --calibration: photos like those the device will see")
-    photos = None if calibration is None else _calibration(calibration)
+    if report and out.suffix.lower() != ".tflite":
+        raise ValueError(f"--report is of .tflite files, and {out} is a SavedModel folder; leave it out")
+    photos = None if calibration is None else cli_data.photos_of(calibration)
     detector = zoo_.load_file(model)
-    report = detector.export(
+    found = detector.export(
         out, precision=precision.value, calibration=photos, outputs=outputs.value,
-        input_dtype=input_dtype.value, overwrite=overwrite,
+        input_dtype=input_dtype.value, keep_float=keep_float, overwrite=overwrite,
     )
-    Console().print(str(report), highlight=False, markup=False)
+    Console().print(str(found), highlight=False, markup=False)
+    if report:
+        cli_device.delegates(out)
 
 
-def _calibration(path: str):
-    """A data set where there are annotations, photos otherwise."""
-    from kerasdet import data as data_
+# === Files for devices ===
 
-    if Path(path).suffix.lower() not in photo_.SUFFIXES and data_.splits(path):
-        return data_.load(path)
-    return photo_.find([path])
+_command(cli_device.report)
+_command(cli_device.benchmark)
 
 
 # === demo ===

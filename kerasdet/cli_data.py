@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kerasdet import photo as photo_
+
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
 # How the clean copy of a set is written; for WIDER FACE there is a reader only.
@@ -38,6 +40,25 @@ Link = Annotated[
     bool,
     typer.Option("--link", help="Link to the photos instead of copying them; they have to stay then."),
 ]
+
+
+def held_back(data: str, split: str | None):
+    """The set to score on: a split, or 'val' or 'test' where none is given and there are several."""
+    from kerasdet import data as data_
+
+    if split is None:
+        known = data_.splits(data)
+        split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
+    return data_.load(data, split=split)
+
+
+def photos_of(path: str):
+    """A data set where there are annotations, photos otherwise."""
+    from kerasdet import data as data_
+
+    if Path(path).suffix.lower() not in photo_.SUFFIXES and data_.splits(path):
+        return data_.load(path)
+    return photo_.find([path])
 
 
 def _say(text: str):

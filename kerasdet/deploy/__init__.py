@@ -12,6 +12,8 @@ _HOMES = {
     "ConversionError": "convert",
     "LiteRTDetector": "litert",
     "read_metadata": "metadata",
+    "delegate_report": "delegates",
+    "quantisation_noise": "noise",
 }
 
 __all__ = sorted(_HOMES)

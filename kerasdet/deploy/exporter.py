@@ -34,6 +34,7 @@ def export(
     calibration=None,
     input_dtype: str = "uint8",
     check_photos=None,
+    keep_float: str | None = None,
     overwrite: bool = False,
     on_parity: str = "error",
 ) -> ExportReport:
@@ -57,6 +58,8 @@ def export(
         input_dtype: "uint8", or "float32" (values still 0..255) for delegates without CAST.
         check_photos: photos to compare on, a `Dataset` or a list; None takes `calibration`, or
             drawn scenes if there is none.
+        keep_float: for int8, layers that stay in float: a regular expression that is found in their names, as
+            `kerasdet report INT8 --float FLOAT` prints them with what each loses.
         overwrite: replace what is at `path`.
         on_parity: "error" writes nothing when file and Keras disagree; "warn" warns and writes.
 
@@ -66,7 +69,8 @@ def export(
     Raises:
         FileExistsError: `path` exists.
         OSError: `path` cannot be written.
-        ValueError: an unknown option, int8 without calibration photos, no or unreadable photos.
+        ValueError: an unknown option, int8 without calibration photos, no or unreadable photos, keep_float
+            without int8 or of no layer.
         RuntimeError: Keras does not run on TensorFlow.
         ConversionError: an operator has no LiteRT builtin.
         ParityError: file and Keras disagree.
@@ -74,6 +78,8 @@ def export(
     path = Path(path)
     is_file = path.suffix.lower() == ".tflite"
     _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
+    if keep_float is not None and precision != "int8":
+        raise ValueError(f"keep_float is {keep_float!r} and precision {precision}; it is for int8 only")
     if is_file and convert.given_proposals(detector):
         raise ValueError(
             f"{path}: a .tflite gets a photo and nothing else, and {type(detector).__name__} is given "
@@ -88,7 +94,7 @@ def export(
 
     data, names = convert.convert(detector, outputs, input_dtype, half=precision == "float16")
     if precision == "int8":
-        data = quantise.quantise(data, _calibration_squares(detector, calibration))
+        data = quantise.quantise(data, _calibration_squares(detector, calibration), keep_float)
     about = describe(detector, names, options, path.stem)
     data = metadata.attach(data, about)
     runner = Runner(data, THREADS)

@@ -2,14 +2,16 @@
 
 The body is what lies between convolutions (`flatbuffer.body_operators`). The photo's normalisation
 before it stays in float: folding it into the input's scale was tried and saved no time. Decoding
-behind it works on coordinates and indices, which eight bits cannot hold. Three kinds of operators of
+behind it works on coordinates and indices, which eight bits cannot hold. Four kinds of operators of
 the body stay in float too:
 - a stem of a convolution and a depthwise one, as MobileNets have: most of the error came from it, and eight
   bits saved no time there;
 - bilinear upsampling: releases of LiteRT's kernels round it differently, so that the same file found
   other boxes in MediaPipe than in LiteRT. It costs some 2 % of a file's time;
 - the heads' last 1x1 convolutions and fully connected layers: one step of eight bits is some 1.5 % of a box's
-  side, which is more than the two may differ by.
+  side, which is more than the two may differ by;
+- what divides by a length (`L2Norm`): eight bits do not hold squares.
+And those layers that the caller names, such as those that `noise.quantisation_noise` found to lose most.
 
 Ranges of activations are the least and greatest values over all calibration photos. A moving average,
 the quantiser's own habit, cuts the rare high logits that objects are made of.
@@ -18,26 +20,31 @@ the quantiser's own habit, cuts the rare high logits that objects are made of.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
+import re
 import warnings
 from collections.abc import Iterable
 
 import numpy as np
 
 from kerasdet.deploy import flatbuffer
+from kerasdet.deploy.operations import layer_of
 
 _MARK = b"kerasdet_int8_body/"
 
 
-def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
+def quantise(data: bytes, squares: Iterable[np.ndarray], keep_float: str | None = None) -> bytes:
     """Returns the int8 version of a float32 file, without its metadata.
 
     Args:
         data: bytes of a `.tflite` in float32, its input called `images`, with a signature.
         squares: calibration photos as the network sees them, (S, S, 3) uint8 each.
+        keep_float: a regular expression; layers in whose names it is found stay in float.
 
     Raises:
         ImportError: ai-edge-quantizer is missing.
+        ValueError: keep_float is no regular expression, or names no layer of the body, or all of them.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -52,7 +59,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray]) -> bytes:
     graph = model.subgraphs[0]
     names = [graph.tensors[i].name for i in graph.outputs]
     # The quantiser picks operators by their outputs' names, so the body's are marked for it.
-    for op in _in_eight_bits(model):
+    for op in _in_eight_bits(model, keep_float):
         for i in op.outputs:
             graph.tensors[i].name = _MARK + graph.tensors[i].name
     is_uint8 = graph.tensors[graph.inputs[0]].type == schema.TensorType.UINT8
@@ -92,11 +99,14 @@ def _restore_names(model, outputs: list[bytes]):
     return model
 
 
-def _in_eight_bits(model) -> list:
+def _in_eight_bits(model, keep_float: str | None = None) -> list:
     """The body's operators that are quantised; the module's docstring says why the others are not."""
     tensors = model.subgraphs[0].tensors
     body = flatbuffer.body_operators(model)
     names = [flatbuffer.op_name(model, op) for op in body]
+    layers = [layer_of(tensors[op.outputs[0]].name.decode()) for op in body]
+    kept = {layer for layer, name in zip(layers, names, strict=True) if name == "RSQRT"}
+    kept |= _named(layers, keep_float)
     stem = 2 if names[:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"] else 0
     read = {int(i) for op in body for i in op.inputs}
 
@@ -106,11 +116,30 @@ def _in_eight_bits(model) -> list:
             return whole or name == "FULLY_CONNECTED"
         return name == "RESIZE_BILINEAR"
 
-    return [
+    chosen = [
         op
-        for op, name in zip(body[stem:], names[stem:], strict=True)
-        if not is_float(op, name)
+        for op, name, layer in zip(body[stem:], names[stem:], layers[stem:], strict=True)
+        if layer not in kept and not is_float(op, name)
     ]
+    if not chosen and keep_float is not None:
+        raise ValueError(f"keep_float is {keep_float!r}, which leaves nothing in eight bits; export float32")
+    return chosen
+
+
+def _named(layers: list[str], keep_float: str | None) -> set[str]:
+    """The layers that a regular expression names; says if it names none."""
+    if keep_float is None:
+        return set()
+    try:
+        found = {layer for layer in layers if re.search(keep_float, layer)}
+    except re.error as error:
+        raise ValueError(f"keep_float is {keep_float!r}, no regular expression: {error}") from error
+    if not found:
+        near = difflib.get_close_matches(keep_float, layers, n=3, cutoff=0)
+        raise ValueError(
+            f"keep_float is {keep_float!r}, which no layer is called; there are {', '.join(near)}, ..."
+        )
+    return found
 
 
 @contextlib.contextmanager

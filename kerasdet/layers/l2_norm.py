@@ -29,8 +29,11 @@ class L2Norm(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        squares = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
-        return inputs * ops.rsqrt(ops.maximum(squares, 1e-12)) * self.gamma
+        # By the mean of squares: of the sum, LiteRT makes an L2_NORMALIZATION, which GPU delegates refuse.
+        channels = inputs.shape[-1]
+        squares = ops.mean(ops.square(inputs), axis=-1, keepdims=True)
+        length = ops.rsqrt(ops.maximum(squares, 1e-12 / channels))
+        return inputs * length * (self.gamma / channels**0.5)
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}

@@ -6,7 +6,6 @@ import sys
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -60,23 +59,6 @@ def rows(text, head):
     return {first: rest for first, *rest in cells}
 
 
-def test_interleave_takes_turns_after_warming_up_each():
-    calls = []
-    common = script("common")
-    times = common.interleave(
-        {name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, settle=1
-    )
-    assert "".join(calls) == "ab" + "aabb" * 2
-    assert {name: seconds.shape for name, seconds in times.items()} == {"a": (2,), "b": (2,)}
-    assert all((seconds >= 0).all() for seconds in times.values())
-    with pytest.raises(ValueError, match="rounds is 0"):
-        common.interleave({"a": calls.clear}, 0)
-
-
-def test_spread_says_median_and_quartiles():
-    assert script("common").spread(np.array([1.0, 2, 3, 4, 5]), ".1f") == "3.0 (2.0 to 4.0)"
-
-
 def test_loader(tiny, untraced, capsys):
     code = bench(
         "loader", tiny.scenes, "--size", 64, "--batch", 2, "--photos", 8, "--rounds", 1,
@@ -86,16 +68,6 @@ def test_loader(tiny, untraced, capsys):
     assert code == 0
     assert {"kerasdet / bare, speed", "loading / training step"} <= set(found)
     assert len(found) == 8
-
-
-def test_latency(tiny, capsys):
-    code = bench("latency", tiny.tflite, tiny.tflite, "--rounds", 2, "--threads", 1)
-    out = capsys.readouterr().out
-    assert code == 0
-    assert "1 threads used" in out
-    # The same file twice is two rows; the first is what the ratios are against.
-    assert out.count("tiny.tflite") == 2
-    assert "1.000 (1.000 to 1.000)" in out
 
 
 def test_decode_share(tiny, capsys):
@@ -135,17 +107,6 @@ def test_targets(detector, ways, untraced, capsys):
     found = rows(capsys.readouterr().out, "detector")
     assert code == 0
     assert set(found) == ways
-
-
-def test_peers(tiny, capsys):
-    code = bench(
-        "peers", tiny.scenes, "--model", tiny.tflite, tiny.keras, "--peer", tiny.tflite,
-        "--rounds", 2,
-    )
-    out = capsys.readouterr().out
-    assert code == 0
-    assert "6 photos" in out
-    assert set(rows(out, "detector")) == {str(tiny.tflite), str(tiny.keras)}
 
 
 def test_overfeat_by_photos_and_by_boxes(tmp_path, capsys):

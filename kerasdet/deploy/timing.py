@@ -1,0 +1,148 @@
+"""Times that can be compared: in turns, with their spread, and the memory that a file takes.
+
+Latencies of one machine change from minute to minute, by other work, heat and clock. So everything that is
+compared takes turns in one run, A B A B, and what counts is the ratio of neighbouring turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+# Run in a process of its own, which imports nothing else that is large.
+_PEAK = """
+import json, sys
+import numpy as np
+from kerasdet.deploy.litert import Runner
+from kerasdet.deploy.timing import peak_bytes
+from ai_edge_litert.interpreter import Interpreter
+before = peak_bytes()
+runner = Runner(open(sys.argv[1], "rb").read(), int(sys.argv[2]))
+for _ in range(3):
+    runner(np.zeros(runner.input_shape[1:], runner.dtype))
+print(json.dumps(peak_bytes() - before))
+"""
+
+
+def interleave(
+    tasks: Mapping[Hashable, Callable[[], object]], rounds: int, settle: int = 0, progress: bool = False
+) -> dict[Hashable, np.ndarray]:
+    """Times tasks in turns: the first, the second, ..., and again, `rounds` times.
+
+    Args:
+        tasks: name -> what to time. Each runs once before the clock, to build and warm up.
+        rounds: turns a task gets, 1 or more.
+        settle: calls without a clock at the start of every turn, for tasks so short that they
+            would otherwise measure the caches that the task before them left behind.
+        progress: show a progress bar.
+
+    Returns:
+        name -> (rounds,) seconds, row for row from the same rounds.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give 1 or more")
+    for task in tasks.values():
+        task()
+    times = {name: np.empty(rounds) for name in tasks}
+    turns = range(rounds)
+    if progress:
+        from rich.progress import track
+
+        turns = track(turns, description="Timing")
+    for turn in turns:
+        for name, task in tasks.items():
+            for _ in range(settle):
+                task()
+            start = time.perf_counter()
+            task()
+            times[name][turn] = time.perf_counter() - start
+    return times
+
+
+def spread(values: np.ndarray, form: str = ".3g") -> str:
+    """'median (lower quartile to upper quartile)'."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def inference(path: str | os.PathLike, threads: int, picture: np.ndarray) -> Callable[[], list]:
+    """A task that runs any `.tflite` with one image input once, the picture already resized."""
+    import cv2
+
+    from kerasdet.deploy.litert import Runner
+    from kerasdet.deploy.metadata import read_metadata
+
+    about = read_metadata(path)
+    runner = Runner(Path(path).read_bytes(), threads)
+    if len(runner.input_shape) != 4 or runner.input_shape[3] != 3:
+        raise ValueError(f"{path}: takes {runner.input_shape}, not one RGB image (1, H, W, 3)")
+    _, height, width, _ = runner.input_shape
+    image = cv2.resize(picture, (width, height))
+    if runner.dtype == np.float32 and "outputs" not in about:
+        # Ours take 0..255 in float too; others want about -1..1.
+        image = (image.astype(np.float32) - 127.5) / 127.5
+    return lambda: runner(image)
+
+
+def memory(path: str | os.PathLike, threads: int) -> int:
+    """Bytes by which loading and running a `.tflite` raises the peak of a fresh process.
+
+    Args:
+        path: of the file.
+        threads: CPU threads.
+
+    Raises:
+        RuntimeError: LiteRT cannot run it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, os.fspath(path), str(threads)], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeError(f"{path}: cannot be run in a process of its own: {last}")
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would give the parent's peak if that is higher: Linux hands it on.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine() -> str:
+    """Processor, cores that this process may use, and system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{processor}, {_cores()} cores, {platform.system()}"
+
+
+def disturbance() -> str | None:
+    """Says so if the machine has other work to do, which takes time from what is measured."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= _cores() / 2:
+        return None
+    return f"load {load:.1f} on {_cores()} cores: ratios may be off, times surely are"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

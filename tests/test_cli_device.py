@@ -1,0 +1,87 @@
+"""kerasdet report and benchmark, on files of a small detector."""
+
+import json
+import types
+import warnings
+
+import pytest
+from commands import run
+from PIL import Image
+from presets import tiny_csp
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, scenes):
+    """The float and the int8 file of one small CSP, untrained, and the drawn scenes on disk."""
+    folder = tmp_path_factory.mktemp("device")
+    model = tiny_csp()
+    paths = {precision: folder / f"{precision}.tflite" for precision in ("float32", "int8")}
+    for precision, path in paths.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.export(path, precision=precision, calibration=scenes, on_parity="warn")
+    model.save(folder / "tiny.keras")
+    return types.SimpleNamespace(keras=folder / "tiny.keras", data=scenes.root, **paths)
+
+
+def test_report_says_what_accelerators_take(files):
+    said = run("report", files.float32)
+    assert "operators" in said and "GPU" in said and "Edge TPU" in said
+    assert "CAST 1" in said and "from uint8 to float32" in said and "TOPK_V2" in said
+
+
+def test_report_says_where_noise_comes_in(files):
+    said = run("report", files.int8, "--float", files.float32, "--data", files.data, "--photos", 4)
+    assert "noise of" in said and "4 photos" in said
+    assert "DEPTHWISE_CONV_2D" in said or "CONV_2D" in said
+    assert "noise where eight bits end (neck_" in said and "end, in float" not in said
+    said = run(
+        "report", files.int8, "--float", files.float32, "--data", files.data, "--photos", 3, "--layers", 1,
+        "--without",
+    )
+    assert "end, in float" in said and "calibrated on these photos only" in said
+    assert "--float and --data go together" in run("report", files.int8, "--float", files.float32, code=2)
+
+
+def test_export_reports_and_keeps_layers_in_float(files, tmp_path):
+    said = run("export", files.keras, "-o", tmp_path / "raw.tflite", "--outputs", "raw", "--input-dtype",
+               "float32", "--report")
+    gpu = next(line for line in said.splitlines() if "GPU" in line)
+    assert "all" in gpu
+    said = run("export", files.keras, "-o", tmp_path / "a.tflite", "--keep-float", "neck", code=2)
+    assert "keep_float is 'neck' and precision float32" in said
+    said = run("export", files.keras, "-o", tmp_path / "folder", "--report", code=2)
+    assert "--report is of .tflite files" in said
+
+
+def test_benchmark_prints_draws_and_writes(files, tmp_path):
+    table = tmp_path / "peers.json"
+    rows = [{"name": "Other", "time": 0.5, "AP": 0.1, "AP50": 0.2}]
+    table.write_text(json.dumps({"reference": "float32", "threads": 2, "rows": rows}))
+    plot, out = tmp_path / "plot.png", tmp_path / "rows.json"
+    arguments = (
+        "benchmark", files.float32, files.int8, "--data", files.data, "--threads", "1,2", "--rounds", 2,
+        "--table", table, "--plot", plot, "--out", out,
+    )
+    said = run(*arguments)
+    assert "Other (scaled from a table)" in said and "scored on" in said
+    assert Image.open(plot).size[0] > 500
+    found = json.loads(out.read_text())
+    assert [(row["name"], row["threads"]) for row in found] == [
+        ("float32", 1), ("float32", 2), ("int8", 1), ("int8", 2), ("Other", 2)
+    ]
+    assert found[0]["ratio"] == 1 and found[4]["ratio"] == 0.5 and found[4]["memory"] is None
+    assert "exists; give another --plot" in run(*arguments, code=2)
+    # A table that does not fit is told before anything is measured.
+    said = run("benchmark", files.float32, "--threads", 1, "--table", table, code=2)
+    assert "shares of 'float32' at 2 threads, which 0 rows are" in said and "detector" not in said
+
+
+@pytest.mark.parametrize("options, reason", [
+    (("--plot", "a.png"), "needs --data"),
+    (("--plot", "a.txt"), "give a name that ends in .png"),
+    (("--out", "a.txt"), "give a name that ends in .json or .csv"),
+    (("--threads", "two"), "--threads is 'two'; give numbers"),
+])
+def test_benchmark_says_what_is_wrong(files, options, reason):
+    assert reason in run("benchmark", files.float32, *options, code=2)
