@@ -149,7 +149,8 @@ def load_file(path: str | os.PathLike):
     Returns:
         A `kerasdet.Detector`; for a `.tflite` a `kerasdet.deploy.LiteRTDetector`, which detects and
         evaluates alike and needs neither Keras nor TensorFlow. No code from a file is run: a `.keras` file
-        is looked into first (see `kerasdet.untrusted`), and read in Keras' safe mode then.
+        is looked into first (see `kerasdet.untrusted`), and read in Keras' safe mode then; a `.tflite` is run
+        once in another process, so that one which breaks LiteRT breaks that.
 
     Raises:
         FileNotFoundError: no such file.
@@ -174,7 +175,9 @@ def load_file(path: str | os.PathLike):
         raise FileNotFoundError(f"{path}: no such file (looked from {os.getcwd()})")
     if suffix == ".tflite":
         from kerasdet.deploy.litert import LiteRTDetector
+        from kerasdet.deploy.trial import run_once
 
+        run_once(path)
         return LiteRTDetector(path)
     return _load_keras(path)
 
