@@ -316,7 +316,7 @@ def test_a_linked_folder_of_photos(tmp_path):
 def test_an_unreadable_photo_whose_size_is_needed(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a photo")
     (tmp_path / "boxes.csv").write_text("a.jpg,1,2,30,40,dog\n")
-    with pytest.raises(ValueError, match="a.jpg: cannot read the photo's size"):
+    with pytest.raises(ValueError, match="a.jpg: is not an image that can be read"):
         kerasdet.data.load(tmp_path)
 
 
