@@ -144,14 +144,16 @@ def main(argv=None) -> int:
         for kind, share in SHARES.items():
             left, number = round(args.cases * share), args.first
             while left > 0:
-                found = run_chunk(kind, strategies[kind], number, min(CHUNK, left), pathlib.Path(work), args.out)
-                totals[kind].update(found)
+                count = min(CHUNK, left)
+                totals[kind].update(
+                    run_chunk(kind, strategies[kind], number, count, pathlib.Path(work), args.out)
+                )
                 left, number = left - CHUNK, number + 1
                 print(f"{kind}: {dict(totals[kind])}", file=sys.stderr, flush=True)
-    rows = [(kind, outcome, str(count)) for kind, counts in totals.items() for outcome, count in counts.items()]
-    table(("kind", "outcome", "cases"), rows)
-    failed = sum(count for _, outcome, count in rows if outcome not in GOOD for count in [int(count)])
-    print(f"{sum(int(row[2]) for row in rows)} cases, {failed} failed")
+    rows = [(kind, outcome, count) for kind, counts in totals.items() for outcome, count in counts.items()]
+    table(("kind", "outcome", "cases"), [(kind, outcome, str(count)) for kind, outcome, count in rows])
+    failed = sum(count for _, outcome, count in rows if outcome not in GOOD)
+    print(f"{sum(count for _, _, count in rows)} cases, {failed} failed")
     return 1 if failed else 0
 
 

@@ -22,7 +22,9 @@ from kerasdet import untrusted
 from kerasdet.card import FILE, Card
 from kerasdet.transfer import adapt
 
-__all__ = ["adapt", "card", "cards", "load", "load_file", "names", "recipe", "save_preset"]
+__all__ = [
+    "adapt", "card", "cards", "load", "load_file", "names", "presets", "recipe", "save_preset", "shelves",
+]
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.weights.h5"
 RECIPE = "recipe.py"
@@ -51,7 +53,13 @@ def card(name: str) -> Card:
 
 def cards() -> list[Card]:
     """The cards of all presets, by name. Raises ValueError if one is broken."""
-    return [Card.read(folder) for _, folder in sorted(_folders().items())]
+    return [card for card, _ in presets()]
+
+
+def presets(name: str | None = None) -> list[tuple[Card, Path]]:
+    """Cards and folders of all presets, by name, or of the one called `name`. Raises ValueError as `card`."""
+    folders = [folder for _, folder in sorted(_folders().items())] if name is None else [_find(name)]
+    return [(Card.read(folder), folder) for folder in folders]
 
 
 def recipe(name: str | os.PathLike) -> Path:
@@ -67,7 +75,7 @@ def recipe(name: str | os.PathLike) -> Path:
     if os.fspath(name).endswith(".py"):
         path = Path(name)
     else:
-        planned = (shelf / name / RECIPE for shelf in _shelves())
+        planned = (shelf / name / RECIPE for shelf in shelves())
         path = next((file for file in planned if file.is_file()), None) or _find(name) / RECIPE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe")
@@ -77,23 +85,24 @@ def recipe(name: str | os.PathLike) -> Path:
 def _folders() -> dict[str, Path]:
     """Name -> folder of every preset; where two shelves have one of a name, the first counts."""
     found: dict[str, Path] = {}
-    for shelf in _shelves():
+    for shelf in shelves():
         for file in sorted(shelf.glob(f"*/{FILE}")):
             found.setdefault(file.parent.name, file.parent)
     return found
 
 
-def _shelves() -> list[Path]:
-    shelves = []
+def shelves() -> list[Path]:
+    """The folders that presets are looked up in, first to last. Raises ValueError if one is not there."""
+    found = []
     for entry in filter(None, os.environ.get(SHELVES, "").split(os.pathsep)):
         if not Path(entry).is_dir():
             raise ValueError(f"{SHELVES} names the folder {entry}, which does not exist")
-        shelves.append(Path(entry))
+        found.append(Path(entry))
     package = Path(__file__).parent
     checkout = package.parent / "zoo"
     # A folder that happens to be called zoo beside an installed package is not ours.
     ours = checkout.is_dir() and (package.parent / "pyproject.toml").is_file()
-    return [*shelves, checkout if ours else package / "_zoo"]
+    return [*found, checkout if ours else package / "_zoo"]
 
 
 def _find(name: str) -> Path:

@@ -79,7 +79,7 @@ def read_text(file: Path) -> str:
 
 
 def pixels(value) -> int:
-    """A photo's side as an annotation says it, 0 where it does not. Raises ValueError where it can be none."""
+    """A photo's side as an annotation says it, 0 where it does not. Raises ValueError for what is none."""
     try:
         side = int(float(value or 0))
     except (TypeError, OverflowError) as error:
