@@ -12,6 +12,7 @@ import sys
 
 # Of the trial: memory in bytes (where the system can limit it, which Linux does) and seconds.
 MEMORY, SECONDS = 2**33, 60
+_PROGRAM = "import sys; from kerasdet.deploy import trial; sys.exit(trial.main(sys.argv[1]))"
 
 
 def run_once(path: str | os.PathLike) -> None:
@@ -26,7 +27,7 @@ def run_once(path: str | os.PathLike) -> None:
     """
     if not sys.executable:  # Python inside another program
         return
-    command = [sys.executable, "-m", "kerasdet.deploy.trial", os.fspath(path)]
+    command = [sys.executable, "-c", _PROGRAM, os.fspath(path)]
     # The package that asks is the one that tries.
     found = os.pathsep.join(filter(None, sys.path))
     try:
@@ -67,6 +68,3 @@ def main(path: str) -> int:
         pass
     return 0
 
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
