@@ -114,7 +114,7 @@ def draw_anchors(sizes: np.ndarray, anchors: np.ndarray, owner: np.ndarray, size
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(11, 6.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(11, 5.8), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, (width, height) in enumerate(anchors):
         colour = tuple(channel / 255 for channel in PALETTE[i % len(PALETTE)])

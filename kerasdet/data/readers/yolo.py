@@ -143,7 +143,7 @@ def _names(file: Path, root: Path) -> dict[int, str]:
             return {int(number): str(name) for number, name in pairs.items()}
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise ValueError(
-                f"{file}: names is {reprlib.repr(names)}; write a list, or number: name for each class"
+                f"{file}: names is {reprlib.repr(names)[:200]}; write a list, or number: name for each class"
             ) from None
     if file.name != NAMES:
         raise ValueError(
