@@ -12,7 +12,6 @@ import glob
 import io
 import os
 import pathlib
-import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,9 +20,10 @@ RESIZES = ("stretch", "letterbox")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # The colour beyond the photo's border (letterbox, zooming out): ImageNet's mean, RGB.
 BORDER = (124, 116, 104)
-# A header may promise any size; a photo beyond this is refused before it is decoded. OpenCV samples
-# photos of less than 2^15 pixels a side.
-MAX_PIXELS, MAX_SIDE = 200_000_000, 32_000
+# A header may promise any size; a photo beyond this is refused before it is decoded. Pillow has a limit of
+# its own, a little above; OpenCV samples photos of less than 2^15 pixels a side.
+MAX_PIXELS, MAX_SIDE = 175_000_000, 32_000
+_TOO_LARGE = f"is more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels a side; make it smaller"
 # Of its file, in bytes: as large as the largest photo without any packing.
 MAX_BYTES = 2**30
 # Pillow's names of `SUFFIXES`; it knows many more kinds, some of which call other programs.
@@ -130,10 +130,10 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
         FileNotFoundError: no such file.
         ValueError: the file is no image that can be read, or one beyond `MAX_PIXELS`.
     """
-    path = os.fspath(path)
-    _check_file(path)
     from PIL import Image
 
+    path = os.fspath(path)
+    _check_file(path)
     with open(path, "rb") as file:
         header = _header(file, path)
         try:
@@ -170,14 +170,11 @@ def _header(file, path: str):
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            # Pillow has limits of its own, below ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            header = Image.open(file, formats=_KINDS)
+        header = Image.open(file, formats=_KINDS)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {_too_large(error)}") from error
+        raise ValueError(f"{path}: {_TOO_LARGE} ({error})") from error
     # Anything: Pillow's readers of headers trust what they read.
     except Exception as error:
         raise ValueError(
@@ -185,13 +182,8 @@ def _header(file, path: str):
         ) from error
     width, height = header.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise ValueError(f"{path}: {_too_large(f'{width}x{height}')}")
+        raise ValueError(f"{path}: {_TOO_LARGE} ({width}x{height})")
     return header
-
-
-def _too_large(what) -> str:
-    most = f"{MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels a side"
-    return f"{what} is more than {most}; make it smaller"
 
 
 def _is_truncated(data: bytes) -> bool:
