@@ -247,18 +247,14 @@ def test_a_sound_file_passes_its_trial(exported):
     assert len(found) > 0
 
 
-def test_what_breaks_litert_breaks_another_process(sound, tmp_path, monkeypatch):
-    """Without our checks, to have a file at hand that does it: a sigmoid of nothing, in LiteRT 2.3."""
-    def of_nothing(model, graph):
-        sigmoid = next(op for op in graph.operators if flatbuffer.op_name(model, op) == "LOGISTIC")
-        sigmoid.inputs = np.array([-1], np.int32)
-
-    path = tmp_path / "evil.tflite"
-    path.write_bytes(altered(sound, of_nothing))
-    monkeypatch.setattr(trial, "_PROGRAM", "import sys; from kerasdet.deploy import trial, verify\n"
-                        "verify.check = lambda data: None\nsys.exit(trial.main(sys.argv[1]))")
-    with pytest.raises(ValueError, match=r"evil\.tflite: LiteRT breaks down on it \(\w+"):
-        trial.run_once(path)
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [("import os; os.abort()", "signal 6"), ("import ctypes; ctypes.string_at(0)", "signal 11")],
+)
+def test_what_breaks_litert_breaks_another_process(exported, monkeypatch, program, how):
+    monkeypatch.setattr(trial, "_PROGRAM", program)
+    with pytest.raises(ValueError, match=rf"\.tflite: LiteRT breaks down on it \({how}\)"):
+        trial.run_once(exported()[0])
 
 
 def test_a_trial_that_does_not_end(exported, monkeypatch):
