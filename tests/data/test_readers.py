@@ -332,6 +332,14 @@ def test_a_list_of_voc_cannot_lead_elsewhere(tmp_path, name):
         kerasdet.data.load(tmp_path / "set")
 
 
+def test_a_list_of_voc_without_photos(tmp_path):
+    voc(tmp_path / "Annotations" / "a.xml", [])
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    with pytest.raises(ValueError, match="train.txt: lists no photos"):
+        kerasdet.data.load(tmp_path)
+
+
 def test_pipes_are_no_annotations(tmp_path):
     coco(tmp_path, [annotation([1, 2, 3, 4])])
     for name in ("b.json", "c.xml", "d.csv", "e.odgt", "data.yaml"):

@@ -42,6 +42,8 @@ def find(folder: Path) -> list[Source]:
         lists = [file for file in lists if "_" not in file.stem]
         for file in lists:
             listed = [_listed(place, line.split()[0], file) for line in _lines(file)]
+            if not listed:
+                raise ValueError(f"{file}: lists no photos; write their names, or take it away")
             sources.append(Source(canonical_split(file.stem), root, listed, folders))
         if not lists:
             sources.append(Source("all", root, files, folders))
