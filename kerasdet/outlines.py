@@ -103,7 +103,9 @@ def _unpacked(text: str | bytes) -> list[int]:
     Six bits a character, from "0" on: five of the number, the lowest first, and whether more follow. The last
     one's highest bit is the sign. From the third run on it is the difference to the run two before.
     """
-    codes = np.frombuffer(text.encode("ascii") if isinstance(text, str) else bytes(text), np.uint8)
+    if not isinstance(text, (str, bytes)):  # `bytes` of a number would be that many
+        raise TypeError(f"counts is a {type(text).__name__}")
+    codes = np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, np.uint8)
     counts: list[int] = []
     number, shift = 0, 0
     for code in (codes.astype(int) - 48).tolist():

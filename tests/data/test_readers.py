@@ -357,6 +357,7 @@ def test_pipes_are_no_annotations(tmp_path):
         {"size": [10**6, 10**6], "counts": "04"},
         {"size": [80], "counts": "04"},
         {"counts": [8000]},
+        {"size": [80, 100], "counts": 10**18},
     ],
 )
 def test_run_lengths_that_lead_out_of_the_mask(tmp_path, runs):
