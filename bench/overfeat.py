@@ -18,7 +18,6 @@ import numpy as np
 from common import print_machine, table
 
 from kerasdet.deploy.timing import interleave, spread
-
 from kerasdet.metrics import interval
 
 BOOTSTRAPS = 2000

@@ -109,7 +109,7 @@ class Card:
         path = Path(folder) / FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not JSON: {error}") from error
         return cls.from_dict(values, str(path))
 

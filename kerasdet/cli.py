@@ -21,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import cli_data, cli_demo, cli_detect, cli_device, cli_train
-from kerasdet import photo as photo_
 from kerasdet import zoo as zoo_
 from kerasdet.cli_says import error_console, sentence, warn
 
@@ -259,10 +258,17 @@ def zoo(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The README's tables, from the cards.")
     ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="A page to write: cards, pictures, AP against latency.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
 ):
     """Lists the presets, or tells all about one."""
     from kerasdet import card
 
+    if page is not None:
+        _say_page(page, name, overwrite)
+        return
     cards = zoo_.cards() if name is None else [zoo_.card(name)]
     if markdown:
         print(card.markdown(cards))
@@ -272,6 +278,19 @@ def zoo(
         Console().print(card.shelf_table(cards))
     else:
         Console().print(f"there are no presets; name a folder of them in {zoo_.SHELVES}")
+
+
+def _say_page(path: Path, name: str | None, overwrite: bool):
+    from kerasdet import zoo_page
+
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give another --html, or --overwrite")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--html is {path}; give a name that ends in .html")
+    text = zoo_page.page(zoo_.presets(name), zoo_page.read_peers(zoo_.shelves()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    Console().print(f"see {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 # === data ===

@@ -83,7 +83,8 @@ def anchors(
         raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
     from kerasdet import data as data_
     from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
-    from kerasdet.data.anchors import box_sizes, draw_anchors
+    from kerasdet.data.anchors import box_sizes
+    from kerasdet.data.charts import draw_anchors
 
     dataset = data_.load(data)
     sizes = box_sizes(dataset, size)
@@ -101,7 +102,7 @@ def anchors(
     _say(f"anchors=({pairs})")
     if plot is not None:
         plot.parent.mkdir(parents=True, exist_ok=True)
-        draw_anchors(sizes, found, owner, size).save(plot)
+        draw_anchors(sizes, found, owner, size).savefig(plot)
         _say(f"drawn into {plot}")
 
 
@@ -290,8 +291,8 @@ def _draw(report, out: Path, sizes, size, stride, anchors) -> None:
 
     report.save(out / "faults.csv")
     if report.sets:
-        draw_classes(count_objects(report.sets)).save(out / "classes.png")
-        draw_sizes(sizes, size, stride, anchors).save(out / "sizes.png")
+        draw_classes(count_objects(report.sets)).savefig(out / "classes.png")
+        draw_sizes(sizes, size, stride, anchors).savefig(out / "sizes.png")
     twins = [(fault.path, fault.other) for fault in report.of("near-duplicate")]
     if twins:
         draw_pairs(twins[:PAIRS_DRAWN]).save(out / "near_duplicates.jpg", quality=90)

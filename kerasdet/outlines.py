@@ -8,6 +8,8 @@ import numpy as np
 
 # OpenCV takes corners of polygons in parts of a pixel: 2^-4.
 _SHIFT = 4
+# Pixels of a mask's side that is read.
+MAX_SIDE = 8192
 
 
 def grid_of(outline: Sequence[np.ndarray], box: np.ndarray, size: int) -> np.ndarray:
@@ -82,11 +84,44 @@ def decode(code: dict) -> np.ndarray:
     from pycocotools import mask as runs
 
     try:
-        if isinstance(code["counts"], list):
-            code = runs.frPyObjects(code, *code["size"])
-        return runs.decode(code)
-    except (KeyError, TypeError, ValueError) as error:
+        height, width = map(int, code["size"])
+        if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+            raise ValueError(f"size is {code['size']}, and each side is 1 to {MAX_SIDE}")
+        counts = code["counts"]
+        counts = list(map(int, counts)) if isinstance(counts, list) else _unpacked(counts)
+        # pycocotools writes where the runs lead, inside of the mask or not.
+        if min(counts, default=0) < 0 or sum(counts) != height * width:
+            raise ValueError(f"the runs are {sum(counts)} pixels in all, and the mask has {height * width}")
+        return runs.decode(runs.frPyObjects({"counts": counts, "size": [height, width]}, height, width))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{str(code)[:60]} are no run lengths of COCO ({error})") from error
+
+
+def _unpacked(text: str | bytes) -> list[int]:
+    """The runs that COCO's compressed text stands for; pycocotools reads beyond the end of one that is cut.
+
+    Six bits a character, from "0" on: five of the number, the lowest first, and whether more follow. The last
+    one's highest bit is the sign. From the third run on it is the difference to the run two before.
+    """
+    if not isinstance(text, (str, bytes)):  # `bytes` of a number would be that many
+        raise TypeError(f"counts is a {type(text).__name__}")
+    codes = np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, np.uint8)
+    counts: list[int] = []
+    number, shift = 0, 0
+    for code in (codes.astype(int) - 48).tolist():
+        if not 0 <= code < 64 or shift > 30:
+            raise ValueError("a character that has no place there")
+        number |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            number -= 1 << shift
+        counts.append(number + counts[-2] if len(counts) > 2 else number)
+        number, shift = 0, 0
+    if shift:
+        raise ValueError("the text is cut off")
+    return counts
 
 
 def encode_outline(outline: Sequence[np.ndarray], height: int, width: int) -> dict:

@@ -22,9 +22,14 @@ RESIZES = ("stretch", "letterbox")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # The colour beyond the photo's border (letterbox, zooming out): ImageNet's mean, RGB.
 BORDER = (124, 116, 104)
-# A header may promise any size; a photo beyond this is refused before it is decoded. OpenCV samples
-# photos of less than 2^15 pixels a side.
-MAX_PIXELS, MAX_SIDE = 200_000_000, 32_000
+# A header may promise any size; a photo beyond this is refused before it is decoded. Pillow has a limit of
+# its own, a little above; OpenCV samples photos of less than 2^15 pixels a side.
+MAX_PIXELS, MAX_SIDE = 175_000_000, 32_000
+_TOO_LARGE = f"is more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels a side; make it smaller"
+# Of its file, in bytes: as large as the largest photo without any packing.
+MAX_BYTES = 2**30
+# Pillow's names of `SUFFIXES`; it knows many more kinds, some of which call other programs.
+_KINDS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 
 
 def read(photo) -> np.ndarray:
@@ -130,37 +135,85 @@ def find(arguments: list[str]) -> list[pathlib.Path]:
 
 def _read_file(path: str) -> np.ndarray:
     import cv2
-    from PIL import Image, UnidentifiedImageError
 
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path}: no such photo")
-    if os.path.isdir(path):
-        raise ValueError(f"{path}: is a folder; give the path of a photo")
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        # Reads the header alone; the bomb check comes before a pixel is decoded.
-        with Image.open(io.BytesIO(data)) as header:
-            width, height = header.size
-            kind = header.format
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise ValueError(
-            f"{path}: {width}x{height} is more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels "
-            "a side; make it smaller"
-        )
+    data = _bytes_of(path)
+    kind = _header(io.BytesIO(data), path).format
     image = None
     if not _is_truncated(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        except cv2.error:  # said below
+            pass
+    # Whatever OpenCV read of it, if not what the header promised.
+    if image is None or image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise ValueError(
             f"{path}: the {kind} image is truncated or damaged, or of a kind that OpenCV cannot decode; "
             "replace it, or save it as JPEG or PNG"
         )
     return image
+
+
+def size_of(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of a photo as it is shown, from its header alone.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no image that can be read, or one beyond `MAX_PIXELS`.
+    """
+    from PIL import Image
+
+    path = os.fspath(path)
+    _check_file(path)
+    with open(path, "rb") as file:
+        header = _header(file, path)
+        try:
+            # Cameras store an upright photo lying down and say so in EXIF tag 274. `header.getexif()` would
+            # decode the whole of a PNG.
+            turned = Image.Image.getexif(header).get(274, 1) >= 5
+        except Exception:  # a damaged note; OpenCV passes over it too
+            turned = False
+    return header.size[::-1] if turned else header.size
+
+
+def _bytes_of(path: str) -> bytes:
+    _check_file(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _check_file(path: str) -> None:
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: no such photo")
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: is a folder; give the path of a photo")
+    # A set from a stranger may have links to devices, which never end, or pipes, which never begin.
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: is no ordinary file; give the path of a photo")
+    if os.path.getsize(path) > MAX_BYTES:
+        raise ValueError(
+            f"{path}: has {os.path.getsize(path)} bytes, more than any photo ({MAX_BYTES}); take it away"
+        )
+
+
+def _header(file, path: str):
+    """The `PIL.Image` of an opened file, its size checked, before a pixel is decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        header = Image.open(file, formats=_KINDS)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: is not an image that can be read; give a JPEG or PNG") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: {_TOO_LARGE} ({error})") from error
+    # Anything: Pillow's readers of headers trust what they read.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: cannot be read as an image ({error}); replace it, or save it as JPEG or PNG"
+        ) from error
+    width, height = header.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ValueError(f"{path}: {_TOO_LARGE} ({width}x{height})")
+    return header
 
 
 def _is_truncated(data: bytes) -> bool:

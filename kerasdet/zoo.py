@@ -18,7 +18,13 @@ import pkgutil
 import tempfile
 from pathlib import Path
 
+from kerasdet import untrusted
 from kerasdet.card import FILE, Card
+from kerasdet.transfer import adapt
+
+__all__ = [
+    "adapt", "card", "cards", "load", "load_file", "names", "presets", "recipe", "save_preset", "shelves",
+]
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.weights.h5"
 RECIPE = "recipe.py"
@@ -47,7 +53,13 @@ def card(name: str) -> Card:
 
 def cards() -> list[Card]:
     """The cards of all presets, by name. Raises ValueError if one is broken."""
-    return [Card.read(folder) for _, folder in sorted(_folders().items())]
+    return [card for card, _ in presets()]
+
+
+def presets(name: str | None = None) -> list[tuple[Card, Path]]:
+    """Cards and folders of all presets, by name, or of the one called `name`. Raises ValueError as `card`."""
+    folders = [folder for _, folder in sorted(_folders().items())] if name is None else [_find(name)]
+    return [(Card.read(folder), folder) for folder in folders]
 
 
 def recipe(name: str | os.PathLike) -> Path:
@@ -63,7 +75,7 @@ def recipe(name: str | os.PathLike) -> Path:
     if os.fspath(name).endswith(".py"):
         path = Path(name)
     else:
-        planned = (shelf / name / RECIPE for shelf in _shelves())
+        planned = (shelf / name / RECIPE for shelf in shelves())
         path = next((file for file in planned if file.is_file()), None) or _find(name) / RECIPE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe")
@@ -73,23 +85,24 @@ def recipe(name: str | os.PathLike) -> Path:
 def _folders() -> dict[str, Path]:
     """Name -> folder of every preset; where two shelves have one of a name, the first counts."""
     found: dict[str, Path] = {}
-    for shelf in _shelves():
+    for shelf in shelves():
         for file in sorted(shelf.glob(f"*/{FILE}")):
             found.setdefault(file.parent.name, file.parent)
     return found
 
 
-def _shelves() -> list[Path]:
-    shelves = []
+def shelves() -> list[Path]:
+    """The folders that presets are looked up in, first to last. Raises ValueError if one is not there."""
+    found = []
     for entry in filter(None, os.environ.get(SHELVES, "").split(os.pathsep)):
         if not Path(entry).is_dir():
             raise ValueError(f"{SHELVES} names the folder {entry}, which does not exist")
-        shelves.append(Path(entry))
+        found.append(Path(entry))
     package = Path(__file__).parent
     checkout = package.parent / "zoo"
     # A folder that happens to be called zoo beside an installed package is not ours.
     ours = checkout.is_dir() and (package.parent / "pyproject.toml").is_file()
-    return [*shelves, checkout if ours else package / "_zoo"]
+    return [*found, checkout if ours else package / "_zoo"]
 
 
 def _find(name: str) -> Path:
@@ -144,8 +157,9 @@ def load_file(path: str | os.PathLike):
 
     Returns:
         A `kerasdet.Detector`; for a `.tflite` a `kerasdet.deploy.LiteRTDetector`, which detects and
-        evaluates alike and needs neither Keras nor TensorFlow. A `.keras` file is read in Keras'
-        safe mode, which runs no code from the file.
+        evaluates alike and needs neither Keras nor TensorFlow. No code from a file is run: a `.keras` file
+        is looked into first (see `kerasdet.untrusted`), and read in Keras' safe mode then; a `.tflite` is run
+        once in another process, so that one which breaks LiteRT breaks that.
 
     Raises:
         FileNotFoundError: no such file.
@@ -170,7 +184,9 @@ def load_file(path: str | os.PathLike):
         raise FileNotFoundError(f"{path}: no such file (looked from {os.getcwd()})")
     if suffix == ".tflite":
         from kerasdet.deploy.litert import LiteRTDetector
+        from kerasdet.deploy.trial import run_once
 
+        run_once(path)
         return LiteRTDetector(path)
     return _load_keras(path)
 
@@ -182,126 +198,48 @@ def _load_keras(path: Path):
 
     _register_detectors()
     importlib.import_module("kerasdet.training.schedules")  # for the optimizer
+    untrusted.check_keras(path)
     try:
         model = keras.saving.load_model(path, safe_mode=True)
-    except (OSError, TypeError, KeyError, ValueError) as error:
+    except ImportError:  # of a library that its backbone is from
+        raise
+    # Anything: classes are made of values that nobody has checked.
+    except Exception as error:
         raise ValueError(f"{path}: cannot be read as a Keras model: {error}") from error
     if not isinstance(model, Detector):
         raise ValueError(f"{path}: holds a {type(model).__name__}, not a kerasdet detector")
     return model
 
 
-def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None):
-    """A detector like `detector` with other classes, another size or softer labels, and its weights.
-
-    Args:
-        detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
-        classes, image_size: as of `load`; None takes the detector's.
-        label_smoothing: see `kerasdet.losses.soft_targets`; None takes the detector's.
-
-    Returns:
-        A `kerasdet.Detector`, not compiled unless it is `detector` itself.
-
-    Raises:
-        ValueError: a layer's weights fit neither as a whole nor class by class; or label smoothing of a
-            detector that does not say one class among several.
-    """
-    own = {
-        "classes": list(detector.classes), "image_size": detector.image_size,
-        "label_smoothing": getattr(detector, "label_smoothing", None),
-    }
-    if label_smoothing is not None and own["label_smoothing"] is None:
-        raise ValueError(
-            f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
-            "among several; leave it out, or take YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
-        )
-    given = {
-        "classes": None if classes is None else list(classes), "image_size": image_size,
-        "label_smoothing": label_smoothing,
-    }
-    changes = {key: value for key, value in given.items() if value not in (None, own[key])}
-    if not changes:
-        return detector
-    fresh = type(detector).from_config(detector.get_config() | changes)
-    _transfer(detector, fresh)
-    return fresh
-
-
-def _transfer(source, target):
-    """Copies weights layer by layer; the layers that tell classes apart, class by class."""
-    import numpy as np
-
-    from kerasdet.backbones.common import leaves
-
-    of_classes = _class_layers(target)
-    kept = [
-        (source.classes.index(name), i)
-        for i, name in enumerate(target.classes)
-        if name in source.classes
-    ]
-
-    def by_class(value, detector):
-        """(.., channels) as (.., anchors, classes): a cell's anchors each have a channel a class."""
-        return value.reshape(*value.shape[:-1], -1, len(detector.classes))
-
-    def misfit(layer, value, giver):
-        return ValueError(f"layer {layer.name!r}: weights of shape {giver.shape} do not fit {value.shape}")
-
-    # Both are built from one configuration, so layers stand in one order; names that Keras counts
-    # up ("conv2d_7") differ.
-    for layer, giving in zip(leaves(target), leaves(source), strict=True):
-        values = [np.array(value) for value in layer.get_weights()]
-        for i, (value, giver) in enumerate(zip(values, giving.get_weights(), strict=True)):
-            if layer.name in of_classes:
-                to, of = by_class(value, target), by_class(giver, source)
-                if to.shape[:-1] != of.shape[:-1]:
-                    raise misfit(layer, value, giver)
-                for old, new in kept:
-                    to[..., new] = of[..., old]
-                values[i] = to.reshape(value.shape)
-            elif value.shape == giver.shape:
-                values[i] = giver
-            else:
-                raise misfit(layer, value, giver)
-        layer.set_weights(values)
-
-
-def _class_layers(detector) -> set[str]:
-    """Names of the layers that make the outputs of classes, see `Detector.named_outputs`.
-
-    Layers without weights in between, which bring several anchors and maps into rows, are passed by.
-    """
-    import keras
-
-    found = set()
-    outputs = detector.named_outputs
-    todo = [tensor for key, tensor in outputs.items() if key.endswith(("_logits", "_per_class"))]
-    while todo:
-        layer = todo.pop()._keras_history.operation
-        if getattr(layer, "weights", None):
-            found.add(layer.name)
-        else:
-            todo += keras.tree.flatten(layer.input)
-    return found
-
-
 def _load_folder(folder: Path, classes, weights: bool, image_size: int | None):
     card = Card.read(folder)
     detector_class, config = _read_config(folder)
     if weights:
-        model = detector_class.from_config(config)
         _check_weights(folder, card)
+        model = _made(detector_class, config, folder)
         model.load_weights(folder / card.weights["file"])
         return adapt(model, classes, image_size)
     if classes is not None:
         config["classes"] = list(classes)
     if image_size is not None:
         config["image_size"] = image_size
-    return detector_class.from_config(config)
+    return _made(detector_class, config, folder)
+
+
+def _made(detector_class, config: dict, folder: Path):
+    try:
+        return detector_class.from_config(config)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / CONFIG}: not the configuration of a {detector_class.__name__} ({error}); fetch the "
+            "preset again"
+        ) from error
 
 
 def _read_config(folder: Path):
     import keras
+
+    from kerasdet.detector import Detector
 
     path = folder / CONFIG
     if not path.is_file():
@@ -309,11 +247,12 @@ def _read_config(folder: Path):
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         registered, config = values["class"], values["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        untrusted.check_config(config)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); fetch the preset again") from error
     _register_detectors()
-    detector_class = keras.saving.get_registered_object(registered)
-    if detector_class is None:
+    detector_class = keras.saving.get_registered_object(str(registered))
+    if not (isinstance(detector_class, type) and issubclass(detector_class, Detector)):
         raise ValueError(f"{path}: there is no detector {registered!r} in this kerasdet")
     return detector_class, config
 
@@ -337,6 +276,11 @@ def _check_weights(folder: Path, card: Card):
             f"in the card {card.weights['sha256'][:12]}...): the file was changed or damaged; "
             "fetch the preset again"
         )
+    # The card may come from the same stranger.
+    try:
+        untrusted.check_hdf5(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as weights: {error}; fetch the preset again") from error
 
 
 def _sha256(path: Path) -> str:

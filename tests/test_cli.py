@@ -268,3 +268,14 @@ def test_evaluate_takes_the_held_back_split(scenes, tmp_path, monkeypatch):
     )
     output = run("evaluate", "tiny", tmp_path / "data")
     assert len(seen[0]) == 3 and "0.5000" in output and "MR" not in output
+
+
+def test_zoo_writes_a_page(shelf, tmp_path):
+    page = tmp_path / "new" / "zoo.html"
+    assert "see " in run("zoo", "--html", page)
+    assert "tiny_64_people" in page.read_text()
+    assert "exists; give another --html" in run("zoo", "--html", page, code=2)
+    assert "ends in .html" in run("zoo", "--html", tmp_path / "zoo.txt", code=2)
+    page.unlink()
+    run("zoo", "tiny", "--html", page)
+    assert "1 preset of" in page.read_text()

@@ -1,5 +1,6 @@
 """photo: what is read, what is refused, and the way to the square and back."""
 
+import os
 import struct
 import zlib
 
@@ -137,6 +138,50 @@ def test_a_header_that_promises_too_much_is_refused_unread(tmp_path, side):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
     with pytest.raises(ValueError, match=r"bomb\.png"):
         photo.read(path)
+
+
+def promise(kind, width, height):
+    """The beginning of a picture whose header promises a size."""
+    if kind == "JPEG":
+        frame = struct.pack(">HBHHB", 17, 8, height, width, 3) + b"\x01\x22\0\x02\x11\1\x03\x11\1"
+        return b"\xff\xd8\xff\xc0" + frame + b"\xff\xd9"
+    if kind == "WEBP":
+        body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (width - 1).to_bytes(3, "little")
+        body += (height - 1).to_bytes(3, "little")
+        return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    if kind == "BMP":
+        head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+        return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
+    rows = ((256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in rows)
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "TIFF"])
+def test_no_kind_of_picture_is_a_bomb(tmp_path, kind):
+    # A JPEG's header holds 65,535 at most.
+    side = 65_000 if kind == "JPEG" else 100_000
+    path = tmp_path / f"bomb.{kind.lower()}"
+    path.write_bytes(promise(kind, side, side))
+    for read in (photo.read, photo.size_of):
+        with pytest.raises(ValueError, match=rf"{path.name}: "):
+            read(path)
+
+
+def test_what_is_no_photo_file_is_not_opened(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "endless.jpg"):
+        with pytest.raises(ValueError, match=f"{name}: is no ordinary file"):
+            photo.read(tmp_path / name)
+    with open(tmp_path / "long.jpg", "wb") as file:
+        file.truncate(2**40)  # a hole: takes no room on the disk
+    with pytest.raises(ValueError, match="long.jpg: has 1099511627776 bytes, more than any photo"):
+        photo.read(tmp_path / "long.jpg")
+    # Of the kinds that Pillow knows, some are programs.
+    (tmp_path / "page.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    with pytest.raises(ValueError, match="page.jpg: is not an image that can be read"):
+        photo.read(tmp_path / "page.jpg")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import keras
 from keras import layers
 
+from kerasdet.untrusted import check_hdf5
+
 
 @dataclass
 class Plan:
@@ -106,6 +108,7 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
     if not path.endswith(".weights.h5"):
         raise ValueError(f"weights={path!r}: give a Keras file, its name ends in .weights.h5")
     try:
+        check_hdf5(path)
         count = _count_arrays(path)
         target = source
         if prefix is not None:

@@ -1,4 +1,4 @@
-"""Pictures of a set's figures: its boxes' sizes and shapes beside a detector's, and its classes."""
+"""Pictures of a set's figures, by matplotlib: its boxes' sizes beside a detector's, and its classes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 
 from kerasdet.drawing import PALETTE
 
-_INK, _RULE = (60, 64, 72), (200, 203, 208)
-_SIDE, _MARGIN = 480, 56
+BOXES, ANCHORS = (tuple(channel / 255 for channel in colour) for colour in (PALETTE[1], PALETTE[0]))
 # Of aspect ratios, width / height: bins from 1/8 to 8, four to a doubling.
-_RATIO_BINS = np.linspace(-3, 3, 25)
+_RATIO_BINS = 2.0 ** np.linspace(-3, 3, 25)
 
 
 def anchor_sides(anchors) -> np.ndarray:
@@ -42,73 +41,93 @@ def draw_sizes(
         anchors: (k, 2), the detector's; None where it has none.
 
     Returns:
-        PIL.Image, RGB: sizes on the left, with the anchors as squares; on the right how many boxes have
-        which aspect ratio, with those of the anchors as marks.
+        matplotlib.figure.Figure: sizes on the left, with the anchors as squares; on the right how many boxes
+        have which aspect ratio, with those of the anchors as marks above.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from matplotlib.figure import Figure
 
-    image = Image.new("RGB", (2 * _SIDE + 3 * _MARGIN, _SIDE + 2 * _MARGIN), "white")
-    canvas, font = ImageDraw.Draw(image, "RGBA"), ImageFont.load_default(13)
-    left, right, bottom = _MARGIN, _SIDE + 2 * _MARGIN, _MARGIN + _SIDE
+    figure = Figure(figsize=(11, 5.2), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
     least = min(sizes.min(initial=size / 2), size if stride is None else stride / 2)
-    low = math.floor(math.log2(max(1, least)))
-
-    def along(values):
-        """Where lengths in pixels lie on an axis, from its beginning."""
-        share = (np.log2(np.maximum(values, 2**low)) - low) / (math.log2(size) - low)
-        return share * _SIDE
-
+    low = 2 ** math.floor(math.log2(max(1, least)))
     if stride is not None:
-        edge = float(along(stride))
-        canvas.rectangle((left, _MARGIN, left + edge, bottom), fill=(*PALETTE[0], 40))
-        canvas.rectangle((left + edge, bottom - edge, left + _SIDE, bottom), fill=(*PALETTE[0], 40))
-    for power in range(low, int(math.log2(size)) + 1):
-        at, text = float(along(2**power)), str(2**power)
-        canvas.line((left + at, _MARGIN, left + at, bottom), fill=_RULE)
-        canvas.line((left, bottom - at, left + _SIDE, bottom - at), fill=_RULE)
-        canvas.text((left + at, bottom + 6), text, fill=_INK, font=font, anchor="ma")
-        canvas.text((left - 7, bottom - at), text, fill=_INK, font=font, anchor="rm")
-    canvas.rectangle((left, _MARGIN, left + _SIDE, bottom), outline=_INK)
+        for span in (left.axvspan, left.axhspan):
+            span(low, stride, color="0.92", linewidth=0)
+        left.text(0.98, 0.02, f"under {stride:g} px, a cell", ha="right", transform=left.transAxes)
     # Many boxes on one place get darker, few stay visible.
-    faint = int(np.clip(255 * 20 / math.sqrt(max(1, len(sizes))), 40, 200))
-    for x, y in along(sizes):
-        x, y = left + x, bottom - y
-        canvas.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(*PALETTE[1], faint))
-    # Of some detectors they are larger than the square.
-    for x, y in [] if anchors is None else along(np.minimum(anchors, size)):
-        x, y = left + x, bottom - y
-        canvas.rectangle((x - 4, y - 4, x + 4, y + 4), fill=PALETTE[2], outline=_INK, width=1)
-    text = f"height, px: {len(sizes)} boxes in the square of {size} px"
-    canvas.text((left, _MARGIN - 8), text, fill=_INK, font=font, anchor="ls")
-    canvas.text((left + _SIDE / 2, bottom + 28), "width, px", fill=_INK, font=font, anchor="ma")
-    if stride is not None:
-        text = f"under {stride:g} px, a cell"
-        canvas.text((left + _SIDE - 6, bottom - 4), text, fill=_INK, font=font, anchor="rs")
-    _draw_ratios(canvas, font, right, bottom, sizes, anchors)
-    return image
-
-
-def _draw_ratios(canvas, font, left: int, bottom: int, sizes: np.ndarray, anchors) -> None:
-    ratios = np.clip(np.log2(sizes[:, 0] / sizes[:, 1]), _RATIO_BINS[0], _RATIO_BINS[-1])
-    counts, _ = np.histogram(ratios, _RATIO_BINS)
-    wide = _SIDE / len(counts)
-    for place, count in enumerate(counts):
-        x, high = left + place * wide, count / max(1, counts.max()) * (_SIDE - 20)
-        canvas.rectangle((x + 1, bottom - high, x + wide - 1, bottom), fill=PALETTE[1])
-    for power in range(-3, 4):
-        x = left + (power + 3) / 6 * _SIDE
-        text = f"1/{2**-power}" if power < 0 else str(2**power)
-        canvas.line((x, bottom, x, bottom + 4), fill=_INK)
-        canvas.text((x, bottom + 6), text, fill=_INK, font=font, anchor="ma")
+    faint = float(np.clip(20 / math.sqrt(max(1, len(sizes))), 0.15, 0.8))
+    left.plot(*np.maximum(sizes, low).T, ".", color=BOXES, alpha=faint, label="boxes")
     if anchors is not None:
-        for ratio in np.unique(np.round(np.log2(anchors[:, 0] / anchors[:, 1]), 2)):
-            x = left + (float(np.clip(ratio, -3, 3)) + 3) / 6 * _SIDE
-            canvas.polygon([(x, _MARGIN + 12), (x - 5, _MARGIN + 2), (x + 5, _MARGIN + 2)], fill=PALETTE[2],
-                           outline=_INK)
-    canvas.rectangle((left, _MARGIN, left + _SIDE, bottom), outline=_INK)
-    text = f"boxes, {counts.max()} at most in a bar"
-    canvas.text((left, _MARGIN - 8), text, fill=_INK, font=font, anchor="ls")
-    canvas.text((left + _SIDE / 2, bottom + 28), "width / height", fill=_INK, font=font, anchor="ma")
+        # Of some detectors they are larger than the square.
+        _draw_anchors(left, np.minimum(anchors, size))
+        left.legend(loc="upper left")
+    left.set(
+        xlim=(low, size), ylim=(low, size), aspect="equal", xlabel="width, px", ylabel="height, px",
+        title=f"{len(sizes)} boxes in the square of {size} px",
+    )
+    _double(left.xaxis)
+    _double(left.yaxis)
+    _draw_ratios(right, sizes, anchors)
+    return figure
+
+
+def _draw_anchors(axes, sides: np.ndarray) -> None:
+    axes.plot(
+        *sides.T, "s", color=ANCHORS, markeredgecolor="black", clip_on=False, zorder=3, label="anchors"
+    )
+
+
+def _double(axis) -> None:
+    """Ticks at the powers of two, written as numbers."""
+    axis.axes.set_xscale("log", base=2) if axis.axis_name == "x" else axis.axes.set_yscale("log", base=2)
+    axis.set_major_formatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}")
+    axis.grid(alpha=0.4)
+
+
+def _draw_ratios(axes, sizes: np.ndarray, anchors: np.ndarray | None) -> None:
+    ratios = np.clip(sizes[:, 0] / sizes[:, 1], _RATIO_BINS[0], _RATIO_BINS[-1])
+    axes.hist(ratios, _RATIO_BINS, color=BOXES, edgecolor="white")
+    if anchors is not None:
+        marks = np.unique(np.clip(anchors[:, 0] / anchors[:, 1], _RATIO_BINS[0], _RATIO_BINS[-1]))
+        axes.plot(
+            marks, np.full(len(marks), 0.97), "v", color=ANCHORS, markeredgecolor="black",
+            transform=axes.get_xaxis_transform(),
+        )
+    axes.set(xlabel="width / height", ylabel="boxes", title="Aspect ratios")
+    _double(axes.xaxis)
+    axes.margins(x=0.02, y=0.12)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+
+
+def draw_anchors(sizes: np.ndarray, anchors: np.ndarray, owner: np.ndarray, size: int):
+    """Draws every box's width and height as a dot in its anchor's colour, and the anchors as boxes.
+
+    Args:
+        sizes: (n, 2), pixels of the square.
+        anchors: (k, 2), in the same unit.
+        owner: (n,), the anchor of each box.
+        size: side of the square.
+
+    Returns:
+        matplotlib.figure.Figure: sizes on the left, anchors around one middle on the right.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    figure = Figure(figsize=(11, 5.8), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, (width, height) in enumerate(anchors):
+        colour = tuple(channel / 255 for channel in PALETTE[i % len(PALETTE)])
+        left.plot(*sizes[owner == i].T, ".", color=colour, alpha=0.4)
+        left.plot(width, height, "s", color=colour, markeredgecolor="black", markersize=9, zorder=3)
+        corner = (size - width) / 2, (size - height) / 2
+        right.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=2.5))
+    for axes in (left, right):
+        axes.set(xlim=(0, size), ylim=(0, size), aspect="equal", xlabel="width, px")
+        axes.grid(alpha=0.4)
+    left.set(ylabel="height, px", title=f"{len(sizes)} boxes, by the anchor that fits best")
+    right.set(title=f"{len(anchors)} anchors in the square of {size} px")
+    return figure
 
 
 def draw_classes(counts: dict[str, dict[str, tuple[int, int]]]):
@@ -118,28 +137,27 @@ def draw_classes(counts: dict[str, dict[str, tuple[int, int]]]):
         counts: class -> split -> (objects, photos that have one); see `doctor.count_objects`.
 
     Returns:
-        PIL.Image, RGB.
+        matplotlib.figure.Figure, with the class of most objects on top.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from matplotlib.figure import Figure
 
-    font, line = ImageFont.load_default(13), 15
     splits = list(next(iter(counts.values())))
-    rows = sorted(counts, key=lambda name: -sum(objects for objects, _ in counts[name].values()))
-    most = max(objects for row in counts.values() for objects, _ in row.values())
-    names = math.ceil(max(font.getlength(name) for name in rows)) + 16
-    high = len(splits) * line + 8
-    image = Image.new("RGB", (names + _SIDE + 90, 40 + len(rows) * high), "white")
-    canvas, x = ImageDraw.Draw(image), names
+    names = sorted(counts, key=lambda name: -sum(objects for objects, _ in counts[name].values()))
+    thick = 0.8 / len(splits)
+    inches = 1.2 + 0.22 * len(names) * max(1.5, len(splits))
+    figure = Figure(figsize=(8, inches), dpi=100, layout="constrained")
+    axes = figure.subplots()
     for place, split in enumerate(splits):
-        canvas.rectangle((x, 10, x + 11, 21), fill=PALETTE[place % len(PALETTE)])
-        canvas.text((x + 17, 16), split, fill=_INK, font=font, anchor="lm")
-        x += 17 + math.ceil(font.getlength(split)) + 20
-    for row, name in enumerate(rows):
-        y = 34 + row * high
-        canvas.text((names - 8, y + len(splits) * line / 2), name, fill=_INK, font=font, anchor="rm")
-        for place, split in enumerate(splits):
-            objects = counts[name][split][0]
-            end, top = names + objects / max(1, most) * _SIDE, y + place * line
-            canvas.rectangle((names, top + 1, end, top + line - 2), fill=PALETTE[place % len(PALETTE)])
-            canvas.text((end + 5, top + line / 2), str(objects), fill=_INK, font=font, anchor="lm")
-    return image
+        colour = tuple(channel / 255 for channel in PALETTE[place % len(PALETTE)])
+        bars = axes.barh(
+            np.arange(len(names)) + (place + 0.5) * thick - 0.4, [counts[name][split][0] for name in names],
+            thick, color=colour, label=split,
+        )
+        axes.bar_label(bars, padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.08, y=0.01)
+    axes.set_xlabel("objects")
+    axes.legend()
+    return figure

@@ -12,6 +12,7 @@ from absl import flags
 
 from kerasdet import outlines, photo
 from kerasdet.data.augment import Augment, place, place_proposals
+from kerasdet.data.sample import check_finite
 
 MAX_BOXES = 100
 
@@ -56,13 +57,14 @@ def batches(
         0 where none is labelled.
 
     Raises:
-        ValueError: the set is empty, its classes are not the model's, it has no proposals or no outlines and
-            the model needs some, sizes are given that are not two or more, not for training, or not for
-            this model, or a batch does not go evenly over the devices.
+        ValueError: the set is empty, a box in it is not finite, its classes are not the model's, it has no
+            proposals or no outlines and the model needs some, sizes are given that are not two or more, not
+            for training, or not for this model, or a batch does not go evenly over the devices.
     """
     # Not for a Grain worker, which imports this module and needs no Keras.
     from kerasdet.distribution import share_of
 
+    check_finite(dataset)
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
     if batch_size < 1:

@@ -79,7 +79,12 @@ def of_photo(sample: Sample, path: Path, count: int, mode: str) -> np.ndarray:
         part = path.with_suffix(".part.npy")
         np.save(part, boxes)
         part.replace(path)
-    boxes = np.load(path, allow_pickle=False)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+    try:
+        # Not read before it is known how large it is.
+        boxes = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: holds no array ({error}); take it away, and it is made anew") from error
+    numbers = boxes.dtype.kind in "fiu"
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not numbers or not np.isfinite(boxes).all():
         raise ValueError(f"{path}: holds an array of shape {boxes.shape}; proposals are finite boxes (n, 4)")
-    return boxes[:count].astype(np.float32)
+    return np.array(boxes[:count], np.float32)

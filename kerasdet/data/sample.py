@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -38,3 +39,20 @@ class Sample:
     width: int = 0
     height: int = 0
     image_id: int | str = 0
+
+
+def check_finite(samples: Iterable[Sample]) -> None:
+    """Raises ValueError at a box of NaN or infinity.
+
+    Readers refuse such boxes. Samples that are made by hand may have them, and every comparison would pass
+    over them in silence.
+    """
+    for sample in samples:
+        for kind in ("boxes", "ignore", "proposals"):
+            rows = getattr(sample, kind)
+            bad = np.flatnonzero(~np.isfinite(rows).all(-1))
+            if len(bad):
+                raise ValueError(
+                    f"{sample.path}: row {bad[0]} of {kind} is {rows[bad[0]].tolist()}, not finite numbers; "
+                    "fix it or take it out"
+                )

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from kerasdet import photo as photos_
-from kerasdet.deploy import metadata
+from kerasdet.deploy import metadata, verify
 from kerasdet.detections import Detections
 
 CONTRACT = ("boxes_rel_yxyx", "classes", "scores", "count")
@@ -47,13 +47,21 @@ class LiteRTDetector:
         with open(path, "rb") as file:
             data = file.read()
         try:
+            verify.check(data)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path}: cannot be run, {error}; make or fetch the file again"
+            ) from error
+        try:
             self._runner = Runner(data, threads)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, MemoryError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.path}: LiteRT cannot run it ({reason}); is it complete?") from error
         self.resize = self.about.get("resize", "stretch")
         self.parts = self.about.get("parts", ()) if self.outputs == "boxes" else ()
-        self._names = tuple(self.about.get("output_names", CONTRACT))
+        self._names = CONTRACT
+        if self.outputs == "boxes":
+            self._names = (*CONTRACT[:3], "parts_rel_yxyx") if self.parts else CONTRACT[:3]
         self.image_size = self._check_shapes()
         self.classes = tuple(classes or self.about["classes"] or _UNNAMED)
         self._normalise = None
@@ -61,21 +69,27 @@ class LiteRTDetector:
             self._normalise = self._foreign_normalization()
 
     def _check_shapes(self) -> int:
-        _, height, width, channels = self._runner.input_shape
-        if height != width or channels != 3:
+        shape = self._runner.input_shape
+        if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[1] < 1 or shape[3] != 3:
             raise ValueError(
-                f"{self.path}: takes images of {height}x{width}x{channels}; only square RGB works"
+                f"{self.path}: takes images of {'x'.join(map(str, shape[1:]))}; only square RGB works"
             )
         shapes = self._runner.output_shapes
+        rows = shapes[0][1] if len(shapes[0]) == 3 else 0
+        wanted = [(1, rows, 4), (1, rows), (1, rows)]
         if self.outputs == "detections":
-            rows = shapes[0][1] if len(shapes[0]) == 3 else 0
-            wanted = [(1, rows, 4), (1, rows), (1, rows), (1,)]
-            if shapes != wanted:
-                raise ValueError(
-                    f"{self.path}: outputs have the shapes {shapes}; four are needed, boxes "
-                    "(1, n, 4), classes (1, n), scores (1, n) and count (1,), in this order"
-                )
-        return height
+            wanted.append((1,))
+        elif self.parts:
+            wanted.append((1, rows, len(self.parts), 4))
+        if shapes != wanted:
+            last = {"count": "(1,)", "parts_rel_yxyx": f"(1, n, {len(self.parts)}, 4)"}
+            sides = ["(1, n, 4)", "(1, n)", "(1, n)", last.get(self._names[-1])]
+            needed = ", ".join(f"{name} {side}" for name, side in zip(self._names, sides, strict=False))
+            number = "four" if len(wanted) == 4 else "three"
+            raise ValueError(
+                f"{self.path}: outputs have the shapes {shapes}; {number} are needed, in this order: {needed}"
+            )
+        return shape[1]
 
     def _foreign_normalization(self):
         found = self.about["normalization"]
@@ -91,7 +105,14 @@ class LiteRTDetector:
         """The file's outputs by name, without the batch axis, for (S, S, 3) uint8 RGB."""
         if self._normalise is not None:
             square = self._normalise(square.astype(np.float32))
-        return dict(zip(self._names, self._runner(square), strict=True))
+        try:
+            found = self._runner(square)
+        except RuntimeError as error:
+            raise ValueError(f"{self.path}: LiteRT cannot run it ({' '.join(str(error).split())})") from error
+        shapes = [(1, *array.shape) for array in found]
+        if shapes != self._runner.output_shapes:
+            raise ValueError(f"{self.path}: gave outputs of {shapes}, not {self._runner.output_shapes}")
+        return dict(zip(self._names, found, strict=True))
 
     def detect(self, photos, score: float = 0.3, batch_size: int = 1, keep_photo: bool = True):
         """Finds objects on photos, as `Detector.detect` does.
@@ -112,9 +133,11 @@ class LiteRTDetector:
     def _detect(self, photo, score, keep_photo) -> Detections:
         picture = photos_.read(photo)
         square, matrix = photos_.to_square(picture, self.image_size, self.resize)
-        found = to_detections(
-            self.run(square), self, matrix, picture.shape[:2], score, self.about.get("nms_iou")
-        )
+        raw, nms_iou = self.run(square), self.about.get("nms_iou")
+        try:
+            found = to_detections(raw, self, matrix, picture.shape[:2], score, nms_iou)
+        except ValueError as error:  # a label without a name
+            raise ValueError(f"{self.path}: {error}") from error
         found.photo = picture if keep_photo else None
         found.path = photos_.path_of(photo)
         return found
@@ -163,12 +186,14 @@ def to_detections(found: dict, detector, matrix, photo_size, score, nms_iou) -> 
         nms_iou: overlap above which the lower of two boxes of a class is dropped; None keeps all.
     """
     scores = np.asarray(found["scores"])
-    labels = np.rint(found["classes"]).astype(np.int32)
     boxes = np.asarray(found["boxes_rel_yxyx"])
-    rows = np.flatnonzero((scores > 0) & (scores >= score))
+    # Another's file may say anything: what is no number is no box.
+    sound = np.isfinite(boxes).all(-1) & np.isfinite(scores)
+    labels = np.rint(np.nan_to_num(found["classes"], nan=-1)).clip(-1, 1e9).astype(np.int32)
+    rows = np.flatnonzero(sound & (scores > 0) & (scores >= score))
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     if "count" in found:
-        rows = rows[rows < int(found["count"])]
+        rows = rows[rows < np.nan_to_num(found["count"])]
     elif nms_iou is not None:
         rows = rows[suppress(boxes[rows], labels[rows], nms_iou)]
 

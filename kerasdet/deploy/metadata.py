@@ -12,14 +12,20 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
+from kerasdet import photo
 from kerasdet.deploy import flatbuffer
 
 KEY = "TFLITE_METADATA"
 # MediaPipe's ObjectDetector recognises the four outputs by these names, in the file's order.
 DETECTION_NAMES = ("location", "category", "score", "number of detections")
-_LABELS, _ABOUT = "labels.txt", "kerasdet.json"
+_LABELS, ABOUT = "labels.txt", "kerasdet.json"
+# Bytes of a text behind the model, and how many files are there. A zip's own words may promise any size.
+MAX_TEXT, MAX_FILES = 2**20, 100
+# What zipfile raises of a damaged archive; RuntimeError and its kind of encrypted or unknown files in it.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error)
 
 
 def attach(data: bytes, about: dict) -> bytes:
@@ -53,7 +59,7 @@ def write_beside(folder: Path, about: dict) -> None:
 
 def _files(about: dict) -> dict[str, str]:
     labels = "".join(f"{name}\n" for name in about["classes"])
-    return {_LABELS: labels, _ABOUT: json.dumps(about, indent=1)}
+    return {_LABELS: labels, ABOUT: json.dumps(about, indent=1)}
 
 
 def read_metadata(path) -> dict:
@@ -67,7 +73,8 @@ def read_metadata(path) -> dict:
         tuple, empty where the file has no labels) and `normalization` ((mean, std) or None).
 
     Raises:
-        FileNotFoundError, ValueError: no such file; not a `.tflite` file, or one that is cut off.
+        FileNotFoundError, ValueError: no such file; not a `.tflite` file, or one that is cut off or that has
+            something behind it that is not what it should be.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,20 +82,73 @@ def read_metadata(path) -> dict:
     data = path.read_bytes()
     if data[4:8] != b"TFL3":
         raise ValueError(f"{path}: not a .tflite file (it does not start as one)")
-    files = {}
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            files = {n: archive.read(n).decode("utf-8") for n in archive.namelist()}
-    if _ABOUT in files:
-        about = json.loads(files[_ABOUT])
-        about["classes"], about["parts"] = tuple(about["classes"]), tuple(about["parts"])
-        return about
+    files = _read_files(path)
+    if ABOUT in files:
+        return _read_about(files[ABOUT], f"{path}, {ABOUT}")
     texts = [t for n, t in sorted(files.items()) if n.endswith(".txt") and "label" in n.lower()]
     classes = tuple(texts[0].splitlines()) if texts else ()
     try:
-        return {"classes": classes, "normalization": _read_normalization(data)}
-    except (struct.error, IndexError, TypeError) as error:
+        normalization = _read_normalization(data)
+    except (struct.error, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged or cut off; make or fetch the file again") from error
+    return {"classes": classes, "normalization": normalization}
+
+
+def _read_files(path: Path) -> dict[str, str]:
+    """The texts in the zip behind a model, by name; nothing is unpacked onto the disk."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    texts = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if len(archive.infolist()) > MAX_FILES:
+                raise ValueError(f"{len(archive.infolist())} files, more than {MAX_FILES}")
+            for entry in archive.infolist():
+                if entry.filename != ABOUT and not entry.filename.endswith(".txt"):
+                    continue
+                with archive.open(entry) as file:
+                    text = file.read(MAX_TEXT + 1)
+                if len(text) > MAX_TEXT:
+                    raise ValueError(f"{entry.filename!r} is longer than {MAX_TEXT} bytes")
+                texts[entry.filename] = text.decode("utf-8")
+    except _ZIP_ERRORS as error:
+        raise ValueError(
+            f"{path}: the zip behind the model cannot be read ({error}); make or fetch the file again"
+        ) from error
+    return texts
+
+
+def _read_about(text: str, where: str) -> dict:
+    """What `kerasdet.json` says, each entry of the kind that it has to be."""
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not json ({error}); export the model again") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{where}: is {str(about)[:60]!r} and not an object; export the model again")
+    for key, (right, what) in _KINDS.items():
+        if key in about and not right(about[key]):
+            raise ValueError(f"{where}: {key} is {str(about[key])[:60]!r}; it has to be {what}")
+    missing = [key for key in ("classes", "parts") if key not in about]
+    if missing:
+        raise ValueError(f"{where}: {missing[0]} is missing; export the model again")
+    return about | {"classes": tuple(about["classes"]), "parts": tuple(about["parts"])}
+
+
+def _is_names(value) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+# Of `kerasdet.json`, what running the file hangs on.
+_KINDS = {
+    "classes": (_is_names, "a list of names"),
+    "parts": (_is_names, "a list of names"),
+    "output_names": (_is_names, "a list of names"),
+    "outputs": (lambda value: value in ("raw", "boxes", "detections"), "raw, boxes or detections"),
+    "resize": (lambda value: value in photo.RESIZES, f"one of {', '.join(photo.RESIZES)}"),
+    "nms_iou": (lambda value: value is None or type(value) in (int, float) and 0 <= value <= 1,
+                "null or a number from 0 to 1"),
+}
 
 
 # --- Writing -------------------------------------------------------------------------------------

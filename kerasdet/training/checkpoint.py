@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 
 import keras
 import numpy as np
 
 from kerasdet.distribution import share_of
 from kerasdet.ema import EMA
+
+# What numpy says of a file that is damaged, or is none of its own.
+_DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -54,32 +59,44 @@ class Checkpoint(keras.callbacks.Callback):
             Number of epochs that are done; 0 where there is no file.
 
         Raises:
-            ValueError: the file is of another model.
+            ValueError: the file is of another model, damaged or no checkpoint.
         """
         if not os.path.exists(self.path):
             return 0
         model.optimizer.build(model.trainable_variables)
-        with np.load(self.path, allow_pickle=False) as arrays:
-            groups = (
-                ("weight", model.weights), ("optimizer", model.optimizer.variables),
-                ("seed", _seeds(model)),
-            )
-            for name, variables in groups:
-                saved = [arrays[f"{name}_{i}"] for i in range(sum(k.startswith(f"{name}_") for k in arrays))]
-                if [a.shape for a in saved] != [tuple(v.shape) for v in variables]:
-                    raise ValueError(
-                        f"{self.path}: is the checkpoint of another model or optimizer; start in a new "
-                        "folder, or with the model that the run began with"
-                    )
-                for variable, value in zip(variables, saved, strict=True):
-                    variable.assign(value)
-            if self.ema and "ema_steps" in arrays:
-                self.ema.steps = int(arrays["ema_steps"])
-                self.ema.averages = [
-                    keras.ops.convert_to_tensor(arrays[f"ema_{i}"])
-                    for i in range(sum(k.startswith("ema_") for k in arrays) - 1)
-                ]
-            return int(arrays["epoch"])
+        arrays = _arrays(self.path)
+        groups = (
+            ("weight", model.weights), ("optimizer", model.optimizer.variables),
+            ("seed", _seeds(model)),
+        )
+        for name, variables in groups:
+            saved = [arrays[f"{name}_{i}"] for i in range(sum(k.startswith(f"{name}_") for k in arrays))]
+            if [a.shape for a in saved] != [tuple(v.shape) for v in variables]:
+                raise ValueError(
+                    f"{self.path}: is the checkpoint of another model or optimizer; start in a new "
+                    "folder, or with the model that the run began with"
+                )
+            for variable, value in zip(variables, saved, strict=True):
+                variable.assign(value)
+        if self.ema and "ema_steps" in arrays:
+            self.ema.steps = int(arrays["ema_steps"])
+            self.ema.averages = [
+                keras.ops.convert_to_tensor(arrays[f"ema_{i}"])
+                for i in range(sum(k.startswith("ema_") for k in arrays) - 1)
+            ]
+        return int(arrays["epoch"])
+
+
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    """What a checkpoint holds. Numbers only: an array of objects would be a pickle, which can run code."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    # Of a single array, numpy gives no file to open.
+    except (*_DAMAGED, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: is no checkpoint, or a damaged one ({error}); start in a new folder"
+        ) from error
 
 
 def _seeds(model) -> list:

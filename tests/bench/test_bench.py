@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -151,3 +152,14 @@ def test_sliding_saves_what_windows_share(capsys):
                  ("one pass on 16 x 16", "four windows of 14 x 14"))
     rest = 64 * 16 * 25 + 64 * 64 + 256
     assert (one, four) == (144 * 1200 + 4 * rest, 4 * (100 * 1200 + rest))
+
+
+def test_fuzz_counts_what_comes_of_hostile_files(tiny, tmp_path):
+    """In a process of its own, since it forks."""
+    pytest.importorskip("hypothesis", reason="hypothesis (kerasdet[dev]) is missing")
+    options = ["--cases", "20", "--model", tiny.tflite, "--out", tmp_path / "out"]
+    command = [sys.executable, BENCH / "fuzz.py", *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("20 cases, 0 failed\n") and not list((tmp_path / "out").iterdir())
+    assert {line.split()[0] for line in done.stdout.splitlines()[2:-1]} == {"sets", "photos", "models"}

@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from kerasdet.data.anchors import box_sizes, draw_anchors
+from kerasdet.data.anchors import box_sizes
+from kerasdet.data.charts import draw_anchors
 from kerasdet.data.dataset import Dataset
 from kerasdet.data.sample import Sample
-from kerasdet.drawing import PALETTE
 
 
 def some(path, *boxes, **fields):
@@ -32,11 +32,14 @@ def test_sizes_by_hand_with_and_without_the_photos_size(tmp_path):
 
 
 def test_dots_and_anchors_are_drawn_where_they_belong():
-    sizes = np.array([[80.0, 40.0]])
-    image = draw_anchors(sizes, np.array([[160.0, 240.0]]), np.array([0]), 320)
-    # 480 px stand for 320; the origin of sizes is (48, 528), the middle of the anchors (816, 288).
-    dot = image.getpixel((48 + 120, 528 - 60))
-    assert dot != (255, 255, 255) and dot[0] > dot[1]
-    assert image.getpixel((48 + 240, 528 - 360)) == PALETTE[0]
-    assert image.getpixel((816 - 120 + 1, 288)) == PALETTE[0]
-    assert image.getpixel((816, 288 - 180 + 1)) == PALETTE[0]
+    sizes = np.array([[80.0, 40.0], [10, 20]])
+    figure = draw_anchors(sizes, np.array([[160.0, 240.0], [8, 8]]), np.array([0, 1]), 320)
+    left, right = figure.axes
+    dots, anchor, others, _ = [line.get_xydata().tolist() for line in left.lines]
+    assert (dots, anchor, others) == ([[80, 40]], [[160, 240]], [[10, 20]])
+    first, second = right.patches
+    # Around the middle of the square, (160, 160).
+    assert first.get_bbox().extents.tolist() == [80, 40, 240, 280]
+    assert second.get_bbox().extents.tolist() == [156, 156, 164, 164]
+    assert left.lines[0].get_color() == left.lines[1].get_color() == first.get_edgecolor()[:3]
+    assert left.get_xlim() == right.get_ylim() == (0, 320)

@@ -422,6 +422,14 @@ def test_wrong_sets_are_refused(shapes):
         shapes.batches(0, model(shapes))
 
 
+@pytest.mark.parametrize("kind", ["boxes", "ignore"])
+def test_boxes_that_are_nowhere_are_refused(one_photo, kind):
+    fields = {kind: np.array([[1, 2, np.nan, 9]], np.float32)}
+    data = one_photo(**{"boxes": np.zeros((0, 4))} | fields)
+    with pytest.raises(ValueError, match=rf"a\.png: row 0 of {kind} is .*not finite numbers; fix it"):
+        data.batches(1, model(data))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_photo_is_named(one_photo, tmp_path, workers):
     data = one_photo([[10, 10, 60, 40]])

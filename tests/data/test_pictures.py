@@ -1,5 +1,7 @@
 """Pages of photos, and charts: what is drawn is where it belongs."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,23 +88,34 @@ def test_anchors_of_all_kinds_of_detectors():
 
 
 def test_sizes_are_drawn_on_axes_that_double():
-    image = draw_sizes(np.array([[16.0, 64.0]]), 256, stride=8, anchors=np.array([[64, 16], [999, 4]]))
-    # 480 px for the six doublings from 4 to 256; the origin is (56, 536).
-    assert image.getpixel((56 + 160, 536 - 320)) != (255, 255, 255)
-    assert image.getpixel((56 + 320 + 1, 536 - 160 - 1)) == PALETTE[2]
-    assert image.getpixel((56 + 40, 536 - 200)) != (255, 255, 255)  # less than a cell
-    assert image.getpixel((56 + 120, 536 - 200)) == (255, 255, 255)
-    # A quarter as wide as high: the bar that begins a sixth of the way along.
-    assert image.getpixel((592 + 80 + 10, 530)) == PALETTE[1]
-    assert image.getpixel((592 + 80 - 10, 530)) == (255, 255, 255)
-    assert draw_sizes(np.zeros((0, 2)), 256).size == image.size
+    sizes, anchors = np.array([[16.0, 64.0], [2, 2]]), np.array([[64, 16], [999, 4]])
+    figure = draw_sizes(sizes, 256, stride=8, anchors=anchors)
+    left, right = figure.axes
+    dots, squares = [line.get_xydata().tolist() for line in left.lines]
+    assert dots == [[16, 64], [2, 2]]
+    assert squares == [[64, 16], [256, 4]]  # the square ends at 256
+    assert left.get_xscale() == left.get_yscale() == "log" and left.get_xlim() == (2, 256)
+    # Less than a cell wide, or high: from the axes' beginning to 8 px.
+    wide, high = left.patches
+    assert (wide.get_x(), wide.get_width(), high.get_y(), high.get_height()) == (2, 6, 2, 6)
+    filled = [(bar.get_x(), bar.get_height()) for bar in right.patches if bar.get_height()]
+    # A quarter as wide as high; a square.
+    np.testing.assert_allclose(filled, [(0.25, 1), (1, 1)])
+    assert right.lines[0].get_xdata().tolist() == [4, 8]  # the last bin holds all beyond
+
+
+def test_sizes_of_nothing_and_without_a_detector():
+    figure = draw_sizes(np.zeros((0, 2)), 256)
+    figure.savefig(io.BytesIO())
+    assert figure.axes[0].get_title().startswith("0 boxes") and not figure.axes[0].patches
 
 
 def test_bars_of_classes_are_as_long_as_they_have_objects():
     counts = {"a": {"train": (5, 1), "val": (0, 0)}, "b": {"train": (10, 2), "val": (1, 1)}}
-    image = np.asarray(draw_classes(counts))
-    red = (image == PALETTE[0]).all(-1).sum(1)
-    blue = (image == PALETTE[1]).all(-1).sum(1)
-    # The class with most objects comes first; the key above the bars is 12 px wide.
-    assert red.max() == 481 and red[60:].max() == 241
-    assert blue[30:].max() == 49 and red[10] == blue[10] == 12
+    axes = draw_classes(counts).axes[0]
+    # The class with most objects comes first.
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"] and axes.yaxis_inverted()
+    train, val = axes.containers
+    assert [bar.get_width() for bar in train] == [10, 5] and [bar.get_width() for bar in val] == [1, 0]
+    assert train[0].get_facecolor() != val[0].get_facecolor()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "val"]

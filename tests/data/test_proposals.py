@@ -56,6 +56,14 @@ def test_files_are_read_and_not_searched_for(tmp_path):
     np.save(path, np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"one.jpg.npy: holds an array of shape \(2,\)"):
         dataset.with_proposals(tmp_path / "found")
+    np.save(path, np.array([print], object))  # a pickle, which can run code
+    with pytest.raises(ValueError, match=r"one.jpg.npy: holds no array"):
+        dataset.with_proposals(tmp_path / "found")
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"one.jpg.npy: holds no array"):
+        dataset.with_proposals(tmp_path / "found")
 
 
 def test_what_is_found_is_kept(shapes, tmp_path, monkeypatch):

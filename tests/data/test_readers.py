@@ -313,10 +313,92 @@ def test_a_linked_folder_of_photos(tmp_path):
     assert len(kerasdet.data.load(folder)) == 2
 
 
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", "x" * 300 + ".jpg"])
+def test_a_photo_that_can_be_no_file(tmp_path, name):
+    images = [{"id": 1, "file_name": name, "width": 10, "height": 10}]
+    with pytest.raises(ValueError, match="instances_train.json: photo .* is no name of a file"):
+        kerasdet.data.load(coco(tmp_path, [], images=images))
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "a\0b"])
+def test_a_list_of_voc_cannot_lead_elsewhere(tmp_path, name):
+    voc(tmp_path / "outside.xml", [])
+    voc(tmp_path / "set" / "Annotations" / "a.xml", [])
+    photo(tmp_path / "set" / "JPEGImages" / "a.jpg")
+    lists = tmp_path / "set" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"a\n{name}\n")
+    with pytest.raises(ValueError, match="train.txt: .* lies outside of .*Annotations"):
+        kerasdet.data.load(tmp_path / "set")
+
+
+def test_a_list_of_voc_without_photos(tmp_path):
+    voc(tmp_path / "Annotations" / "a.xml", [])
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    with pytest.raises(ValueError, match="train.txt: lists no photos"):
+        kerasdet.data.load(tmp_path)
+
+
+def test_pipes_are_no_annotations(tmp_path):
+    coco(tmp_path, [annotation([1, 2, 3, 4])])
+    for name in ("b.json", "c.xml", "d.csv", "e.odgt", "data.yaml"):
+        os.mkfifo(tmp_path / name)
+    assert len(kerasdet.data.load(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        {"size": [80, 100], "counts": "zzzz"},
+        {"size": [80, 100], "counts": "P" * 100},  # says that more follows, to the end
+        {"size": [80, 100], "counts": [10, 10**9]},
+        {"size": [80, 100], "counts": [-8000, 16000]},
+        {"size": [10**6, 10**6], "counts": "04"},
+        {"size": [80], "counts": "04"},
+        {"counts": [8000]},
+        {"size": [80, 100], "counts": 10**18},
+    ],
+)
+def test_run_lengths_that_lead_out_of_the_mask(tmp_path, runs):
+    """pycocotools 2.0.11 reads and writes beyond its memory at some of these."""
+    with pytest.raises(ValueError, match="annotation 1 has a segmentation that cannot be read"):
+        kerasdet.data.load(coco(tmp_path, [annotation([1, 2, 3, 4], segmentation=runs)]))
+
+
+def test_yaml_that_grows_is_refused_in_a_few_words(tmp_path):
+    photo(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    (tmp_path / "data.yaml").write_text("\n".join([*lines, "names: [*a11]"]))
+    with pytest.raises(ValueError, match="data.yaml: names is ") as error:
+        kerasdet.data.load(tmp_path)
+    assert len(str(error.value)) < 1000
+
+
+def test_xml_that_grows_is_refused(tmp_path):
+    photo(tmp_path / "a.jpg")
+    entities = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 12))
+    (tmp_path / "a.xml").write_text(
+        f'<!DOCTYPE annotation [<!ENTITY e0 "xxxxxxxxxx">{entities}]>'
+        "<annotation><object>&e11;</object></annotation>"
+    )
+    with pytest.raises(ValueError, match="a.xml: not valid xml"):
+        kerasdet.data.load(tmp_path)
+
+
+def test_ignore_regions_are_somewhere(tmp_path):
+    regions = [annotation([1, 2, float("nan"), 4], iscrowd=1)]
+    with pytest.raises(ValueError, match="image 'a.jpg' has an ignore region .*not finite numbers"):
+        kerasdet.data.load(coco(tmp_path, regions))
+
+
 def test_an_unreadable_photo_whose_size_is_needed(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not a photo")
     (tmp_path / "boxes.csv").write_text("a.jpg,1,2,30,40,dog\n")
-    with pytest.raises(ValueError, match="a.jpg: cannot read the photo's size"):
+    with pytest.raises(ValueError, match="a.jpg: is not an image that can be read"):
         kerasdet.data.load(tmp_path)
 
 

@@ -127,3 +127,18 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
         Checkpoint(tmp_path / "a.npz").restore(other)
     for a, b in zip(before, weights(other), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    """Nor is one unpickled: what numpy would make of it can run code."""
+    path, m = tmp_path / "a.npz", small(3)
+    np.savez(path, epoch=np.array([print], object))
+    with pytest.raises(ValueError, match=r"a\.npz: is no checkpoint, .*allow_pickle=False"):
+        Checkpoint(path).restore(m)
+    np.save(tmp_path / "b.npz.npy", np.zeros(3))
+    (tmp_path / "b.npz.npy").rename(path)
+    with pytest.raises(ValueError, match=r"a\.npz: is no checkpoint"):
+        Checkpoint(path).restore(m)
+    path.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ValueError, match=r"a\.npz: is no checkpoint"):
+        Checkpoint(path).restore(m)

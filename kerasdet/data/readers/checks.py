@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from kerasdet import photo as photo_
 from kerasdet.data.dataset import Dataset, unknown_name
 from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Source
 from kerasdet.data.sample import Sample
@@ -35,7 +36,7 @@ def to_dataset(
     paths = [finder.find(record) for record in records]
     sizes = np.array(
         [
-            (r.width, r.height) if r.width > 0 and r.height > 0 else photo_size(path)
+            (r.width, r.height) if r.width > 0 and r.height > 0 else photo_.size_of(path)
             for r, path in zip(records, paths, strict=True)
         ],
         np.int64,
@@ -51,6 +52,7 @@ def to_dataset(
     clipped = _clip(boxes, sizes[owner])
     keep = _check(boxes, clipped, sizes, records, owner, on_bad_box)
     parts, weights = _parts(annotations, sizes[owner])
+    _refuse_unsaid(ignore, records, ignore_owner)
     ignore = _clip(ignore, sizes[ignore_owner])
     ignore_keep = _has_area(ignore)
 
@@ -124,26 +126,6 @@ def bad_box(box, width: int, height: int) -> str | None:
     return None
 
 
-def photo_size(path: str) -> tuple[int, int]:
-    """Width and height of a photo as it is shown, from its header alone.
-
-    Raises:
-        ValueError: the file is not a photo that Pillow knows.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Cameras store an upright photo lying down and say so in EXIF tag 274.
-            turned = image.getexif().get(274, 1) >= 5
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"{path}: cannot read the photo's size ({error}); is the file complete?"
-        ) from error
-    return (height, width) if turned else (width, height)
-
-
 def _array(rows: list[list]) -> np.ndarray:
     """All rows' boxes as one (n, 4) float64 array."""
     return np.array([box for row in rows for box in row], np.float64).reshape(-1, 4)
@@ -201,6 +183,17 @@ def _check(
     count = f"{len(bad)} bad {'box' if len(bad) == 1 else 'boxes'} of {len(boxes)}"
     warnings.warn(f"dropped {count}; the first: {text}", stacklevel=5)
     return good
+
+
+def _refuse_unsaid(ignore: np.ndarray, records: list[Record], owner: np.ndarray) -> None:
+    """Raises ValueError at an ignore region that is not finite: where it is, nobody knows."""
+    bad = np.flatnonzero(~np.isfinite(ignore).all(axis=1))
+    if len(bad):
+        record = records[owner[bad[0]]]
+        raise ValueError(
+            f"{record.file}: image {record.photo!r} has an ignore region {ignore[bad[0]].tolist()} as xyxy "
+            "(not finite numbers); fix it or take it out"
+        )
 
 
 def _parts(annotations: Annotations, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

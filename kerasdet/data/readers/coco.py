@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 
 import numpy as np
 
 from kerasdet import outlines
-from kerasdet.data.readers.source import Annotations, Record, Source, find_files
+from kerasdet.data.readers.source import Annotations, Record, Source, find_files, pixels
 
 
 def find(folder: Path) -> list[Source]:
@@ -37,80 +38,94 @@ def read(source: Source) -> Annotations:
         raise ValueError(f"{file}: not COCO json; it needs 'images' and 'annotations'")
     try:
         categories = {c["id"]: str(c["name"]) for c in document.get("categories", ())}
+        order = {name: number for number, name in sorted(categories.items())}
         photos = [
             Record(
                 photo=str(image["file_name"]),
                 file=str(file),
                 image_id=image["id"],
-                width=int(image.get("width") or 0),
-                height=int(image.get("height") or 0),
+                width=pixels(image.get("width")),
+                height=pixels(image.get("height")),
             )
             for image in document["images"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{file}: an entry of 'images' or 'categories' is incomplete ({type(error).__name__}: "
             f"{error}); images need id and file_name, categories id and name"
         ) from error
     records: dict[int | str, Record] = {}
     for record in photos:
+        if not isinstance(record.image_id, (int, str)):
+            raise ValueError(
+                f"{file}: image id {str(record.image_id)[:60]!r} is neither a number nor a text; make it one"
+            )
         if record.image_id in records:
             raise ValueError(f"{file}: image id {record.image_id!r} occurs twice; make it unique")
         records[record.image_id] = record
-    for annotation in document["annotations"]:
-        record = records.get(annotation.get("image_id"))
-        where = f"{file}: annotation {annotation.get('id')!r}"
+    for position, annotation in enumerate(document["annotations"]):
+        if not isinstance(annotation, dict):
+            raise ValueError(f"{file}: annotation {position} is {str(annotation)[:60]!r} and not an object")
+        where = f"{file}: annotation {str(annotation.get('id'))[:60]}"
+        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+        record = records.get(image_id) if isinstance(image_id, (int, str)) else None
         if record is None:
             raise ValueError(
-                f"{where} belongs to image id {annotation.get('image_id')!r}, which is not among "
+                f"{where} belongs to image id {str(image_id)[:60]}, which is not among "
                 "'images'; remove the annotation or add the image"
             )
         try:
             x, y, width, height = map(float, annotation["bbox"])
             box = [x, y, x + width, y + height]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ValueError(
-                f"{where} has bbox {annotation.get('bbox')!r}; write [x, y, width, height]"
+                f"{where} has bbox {str(annotation.get('bbox'))[:80]}; write [x, y, width, height]"
             ) from None
         if annotation.get("iscrowd") or annotation.get("ignore"):
             # A region for every class, as `Dataset.to_coco` writes it, is one region.
             if box not in record.ignore:
                 record.ignore.append(box)
             continue
-        name = categories.get(annotation.get("category_id"))
+        name = categories.get(category_id) if isinstance(category_id, (int, float, str)) else None
         if name is None:
             raise ValueError(
-                f"{where} has category_id {annotation.get('category_id')!r}, which is not among "
-                f"'categories' {categories}"
+                f"{where} has category_id {str(category_id)[:60]}, which is not among "
+                f"'categories' {reprlib.repr(categories)}"
             )
         record.boxes.append(box)
         record.names.append(name)
-        record.masks.append(_outline(annotation.get("segmentation"), where))
-    return Annotations(
-        list(records.values()), {name: number for number, name in sorted(categories.items())}
-    )
+        record.masks.append(_outline(annotation.get("segmentation"), record, where))
+    return Annotations(list(records.values()), order)
 
 
 def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
     """The union over the splits, in the order of the category ids."""
     order = {}
-    for split in classes:
-        for name, number in split.items():
-            order[name] = min(number, order.get(name, number))
-    return tuple(sorted(order, key=lambda name: (order[name], name)))
+    try:
+        for split in classes:
+            for name, number in split.items():
+                order[name] = min(number, order.get(name, number))
+        return tuple(sorted(order, key=lambda name: (order[name], name)))
+    except TypeError as error:
+        raise ValueError(
+            f"ids of categories are numbers in one split and texts in another ({error}); make them numbers"
+        ) from error
 
 
-def _outline(segmentation, where: str) -> tuple[np.ndarray, ...]:
+def _outline(segmentation, record: Record, where: str) -> tuple[np.ndarray, ...]:
     """An object's polygons, or those around its run lengths."""
     if not segmentation:
         return ()
     try:
         if isinstance(segmentation, dict):
+            size = (record.height, record.width)
+            if all(size) and list(segmentation.get("size") or ()) != list(size):
+                raise ValueError(f"its size is not the photo's, {list(size)}")
             return outlines.outline_of(outlines.decode(segmentation))
         polygons = [np.array(numbers, np.float32).reshape(-1, 2) for numbers in segmentation]
         if min(len(points) for points in polygons) < 3:
             raise ValueError("a polygon has fewer than 3 corners")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{where} has a segmentation that cannot be read ({error}); write polygons "
             "[[x1, y1, x2, y2, x3, y3, ...]], or leave it out"
@@ -121,7 +136,7 @@ def _outline(segmentation, where: str) -> tuple[np.ndarray, ...]:
 def _parse(file: Path) -> object:
     try:
         return json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits among it
         raise ValueError(f"{file}: not valid json ({error}); is the file complete?") from error
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
-from kerasdet.data.readers.source import Annotations, Record, Source, find_files
+from kerasdet.data.readers.source import Annotations, Record, Source, find_files, read_text
 
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "label")
 _ALIASES = {
@@ -42,31 +43,34 @@ def read(source: Source) -> Annotations:
     positions, header = columns
     records: dict[str, Record] = {}
     names = set()
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        for number, row in enumerate(csv.reader(lines), 1):
-            if (header and number == 1) or not any(cell.strip() for cell in row):
-                continue
-            cells = [row[p].strip() if p < len(row) else "" for p in positions]
-            photo, *corners, name = cells
-            if not photo:
-                raise ValueError(f"{file}, line {number}: no photo is named in {row}")
-            record = records.get(photo)
-            if record is None:
-                record = records[photo] = Record(photo=photo, file=str(file), image_id=photo)
-            if not any(corners):
-                continue
-            try:
-                box = [float(corner) for corner in corners]
-            except ValueError:
-                box = None
-            if box is None or not name:
-                raise ValueError(
-                    f"{file}, line {number}: {row} is not a box with a label; write four numbers "
-                    "and a name, or leave the box empty for a photo without objects"
-                )
-            record.boxes.append(box)
-            record.names.append(name)
-            names.add(name)
+    try:
+        rows = list(csv.reader(io.StringIO(read_text(file), newline="")))
+    except csv.Error as error:
+        raise ValueError(f"{file}: not a table ({error}); write {','.join(COLUMNS)} a line") from error
+    for number, row in enumerate(rows, 1):
+        if (header and number == 1) or not any(cell.strip() for cell in row):
+            continue
+        cells = [row[p].strip() if p < len(row) else "" for p in positions]
+        photo, *corners, name = cells
+        if not photo:
+            raise ValueError(f"{file}, line {number}: no photo is named in {row}")
+        record = records.get(photo)
+        if record is None:
+            record = records[photo] = Record(photo=photo, file=str(file), image_id=photo)
+        if not any(corners):
+            continue
+        try:
+            box = [float(corner) for corner in corners]
+        except ValueError:
+            box = None
+        if box is None or not name:
+            raise ValueError(
+                f"{file}, line {number}: {row} is not a box with a label; write four numbers "
+                "and a name, or leave the box empty for a photo without objects"
+            )
+        record.boxes.append(box)
+        record.names.append(name)
+        names.add(name)
     return Annotations(list(records.values()), dict.fromkeys(names))
 
 
@@ -78,7 +82,10 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
 def _columns(file: Path) -> tuple[list[int], bool] | None:
     """Where each of `COLUMNS` is and whether there is a header; None if it is another table."""
     with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-        first = next(csv.reader(lines), [])
+        try:
+            first = next(csv.reader(lines), [])
+        except csv.Error:
+            return None
     cells = [cell.strip().lower() for cell in first]
     names = [_ALIASES.get(cell, cell) for cell in cells]
     if all(column in names for column in COLUMNS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kerasdet.data.readers.source import Annotations, Record, Source, find_files
+from kerasdet.data.readers.source import Annotations, Record, Source, find_files, read_text
 
 
 def find(folder: Path) -> list[Source]:
@@ -24,7 +24,7 @@ def read(source: Source) -> Annotations:
     """
     file = source.files[0]
     records, tags, heads = [], set(), False
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -36,15 +36,16 @@ def read(source: Source) -> Annotations:
                 if thing["tag"] == "mask" or thing.get("extra", {}).get("ignore") == 1:
                     record.ignore.append(box)
                     continue
-                tags.add(thing["tag"])
+                tag = str(thing["tag"])
+                tags.add(tag)
                 head = None
                 if "hbox" in thing and thing.get("head_attr", {}).get("ignore") != 1:
                     head = _xyxy(thing["hbox"])
                     heads = True
                 record.boxes.append(box)
-                record.names.append(thing["tag"])
+                record.names.append(tag)
                 record.parts.append([head])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"{file}, line {number}: not an ODGT photo ({type(error).__name__}: {error}); "
                 'write {"ID": ..., "gtboxes": [{"tag": "person", "fbox": [x, y, w, h]}]}'

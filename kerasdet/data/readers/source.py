@@ -20,6 +20,10 @@ SPLITS = {
     "testing": "test",
 }
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
+# Of a photo in pixels; no annotation means more.
+MAX_SIDE = 10**6
+# Bytes of a file's or folder's name, on all systems in use.
+MAX_NAME = 255
 _PHOTO_FOLDERS = ("images", "Images", "JPEGImages", "photos", "img")
 
 
@@ -64,6 +68,43 @@ class Record:
     width: int = 0
     height: int = 0
     spare: str | None = None
+
+
+def read_text(file: Path) -> str:
+    """The text of an annotation file. Raises ValueError where it is none."""
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not text in UTF-8 ({error}); save it so") from error
+
+
+def pixels(value) -> int:
+    """A photo's side as an annotation says it, 0 where it does not. Raises ValueError for what is none."""
+    try:
+        side = int(float(value or 0))
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"{str(value)[:60]!r} is no number of pixels") from error
+    if side > MAX_SIDE:
+        raise ValueError(f"{side} is more pixels than a photo has")
+    return max(0, side)
+
+
+def inside(path: str | os.PathLike, root: str | os.PathLike) -> bool:
+    """Whether a path, which may have `..` in it, stays in a folder; both absolute.
+
+    Lexical on purpose: a linked folder, or the linked photos of `kerasdet data convert --link`, are the
+    user's own choice, while a path that an annotation file brings along must stay in the set's folder.
+    """
+    return os.path.normpath(path).startswith(os.path.join(root, ""))
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a file."""
+    try:
+        parts = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:  # half of a character, which json can write
+        return False
+    return "\0" not in text and max(map(len, parts)) <= MAX_NAME
 
 
 @dataclasses.dataclass
@@ -116,14 +157,19 @@ def find_files(folder: Path, suffix: str) -> list[Source]:
     sources = []
     for place in dict.fromkeys([folder, *_annotation_folders(folder)]):
         root = root_of(place) if place == folder else folder
-        for file in sorted(place.glob(f"*{suffix}")):
+        for file in _ordinary(place, suffix):
             folders = photo_folders(root, place, file.stem)
             sources.append(Source(canonical_split(file.stem), root, [file], folders))
     for place in split_folders(folder):
-        for file in sorted(place.glob(f"*{suffix}")):
+        for file in _ordinary(place, suffix):
             folders = photo_folders(folder, place, place.name)
             sources.append(Source(canonical_split(place.name), folder, [file], folders))
     return sources
+
+
+def _ordinary(folder: Path, suffix: str) -> list[Path]:
+    """Files of a folder, not its folders and pipes."""
+    return sorted(file for file in folder.glob(f"*{suffix}") if file.is_file())
 
 
 def _annotation_folders(folder: Path) -> list[Path]:
@@ -145,9 +191,11 @@ class PhotoFinder:
             ValueError: the name leads out of the set's folder.
             FileNotFoundError: no such photo in any of the folders.
         """
-        # Lexical on purpose: a linked images/ folder is the user's own choice, while a path that
-        # an annotation file brings along must stay in the folder that holds the set.
-        if not self._inside(os.path.join(self.folders[0], record.photo)):
+        if not is_name(record.photo):
+            raise ValueError(
+                f"{record.file}: photo {record.photo[:60]!r} is no name of a file; write it as it is called"
+            )
+        if not inside(os.path.join(self.folders[0], record.photo), self.root):
             raise ValueError(
                 f"{record.file}: photo {record.photo!r} lies outside of {self.root}; write paths "
                 "relative to the photos' folder"
@@ -156,16 +204,13 @@ class PhotoFinder:
             for folder in self.folders:
                 path = os.path.normpath(os.path.join(folder, name))
                 for suffix in ("", *PHOTO_SUFFIXES):
-                    if self._inside(path) and self._exists(path + suffix):
+                    if inside(path, self.root) and self._exists(path + suffix):
                         return path + suffix
         folders = ", ".join(self.folders)
         raise FileNotFoundError(
             f"{record.file}: photo {record.photo!r} is not there; looked in {folders}. "
             "Copy it there or take it out of the annotations"
         )
-
-    def _inside(self, path: str) -> bool:
-        return os.path.normpath(path).startswith(os.path.join(self.root, ""))
 
     def _exists(self, path: str) -> bool:
         folder, name = os.path.split(path)

@@ -10,7 +10,11 @@ from kerasdet.data.readers.source import (
     Record,
     Source,
     canonical_split,
+    inside,
+    is_name,
     photo_folders,
+    pixels,
+    read_text,
     root_of,
     split_folders,
 )
@@ -37,7 +41,9 @@ def find(folder: Path) -> list[Source]:
         # "cat_train.txt" lists the photos for one class's classifier, "train.txt" all of them.
         lists = [file for file in lists if "_" not in file.stem]
         for file in lists:
-            listed = [place / f"{line.split()[0]}.xml" for line in _lines(file)]
+            listed = [_listed(place, line.split()[0], file) for line in _lines(file)]
+            if not listed:
+                raise ValueError(f"{file}: lists no photos; write their names, or take it away")
             sources.append(Source(canonical_split(file.stem), root, listed, folders))
         if not lists:
             sources.append(Source("all", root, files, folders))
@@ -63,7 +69,7 @@ def read(source: Source) -> Annotations:
             raise FileNotFoundError(
                 f"{file}: this annotation is listed in ImageSets/Main but is not there"
             ) from None
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, ValueError, LookupError) as error:  # of an unknown encoding too
             raise ValueError(f"{file}: not valid xml ({error}); is the file complete?") from error
         if root.tag != "annotation":
             raise ValueError(f"{file}: not PASCAL VOC, it is <{root.tag}> and not <annotation>")
@@ -84,7 +90,7 @@ def read(source: Source) -> Annotations:
                 box = None
             if not name or box is None:
                 raise ValueError(
-                    f"{file}: object {position} has name {name!r} and bndbox {texts}; it needs "
+                    f"{file}: object {position} has name {name!r} and bndbox {str(texts)[:80]}; it needs "
                     f"a <name> and a <bndbox> with {', '.join(_CORNERS)}"
                 )
             if (thing.findtext("difficult") or "0").strip() == "1":
@@ -106,17 +112,28 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
 
 def _xml_files(folder: Path) -> list[Path]:
     """The folder's xml files, if the first is an annotation."""
-    files = sorted(folder.glob("*.xml"))
-    return files if files and b"<annotation" in files[0].read_bytes()[:1000] else []
+    files = sorted(file for file in folder.glob("*.xml") if file.is_file())
+    if not files:
+        return []
+    with files[0].open("rb") as first:
+        return files if b"<annotation" in first.read(1000) else []
 
 
 def _lines(file: Path) -> list[str]:
-    return [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    return [line for line in read_text(file).splitlines() if line.strip()]
 
 
 def _size(root: ElementTree.Element, side: str) -> int:
-    """Width or height as written, 0 where it is missing (some tools leave it out)."""
+    """Width or height as written, 0 where it is missing (some tools leave it out) or is none."""
     try:
-        return int(float(root.findtext(f"size/{side}") or 0))
+        return pixels(root.findtext(f"size/{side}"))
     except ValueError:
         return 0
+
+
+def _listed(place: Path, name: str, file: Path) -> Path:
+    """The xml that a list of `ImageSets/Main` names."""
+    path = place / f"{name}.xml"
+    if not is_name(path.name) or not inside(path.absolute(), place.absolute()):
+        raise ValueError(f"{file}: {name[:80]!r} lies outside of {place}; write the names of its xml files")
+    return path

@@ -11,6 +11,7 @@ from kerasdet.data.readers.source import (
     Source,
     canonical_split,
     photo_folders,
+    read_text,
 )
 
 # x, y, w, h, blur, expression, illumination, invalid, occlusion, pose.
@@ -38,7 +39,7 @@ def is_one(file: Path) -> bool:
     """Whether a txt begins as these do: with a photo's name, and a number in the second line."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         name, count = lines.readline().strip(), lines.readline().strip()
-    return name.endswith(PHOTO_SUFFIXES) and count.isdigit()
+    return name.endswith(PHOTO_SUFFIXES) and count.isdecimal()
 
 
 def read(source: Source) -> Annotations:
@@ -51,7 +52,7 @@ def read(source: Source) -> Annotations:
         ValueError: a number or a line of a face is missing or is something else.
     """
     file = source.files[0]
-    lines = [line.split() for line in file.read_text("utf-8").splitlines()]
+    lines = [line.split() for line in read_text(file).splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     records, at = [], 0
@@ -60,11 +61,12 @@ def read(source: Source) -> Annotations:
         photo = " ".join(lines[at])
         record = Record(photo=photo, file=str(file), image_id=photo)
         at += 1
-        if at == len(lines) or len(lines[at]) != 1 or not lines[at][0].isdigit():
+        if at == len(lines) or len(lines[at]) != 1 or not lines[at][0].isdecimal():
             raise ValueError(
                 f"{file}, line {at + 1}: the number of faces on {photo!r} is missing; write it below its name"
             )
-        count = int(lines[at][0])
+        # More than there are lines for is said at the first that is missing.
+        count = min(int(lines[at][0][:9]), len(lines))
         at += 1
         for row in range(at, at + count):
             _add(record, lines[row] if row < len(lines) else [], f"{file}, line {row + 1}")
@@ -86,7 +88,7 @@ def _add(record: Record, cells: list[str], where: str) -> None:
         invalid = len(cells) > INVALID and int(cells[INVALID]) == 1
     except ValueError:
         raise ValueError(
-            f"{where}: {' '.join(cells)!r} is not a face of {record.photo!r}; write x y w h and the six "
+            f"{where}: {' '.join(cells)[:80]!r} is not a face of {record.photo!r}; write x y w h and the six "
             "attributes, as many lines as the number above says"
         ) from None
     box = [x, y, x + width, y + height]

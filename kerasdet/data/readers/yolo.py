@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 
 from kerasdet import photo as photo_
@@ -12,6 +13,7 @@ from kerasdet.data.readers.source import (
     Record,
     Source,
     canonical_split,
+    read_text,
     split_folders,
 )
 
@@ -80,7 +82,7 @@ def read(source: Source) -> Annotations:
 
 
 def _read_boxes(record: Record, file: Path, names: dict[int, str]) -> None:
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         cells = line.split()
         if not cells:
             continue
@@ -88,13 +90,13 @@ def _read_boxes(record: Record, file: Path, names: dict[int, str]) -> None:
             label, x, y, width, height = map(float, cells)
         except ValueError:
             raise ValueError(
-                f"{file}, line {number}: {line.strip()!r} is not a box; write class cx cy w h, as fractions "
-                "of the photo (polygons and keypoints are not read)"
+                f"{file}, line {number}: {line.strip()[:80]!r} is not a box; write class cx cy w h, as "
+                "fractions of the photo (polygons and keypoints are not read)"
             ) from None
         if label not in names:
             known = ", ".join(f"{index} {name}" for index, name in names.items())
             raise ValueError(
-                f"{file}, line {number}: class {cells[0]} has no name; those that have one: {known}"
+                f"{file}, line {number}: class {cells[0][:40]} has no name; those that have one: {known}"
             )
         record.boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
         record.names.append(names[label])
@@ -112,7 +114,7 @@ def _source(folder: Path, labels: Path, images: Path, split: str) -> Source | No
 
 
 def _label_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*.txt") if file.name != NAMES)
+    return sorted(file for file in folder.rglob("*.txt") if file.name != NAMES and file.is_file())
 
 
 def _has_photo(file: Path) -> bool:
@@ -135,22 +137,25 @@ def _names(file: Path, root: Path) -> dict[int, str]:
             raise ValueError(f"{file}: there are no names of classes; write names: [cat, dog]")
         pairs = dict(enumerate(names)) if isinstance(names, list) else names
         try:
+            # Lists in lists, which yaml repeats by name, are texts without end.
+            if any(isinstance(name, (list, dict, set)) for name in pairs.values()):
+                raise TypeError
             return {int(number): str(name) for number, name in pairs.items()}
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, OverflowError):
             raise ValueError(
-                f"{file}: names is {names!r}; write a list, or number: name for each class"
+                f"{file}: names is {reprlib.repr(names)[:200]}; write a list, or number: name for each class"
             ) from None
     if file.name != NAMES:
         raise ValueError(
             f"{root}: the classes have no names; write them into {root / NAMES}, one a line, or into "
             "data.yaml as names: [cat, dog]"
         )
-    lines = (line.strip() for line in file.read_text("utf-8-sig").splitlines())
+    lines = (line.strip() for line in read_text(file).splitlines())
     return dict(enumerate(filter(None, lines)))
 
 
 def _yaml_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix in YAML)
+    files = sorted(file for file in folder.iterdir() if file.suffix in YAML and file.is_file())
     return sorted(files, key=lambda file: file.stem not in ("data", "dataset"))
 
 
@@ -159,7 +164,8 @@ def _yaml_names(file: Path) -> list | dict | None:
 
     try:
         document = yaml.safe_load(file.read_bytes())
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
+    # It makes dates and numbers of texts that look so, and sets of what has no place in one.
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        text = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: not valid yaml ({text}); mend it or take it away") from error
     return document.get("names") if isinstance(document, dict) else None

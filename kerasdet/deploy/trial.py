@@ -1,0 +1,70 @@
+"""A `.tflite` from a stranger is run once in a process of its own, before it is run in ours.
+
+`verify` looks at how a graph hangs together. What an operator does with a wrong option, only running it
+shows, and where LiteRT trusts the file, a wrong one takes its process down. It has to be that of the trial.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+# Of the trial: memory in bytes (where the system can limit it, which Linux does) and seconds.
+MEMORY, SECONDS = 2**33, 60
+_PROGRAM = "import sys; from kerasdet.deploy import trial; sys.exit(trial.main(sys.argv[1]))"
+
+
+def run_once(path: str | os.PathLike) -> None:
+    """Loads a file and runs it on one picture, in another process.
+
+    Args:
+        path: a `.tflite` file.
+
+    Raises:
+        ValueError: the process came to its end, filled the memory or did not finish. What LiteRT itself finds
+            wrong with the file is left to whoever loads it next.
+    """
+    if not sys.executable:  # Python inside another program
+        return
+    command = [sys.executable, "-c", _PROGRAM, os.fspath(path)]
+    # The package that asks is the one that tries.
+    found = os.pathsep.join(filter(None, sys.path))
+    try:
+        done = subprocess.run(
+            command, timeout=SECONDS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": found},
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"{path}: did not come to an end within {SECONDS} s on one picture; do not run it"
+        ) from None
+    if done.returncode:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        raise ValueError(
+            f"{path}: LiteRT breaks down on it ({how}): it is damaged, or made to do that; do not run it, "
+            "make or fetch the file again"
+        )
+
+
+def main(path: str) -> int:
+    """The trial itself; 0 if the file runs, or is refused as it should be."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, OSError, ValueError):  # Windows has none, macOS does not limit memory
+        pass
+    import numpy as np
+
+    from kerasdet.deploy.litert import LiteRTDetector
+
+    try:
+        detector = LiteRTDetector(path, threads=1)
+        side = detector.image_size
+        detector.run(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+    except (ValueError, OSError, ImportError):
+        pass
+    return 0
+

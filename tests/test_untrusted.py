@@ -1,0 +1,145 @@
+"""Files from strangers: no code is run, no other file is read, and no memory is filled."""
+
+import json
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+from harness import tiny_backbone
+from presets import tiny_csp
+
+import kerasdet
+from kerasdet import untrusted
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A detector as `model.save` writes it."""
+    path = tmp_path_factory.mktemp("saved") / "mine.keras"
+    tiny_csp().save(path)
+    return path
+
+
+def changed(saved, path, edit=None, compression=zipfile.ZIP_STORED, **members):
+    """The file anew, its configuration (as text) edited, with members replaced, added or (None) left out."""
+    with zipfile.ZipFile(saved) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    if edit is not None:
+        contents["config.json"] = edit(contents["config.json"].decode()).encode()
+    contents |= {name.replace("__", "."): content for name, content in members.items()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in contents.items():
+            if content is not None:
+                archive.writestr(name, content)
+    return path
+
+
+# === .keras ===
+
+
+def test_a_detector_passes_with_any_backbone_of_built_in_layers(saved):
+    untrusted.check_keras(saved)
+    sums = tiny_backbone(64)
+    total = sums.output["P2"] + 1.0  # an operation, which is in none of Keras' public modules
+    import keras
+
+    model = keras.Model(sums.input, dict(sums.output, P2=total))
+    untrusted.check_config(keras.saving.serialize_keras_object(model))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras.layers", "Lambda"),
+        (None, "__lambda__"),
+        ("keras.layers", "TorchModuleWrapper"),
+        ("keras.layers", "TFSMLayer"),
+        ("keras.layers", "StringLookup"),
+        ("keras.utils", "get_file"),
+        ("keras.src.utils.file_utils", "extract_archive"),
+        ("keras.config", "enable_unsafe_deserialization"),
+        ("os", "system"),
+        ("builtins.exec", "exec"),
+    ],
+)
+def test_a_class_that_no_detector_is_made_of_is_refused(saved, tmp_path, module, name):
+    def edit(text):
+        config = json.loads(text)
+        layer = config["config"]["backbone"]["config"]["layers"][3]
+        layer |= {"module": module, "class_name": name}
+        return json.dumps(config)
+
+    path = changed(saved, tmp_path / "evil.keras", edit)
+    with pytest.raises(ValueError, match=rf"evil\.keras: cannot be read .*it has a {module}\.{name}, "):
+        kerasdet.load(path)
+
+
+def test_a_file_that_is_packed_otherwise_than_keras_does_is_refused(saved, tmp_path):
+    path = tmp_path / "evil.keras"
+    with pytest.raises(ValueError, match="it holds '../../evil.py', which is no part of a detector"):
+        kerasdet.load(changed(saved, path, **{"../../evil.py": "x"}))
+    with pytest.raises(ValueError, match="evil.keras: .*config.json is missing"):
+        kerasdet.load(changed(saved, path, config__json=None))
+    with pytest.raises(ValueError, match="is compressed, which Keras does not do"):
+        kerasdet.load(changed(saved, path, compression=zipfile.ZIP_DEFLATED))
+    with pytest.raises(ValueError, match="evil.keras: cannot be read as a Keras model: .*recursion"):
+        kerasdet.load(changed(saved, path, lambda text: "[" * 100_000 + "]" * 100_000))
+    with pytest.raises(ValueError, match="evil.keras: cannot be read as a Keras model"):
+        kerasdet.load(changed(saved, path, lambda text: text.replace('"strides": [2, 2]', '"strides": {}')))
+
+
+# === Weights ===
+
+
+def bomb(file):
+    file.create_dataset("huge", (10**6, 10**6), "float32", chunks=(1000, 1000))
+
+
+def external(file):
+    file.create_dataset("secret", (8,), "uint8", external=[("/etc/passwd", 0, 8)])
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((8,), "uint8")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (8,))
+    file.create_virtual_dataset("secret", layout)
+
+
+def linked(file):
+    file["inner/secret"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft(file):
+    file["inner/again"] = h5py.SoftLink("/")
+
+
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [
+        (bomb, r"/huge has the shape \(1000000, 1000000\)"),
+        (external, "/secret has its values in another file"),
+        (virtual, "/secret has its values in another file"),
+        (linked, "/inner/secret is a link to elsewhere"),
+        (soft, "/inner/again is a link to elsewhere"),
+    ],
+)
+def test_weights_are_plain_numbers_of_their_own(saved, tmp_path, fill, said):
+    path = tmp_path / "evil.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.zeros(1000, np.float32)
+        fill(file)
+    with pytest.raises(ValueError, match=said):
+        untrusted.check_hdf5(path)
+    with pytest.raises(ValueError, match=rf"evil\.weights\.h5: not the weights .*{said}"):
+        kerasdet.backbones.build("mobilenet_v2_0.35", weights=path, image_size=64)
+    evil = changed(saved, tmp_path / "evil.keras", model__weights__h5=path.read_bytes())
+    with pytest.raises(ValueError, match=rf"evil\.keras: .*{said}"):
+        kerasdet.load(evil)
+
+
+def test_links_in_a_circle_end(tmp_path):
+    with h5py.File(tmp_path / "circle.h5", "w") as file:
+        file["inner/outer"] = file["/"]
+        file["values"] = np.zeros(1000)
+    untrusted.check_hdf5(tmp_path / "circle.h5")
