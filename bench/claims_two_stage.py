@@ -10,7 +10,9 @@ import functools
 
 import numpy as np
 from arms import Arm, Run, rows
-from common import interleave, read_photo, spread, table
+from common import read_photo, table
+
+from kerasdet.deploy.timing import interleave, spread
 
 SIZES = "AP_small", "AP_medium", "AP_large"
 NECKS = {

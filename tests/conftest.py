@@ -5,6 +5,11 @@ import pytest
 from kerasdet.data.scenes import write_scenes, write_shapes
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, so that in the end no core waits for another."""
+    items.sort(key=lambda item: item.path.name != "test_jax.py")
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
     """16 drawn pictures of 64x64 with circles, squares and triangles."""
