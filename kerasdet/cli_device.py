@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +20,7 @@ from kerasdet import cli_data
 
 PLOTS = (".png", ".pdf", ".svg")
 TABLES = (".json", ".csv")
+NAME_WIDTH = 12
 KINDS_SHOWN, LAYERS_SHOWN, NOISE_SHOWN = 6, 3, 15
 
 
@@ -119,16 +121,16 @@ def _counts(text: str) -> tuple[int, ...]:
 def _benchmark_table(rows, dataset) -> Table:
     several = len({row.threads for row in rows}) > 1
     scored = dataset is not None
-    head = ["detector", *(["threads"] if several else []), "ms (quartiles)", "ratio (quartiles)"]
-    head += [*(["AP", "AP50", "classes"] if scored else []), "MB", "memory, MB"]
-    found = Table()
-    found.add_column(head[0], overflow="fold")
+    head = ["detector", *(["threads"] if several else []), "ms\n(quartiles)", "ratio\n(quartiles)"]
+    head += [*(["AP", "AP50", "classes"] if scored else []), "MB", "memory,\nMB"]
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    found.add_column(head[0], overflow="fold", min_width=NAME_WIDTH)
     for column in head[1:]:
-        found.add_column(column, justify="right", no_wrap=True)
+        found.add_column(column, justify="right", overflow="fold")
     for row in rows:
         cells = [escape(row.name), *([str(row.threads)] if several else [])]
         cells.append(_spread(row.milliseconds, row.low, row.high, 2))
-        cells.append(_spread(row.ratio, row.ratio_low, row.ratio_high, 3))
+        cells.append(_spread(row.ratio, row.ratio_low, row.ratio_high, 2))
         if scored:
             cells += [_figure(row.AP, 3), _figure(row.AP50, 3), str(len(row.classes) or "")]
         if math.isnan(row.megabytes):
@@ -139,7 +141,7 @@ def _benchmark_table(rows, dataset) -> Table:
 
 def _spread(middle: float, low: float, high: float, digits: int) -> str:
     text = _figure(middle, digits)
-    return text if math.isnan(low) else f"{text} ({low:.{digits}f}-{high:.{digits}f})"
+    return text if math.isnan(low) else f"{text}\n({low:.{digits}f}-{high:.{digits}f})"
 
 
 def _figure(value: float, digits: int) -> str:
