@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import photo as photo_
+from kerasdet.cli_says import refuse_existing
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
@@ -79,8 +80,7 @@ def anchors(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Finds anchors: sizes that the boxes of a set cluster around, by k-means of 1 - IoU."""
-    if plot is not None and plot.exists() and not overwrite:
-        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    refuse_existing("--plot", plot, overwrite)
     from kerasdet import data as data_
     from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
     from kerasdet.data.anchors import box_sizes
@@ -149,8 +149,7 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Draws a page of photos with their boxes. Ignore regions are crossed out in grey."""
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; give another --out, or --overwrite")
+    refuse_existing("--out", out, overwrite)
     if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise ValueError(f"--out is {out}; give a name that ends in .jpg or .png")
     import numpy as np

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import cli_data
+from kerasdet.cli_says import refuse_existing
 
 PLOTS = (".png", ".pdf", ".svg")
 TABLES = (".json", ".csv")
@@ -30,8 +31,7 @@ def _check_new(option: str, path: Path | None, suffixes: tuple[str, ...], overwr
         return
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{option} is {path}; give a name that ends in {' or '.join(suffixes)}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give another {option}, or --overwrite")
+    refuse_existing(option, path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
 
 def error_console() -> Console:
     return Console(stderr=True, soft_wrap=True)
+
+
+def refuse_existing(option: str, path: Path | None, overwrite: bool):
+    """Says before the work that a file is there already, which only --overwrite replaces."""
+    if path is not None and path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give another {option}, or --overwrite")
 
 
 def warn(kind: str, text: str):

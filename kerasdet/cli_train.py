@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import zoo
+from kerasdet.cli_says import refuse_existing
 
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
 MIXUP, MOSAIC = 1.5, 0.5
@@ -190,8 +191,7 @@ def _check_plot(plot: Path, overwrite: bool):
     """Says before the work what would only fail after it."""
     if plot.suffix not in PLOTS:
         raise ValueError(f"--plot is {plot}; give a name that ends in {', '.join(PLOTS)}")
-    if plot.exists() and not overwrite:
-        raise FileExistsError(f"{plot} exists; give another --plot, or --overwrite")
+    refuse_existing("--plot", plot, overwrite)
     plot.parent.mkdir(parents=True, exist_ok=True)
 
 

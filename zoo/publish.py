@@ -29,6 +29,7 @@ import kerasdet
 from kerasdet.card import card_tables
 from kerasdet.deploy.exporter import latency
 from kerasdet.deploy.litert import Runner
+from kerasdet.deploy.timing import processor
 
 SHELF = pathlib.Path(__file__).parent
 FIGURES = (
@@ -45,16 +46,6 @@ def recipe_of(preset: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def machine() -> str:
-    """Processor and cores that this runs on."""
-    names = [
-        line.split(":")[1].strip()
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ] if pathlib.Path("/proc/cpuinfo").exists() else ["CPU"]
-    return f"{names[0]}, {os.cpu_count()} cores"
 
 
 def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]]:
@@ -85,7 +76,7 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
     speeds = [
         {
             "precision": p, "bytes": sizes[p], "milliseconds": round(float(np.median(times[p])), 2),
-            "threads": THREADS, "command": command, "machine": machine(),
+            "threads": THREADS, "command": command, "machine": processor(),
         }
         for p in PRECISIONS
     ]
@@ -97,7 +88,7 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
             scores.append(
                 {
                     "data": name, "photos": len(data), "precision": precision, "command": command,
-                    "machine": machine(), **figures,
+                    "machine": processor(), **figures,
                 }
             )
             print(name, precision, figures, flush=True)
@@ -112,7 +103,7 @@ def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[di
         {
             "data": f"{name}, {arm}, only {stage.epochs} epochs at {stage.image_size} px",
             "photos": len(data), "precision": "keras",
-            "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": machine(),
+            "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": processor(),
             **_figures(found),
         }
         for arm, found in json.loads((run / "ablation.json").read_text()).items()
@@ -159,7 +150,7 @@ def main():
         points = curve(options.run / "log.csv")
         card = dict(recipe.CARD, scores=[], latency=[], licence="Apache-2.0")
         card["training"] = dict(
-            recipe.CARD["training"], device=machine(), hours=options.hours,
+            recipe.CARD["training"], device=processor(), hours=options.hours,
             epochs=sum(stage.epochs for stage in recipe.STAGES), curve=points,
             command=" ".join(recipe.__doc__.split("\n\n")[1].split()),
         )

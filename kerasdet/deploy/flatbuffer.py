@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import collections
 import functools
+from pathlib import Path
 
 import numpy as np
+
+_START = b"TFL3"
+
+
+def file_bytes(path: Path) -> bytes:
+    """Returns what is in a `.tflite` file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; one that does not start as a `.tflite`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    data = path.read_bytes()
+    if data[4:8] != _START:
+        raise ValueError(f"{path}: not a .tflite file (it does not start as one)")
+    return data
 
 
 def read(data: bytes):
@@ -28,7 +45,7 @@ def write(model) -> bytes:
     for buffer in model.buffers:
         buffer.Pack = functools.partial(_pack_aligned, buffer)
     builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
+    builder.Finish(model.Pack(builder), _START)
     return bytes(builder.Output())
 
 

@@ -77,11 +77,7 @@ def read_metadata(path) -> dict:
             something behind it that is not what it should be.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    data = path.read_bytes()
-    if data[4:8] != b"TFL3":
-        raise ValueError(f"{path}: not a .tflite file (it does not start as one)")
+    data = flatbuffer.file_bytes(path)
     files = _read_files(path)
     if ABOUT in files:
         return _read_about(files[ABOUT], f"{path}, {ABOUT}")

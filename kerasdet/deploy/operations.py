@@ -81,11 +81,7 @@ def read_operations(path: str | os.PathLike) -> list[Operation]:
         ValueError: not a `.tflite`, or a damaged one.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    data = path.read_bytes()
-    if data[4:8] != b"TFL3":
-        raise ValueError(f"{path}: not a .tflite file (it does not start as one)")
+    data = flatbuffer.file_bytes(path)
     try:
         return operations(data)
     except (struct.error, IndexError, TypeError, KeyError, UnicodeDecodeError) as error:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from kerasdet.deploy.process import run_python
 
 # Run in a process of its own, which imports nothing else that is large.
 _PEAK = """
@@ -102,10 +103,7 @@ def memory(path: str | os.PathLike, threads: int) -> int:
     Raises:
         RuntimeError: LiteRT cannot run it.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, os.fspath(path), str(threads)], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    done = run_python(_PEAK, os.fspath(path), str(threads), capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"{path}: cannot be run in a process of its own: {last}")
@@ -127,13 +125,18 @@ def peak_bytes() -> int:
 
 def machine() -> str:
     """Processor, cores that this process may use, and system."""
+    return f"{processor()}, {platform.system()}"
+
+
+def processor() -> str:
+    """Processor, and cores that this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return f"{processor}, {_cores()} cores, {platform.system()}"
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {_cores()} cores"
 
 
 def disturbance() -> str | None:

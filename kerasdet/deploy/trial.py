@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 
+from kerasdet.deploy.process import run_python
+
 # Of the trial: memory in bytes (where the system can limit it, which Linux does) and seconds.
 MEMORY, SECONDS = 2**33, 60
 _PROGRAM = "import sys; from kerasdet.deploy import trial; sys.exit(trial.main(sys.argv[1]))"
@@ -27,13 +29,10 @@ def run_once(path: str | os.PathLike) -> None:
     """
     if not sys.executable:  # Python inside another program
         return
-    command = [sys.executable, "-c", _PROGRAM, os.fspath(path)]
-    # The package that asks is the one that tries.
-    found = os.pathsep.join(filter(None, sys.path))
     try:
-        done = subprocess.run(
-            command, timeout=SECONDS, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": found},
+        done = run_python(
+            _PROGRAM, os.fspath(path), timeout=SECONDS, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         raise ValueError(
