@@ -67,44 +67,53 @@ class Run:
 
     def settle(self) -> None:
         """Trains, detects on all validation photos and keeps what is found."""
-        self.found("detections", lambda: list(self.detect(self.detector)))
+        self.keep("detections", lambda: list(self.detect(self.detector)))
 
     def detect(self, detector):
         paths = [sample.path for sample in self.val]
         yield from detector.detect(paths, score=0.0, keep_photo=False)
 
-    def found(self, key: str, find: Callable) -> list:
-        """Detections under a name: what was kept, or else what `find` finds."""
+    def keep(self, key: str, find: Callable) -> None:
+        """Writes the detections that `find` gives under a name, unless they are there."""
+        path = self.folder / f"{key}.npz"
+        if path.exists():
+            self._open(path).close()
+            return
+        found = find()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path, photos=len(self.val), counts=[len(one) for one in found],
+            classes=np.array(found[0].classes),
+            **{
+                name: np.concatenate([getattr(one, name) for one in found])
+                for name in ("boxes", "scores", "labels")
+            },
+        )
+
+    def kept(self, key: str) -> list:
+        """The detections under a name, photo by photo."""
         from kerasdet.detections import Detections
 
-        path = self.folder / f"{key}.npz"
-        if not path.exists():
-            found = find()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            np.savez(
-                path, photos=len(self.val), counts=[len(one) for one in found],
-                classes=np.array(found[0].classes),
-                **{
-                    name: np.concatenate([getattr(one, name) for one in found])
-                    for name in ("boxes", "scores", "labels")
-                },
-            )
-        with np.load(path, allow_pickle=False) as kept:
+        with self._open(self.folder / f"{key}.npz") as kept:
             ends = np.cumsum(kept["counts"])[:-1]
-            if kept["photos"] != len(self.val):
-                raise ValueError(
-                    f"{path}: of {kept['photos']} photos, and {len(self.val)} are asked for; take the file "
-                    "away, or give the same --photos"
-                )
             columns = (np.split(kept[name], ends) for name in ("boxes", "scores", "labels"))
             classes = tuple(kept["classes"].tolist())
             return [Detections(*row, classes) for row in zip(*columns, strict=True)]
+
+    def _open(self, path: pathlib.Path):
+        kept = np.load(path, allow_pickle=False)
+        if kept["photos"] != len(self.val):
+            raise ValueError(
+                f"{path}: of {kept['photos']} photos, and {len(self.val)} are asked for; take the file away, "
+                "or give the same --photos"
+            )
+        return kept
 
     def drawn(self, key: str = "detections") -> dict[str, np.ndarray]:
         """Figures of what was kept, see `metrics.bootstrap`."""
         from kerasdet.metrics import bootstrap
 
-        return bootstrap(self.val, self.found(key, list))
+        return bootstrap(self.val, self.kept(key))
 
 
 def sets(name: str, folder: pathlib.Path):

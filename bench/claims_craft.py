@@ -171,7 +171,7 @@ def _squared():
 def keep(run: Run) -> None:
     """How many objects are found where they do not belong: the lecture's elephant in the room."""
     if run.arm.data == "voc12":
-        run.found("strange", lambda: _in_strange_scenes(run))
+        run.keep("strange", lambda: _in_strange_scenes(run))
 
 
 def strange_scenes(run: Run) -> list[tuple]:
@@ -244,6 +244,6 @@ def _print(drawn: dict, baseline: str) -> None:
 
 
 def _recalled(run: Run) -> dict[str, np.ndarray]:
-    hits = np.array([len(one) for one in run.found("strange", list)], float)
+    hits = np.array([len(one) for one in run.kept("strange")], float)
     draws = np.random.default_rng(0).integers(0, len(hits), (DRAWS, len(hits)))
     return {"recall": np.append(hits.mean(), hits[draws].mean(axis=1))}

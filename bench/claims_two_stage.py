@@ -76,13 +76,13 @@ def _trident(classes, size, weights, *, backbone, **options):
 def keep(run: Run) -> None:
     """Proposals and detections that need no further training."""
     if run.name in NECKS:
-        run.found("proposals", lambda: _proposals(run))
+        run.keep("proposals", lambda: _proposals(run))
     if run.name == "fpn":
-        run.found("nms_over_all", lambda: list(run.detect(_changed(run.detector, per_level_nms=False))))
+        run.keep("nms_over_all", lambda: list(run.detect(_changed(run.detector, per_level_nms=False))))
     if run.name == "c4":
-        run.found("image_pyramid", lambda: _on_pyramid(run))
+        run.keep("image_pyramid", lambda: _on_pyramid(run))
     if run.name in ("trident", "trident_open"):
-        run.found("middle", lambda: list(run.detect(run.detector.fast())))
+        run.keep("middle", lambda: list(run.detect(run.detector.fast())))
 
 
 def _changed(detector, **options):
@@ -162,7 +162,7 @@ def tables(runs: dict[str, Run]) -> None:
 def _recall(run: Run) -> dict:
     from kerasdet.metrics import bootstrap_recall
 
-    return bootstrap_recall(run.val, [one.boxes for one in run.found("proposals", list)], RECALL)
+    return bootstrap_recall(run.val, [one.boxes for one in run.kept("proposals")], RECALL)
 
 
 def _print_times(detectors: dict) -> None:
