@@ -5,8 +5,12 @@ import pytest
 from kerasdet.data.scenes import write_scenes, write_shapes
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by what is marked here
 def pytest_collection_modifyitems(items):
-    """What takes longest comes first, so that in the end no core waits for another."""
+    for item in items:
+        if item.name == "test_overfits_one_batch" and item.cls.overfit_is_slow:
+            item.add_marker(pytest.mark.slow)
+    # What takes longest comes first, so that in the end no core waits for another.
     items.sort(key=lambda item: item.path.name != "test_jax.py")
 
 

@@ -314,6 +314,8 @@ def hand_made(detector, peaks):
 class TestPaperCenterNet(DetectorHarness):
     """The paper's network: three deconvolutions, stride 4, one positive cell an object."""
 
+    overfit_is_slow = True
+
     def build(self, **changes):
         detector = centernet(SHAPES, **{"neck": "deconv", "channels": 32} | changes)
         # The first guess, 4 cells, is the very median of the set's sides: L1 would leave the bias alone.

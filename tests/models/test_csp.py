@@ -311,6 +311,8 @@ def hand_made(detector, peaks):
 class TestPaperCSP(DetectorHarness):
     """The paper's network: deconvolutions, stride 4, one positive cell an object."""
 
+    overfit_is_slow = True
+
     def build(self, **changes):
         return csp(SHAPES, neck="deconv", channels=32, **changes)
 

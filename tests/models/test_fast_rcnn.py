@@ -187,20 +187,22 @@ class GivenHarness(DetectorHarness):
         return heads, [(1, 0.8, 15, 14, 25, 54), (0, 0.3, 40, 0, 60, 20), (2, 0.1, 40, 0, 60, 20)]
 
     def check_export(self, detector, data, folder):
+        """What `test_raw_outputs_export` looks at does not hang on what was learned."""
+
+    def test_raw_outputs_export(self, detector, data, tmp_path):
         """A SavedModel takes proposals as its second input."""
         if keras.backend.backend() != "tensorflow":
-            return
+            pytest.skip("only TensorFlow exports")
         import tensorflow as tf
 
-        detector.export(folder / "saved", check_photos=data)
+        data = data[:6]
+        detector.export(tmp_path / "saved", check_photos=data)
         images, targets = batch_of(data, detector)
-        serve = tf.saved_model.load(str(folder / "saved")).signatures["serving_default"]
+        serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
         served = serve(images=tf.constant(images), proposals=tf.constant(targets["proposals"]))
         mine = detector.forward(images, proposals=targets["proposals"])
         for key, value in mine.items():
             np.testing.assert_allclose(served[key].numpy(), ops.convert_to_numpy(value), atol=1e-3)
-        found = detector.evaluate_detections(data)
-        assert found["AP"] >= self.overfit_ap
 
 
 class TestFastRCNN(GivenHarness):
@@ -220,6 +222,7 @@ class TestFastRCNN(GivenHarness):
 
 class TestRCNN(GivenHarness):
     overfit_epochs, overfit_rate = 320, 4e-3
+    overfit_is_slow = True
 
     def build(self, **changes):
         return slow(**{"share": 0.5} | changes)

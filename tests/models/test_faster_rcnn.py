@@ -335,6 +335,7 @@ class TestC4(FasterHarness):
 
     neck = "c4"
     overfit_epochs, overfit_rate = 640, 4e-3
+    overfit_is_slow = True
 
     @pytest.fixture
     def data(self, shapes):
@@ -343,7 +344,3 @@ class TestC4(FasterHarness):
 
     def build(self, **changes):
         return super().build(**{"agnostic": True} | changes)
-
-    @pytest.mark.slow
-    def test_overfits_one_batch(self, detector, data, tmp_path):
-        super().test_overfits_one_batch(detector, data, tmp_path)

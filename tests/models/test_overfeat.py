@@ -397,3 +397,4 @@ class TestSingleBoxOverFeat(TestOverFeat):
     """One regressor for all classes."""
 
     regression = "single"
+    overfit_is_slow = True

@@ -212,6 +212,7 @@ class TestPaperSSD(SSDHarness):
     """The paper's network: P3 with its norm, P5 at stride 16, plain convolutions."""
 
     network = "paper"
+    overfit_is_slow = True
 
     def known_heads(self, detector):
         count = len(detector.anchors)

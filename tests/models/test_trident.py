@@ -245,6 +245,7 @@ def test_boxes_of_another_size_than_their_branchs_are_left_out(three):
 
 class TestTrident(DetectorHarness):
     overfit_epochs, overfit_rate = 800, 4e-3
+    overfit_is_slow = True
 
     @pytest.fixture
     def data(self, shapes):
@@ -253,10 +254,6 @@ class TestTrident(DetectorHarness):
     def build(self, **changes):
         # All anchors: without the objects themselves, some proposals of a net that knows nothing must hit.
         return net(**{"before": (240, 40), "proposals": (240, 20)} | changes)
-
-    @pytest.mark.slow
-    def test_overfits_one_batch(self, detector, data, tmp_path):
-        super().test_overfits_one_batch(detector, data, tmp_path)
 
     def known_heads(self, detector):
         count = 3 * detector.proposals[1]

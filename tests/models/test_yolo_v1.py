@@ -256,6 +256,8 @@ class TestLightYOLOv1(DetectorHarness):
 class TestPaperYOLOv1(TestLightYOLOv1):
     """Four convolutions and two fully connected layers."""
 
+    overfit_is_slow = True
+
     @pytest.fixture(autouse=True)
     def no_dropout(self, monkeypatch):
         # Of few photos learned by heart, half of the units would forget too much.

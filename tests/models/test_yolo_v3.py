@@ -297,6 +297,7 @@ class TestPaperYOLOv3(TestLightYOLOv3):
 
     # Squared errors fade as boxes get better: the last pixel takes longer than by GIoU.
     overfit_epochs = 240
+    overfit_is_slow = True
 
     def build(self, **changes):
         return super().build(**{"neck": "paper", "channels": 16, "box_loss": "yolo"} | changes)
