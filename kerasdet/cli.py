@@ -22,7 +22,7 @@ from rich.table import Table
 
 from kerasdet import cli_data, cli_demo, cli_detect, cli_device, cli_train
 from kerasdet import zoo as zoo_
-from kerasdet.cli_says import error_console, refuse_existing, sentence, warn
+from kerasdet.cli_says import check_new, error_console, sentence, warn
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -283,11 +283,8 @@ def zoo(
 def _say_page(path: Path, name: str | None, overwrite: bool):
     from kerasdet import zoo_page
 
-    refuse_existing("--html", path, overwrite)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--html is {path}; give a name that ends in .html")
+    check_new("--html", path, (".html", ".htm"), overwrite)
     text = zoo_page.page(zoo_.presets(name), zoo_page.read_peers(zoo_.shelves()))
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     Console().print(f"see {path}", markup=False, highlight=False, soft_wrap=True)
 

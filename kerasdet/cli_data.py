@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import photo as photo_
-from kerasdet.cli_says import refuse_existing
+from kerasdet.cli_says import PLOTS, check_new
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
@@ -80,7 +80,7 @@ def anchors(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Finds anchors: sizes that the boxes of a set cluster around, by k-means of 1 - IoU."""
-    refuse_existing("--plot", plot, overwrite)
+    check_new("--plot", plot, PLOTS, overwrite)
     from kerasdet import data as data_
     from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
     from kerasdet.data.anchors import box_sizes
@@ -101,7 +101,6 @@ def anchors(
     pairs = ", ".join(f"({width:.0f}, {height:.0f})" for width, height in found)
     _say(f"anchors=({pairs})")
     if plot is not None:
-        plot.parent.mkdir(parents=True, exist_ok=True)
         draw_anchors(sizes, found, owner, size).savefig(plot)
         _say(f"drawn into {plot}")
 
@@ -149,9 +148,7 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Draws a page of photos with their boxes. Ignore regions are crossed out in grey."""
-    refuse_existing("--out", out, overwrite)
-    if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise ValueError(f"--out is {out}; give a name that ends in .jpg or .png")
+    check_new("--out", out, (".jpg", ".jpeg", ".png"), overwrite)
     import numpy as np
 
     from kerasdet import data as data_
@@ -160,7 +157,6 @@ def show(
     dataset = data_.load(data, split, on_bad_box="drop")
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:count]
     page = draw_page(dataset.subset(sorted(chosen)), progress=sys.stdout.isatty())
-    out.parent.mkdir(parents=True, exist_ok=True)
     page.save(out, quality=90)
     text = f"{len(chosen)} of {len(dataset)} photos, see {out}"
     _say(text)

@@ -17,22 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import cli_data
-from kerasdet.cli_says import refuse_existing
+from kerasdet.cli_says import PLOTS, check_new
 
-PLOTS = (".png", ".pdf", ".svg")
 TABLES = (".json", ".csv")
 NAME_WIDTH = 12
 KINDS_SHOWN, LAYERS_SHOWN, NOISE_SHOWN = 6, 3, 15
-
-
-def _check_new(option: str, path: Path | None, suffixes: tuple[str, ...], overwrite: bool):
-    """Says before the work what would only fail after it."""
-    if path is None:
-        return
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{option} is {path}; give a name that ends in {' or '.join(suffixes)}")
-    refuse_existing(option, path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 # === benchmark ===
@@ -75,8 +64,8 @@ def benchmark(
 
     A file that you give twice shows how much two measurements of one thing differ.
     """
-    _check_new("--plot", plot, PLOTS, overwrite)
-    _check_new("--out", out, TABLES, overwrite)
+    check_new("--plot", plot, PLOTS, overwrite)
+    check_new("--out", out, TABLES, overwrite)
     if plot is not None and data is None:
         raise ValueError("--plot draws accuracy against latency, and needs --data to score on; give both")
     counts = _counts(threads)

@@ -7,15 +7,27 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+PLOTS = (".png", ".svg", ".pdf")
+
 
 def error_console() -> Console:
     return Console(stderr=True, soft_wrap=True)
 
 
-def refuse_existing(option: str, path: Path | None, overwrite: bool):
-    """Says before the work that a file is there already, which only --overwrite replaces."""
-    if path is not None and path.exists() and not overwrite:
+def check_new(option: str, path: Path | None, suffixes: tuple[str, ...], overwrite: bool):
+    """Says before the work what would only fail after it, and makes the folder the file will be in.
+
+    Raises:
+        ValueError: the name ends in none of `suffixes`.
+        FileExistsError: the file is there already; only --overwrite replaces it.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} is {path}; give a name that ends in {' or '.join(suffixes)}")
+    if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give another {option}, or --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def warn(kind: str, text: str):

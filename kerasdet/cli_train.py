@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import zoo
-from kerasdet.cli_says import refuse_existing
+from kerasdet.cli_says import PLOTS, check_new
 
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
 MIXUP, MOSAIC = 1.5, 0.5
-PLOTS = (".png", ".svg", ".pdf")
 OF_RECIPES = ("backbone", "steps")
 OF_CHECK = ("data", "model", "batch_size", "image_size", "rate", "seed")
 
@@ -187,14 +186,6 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
         raise ValueError(f"--sizes is {text!r}; give sides in pixels, such as 256,320,384") from None
 
 
-def _check_plot(plot: Path, overwrite: bool):
-    """Says before the work what would only fail after it."""
-    if plot.suffix not in PLOTS:
-        raise ValueError(f"--plot is {plot}; give a name that ends in {', '.join(PLOTS)}")
-    refuse_existing("--plot", plot, overwrite)
-    plot.parent.mkdir(parents=True, exist_ok=True)
-
-
 # === lr-find ===
 
 
@@ -213,7 +204,7 @@ def lr_find(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Finds the learning rates at which a detector's loss falls, by a rate that rises batch by batch."""
-    _check_plot(plot, overwrite)
+    check_new("--plot", plot, PLOTS, overwrite)
     import keras
 
     from kerasdet import data as data_
@@ -249,7 +240,7 @@ def compare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Says what a change did to every class: the AP before and after it."""
-    _check_plot(plot, overwrite)
+    check_new("--plot", plot, PLOTS, overwrite)
     from kerasdet.metrics.compare import compare as set_beside
 
     found = set_beside(before, after)

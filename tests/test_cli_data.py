@@ -79,7 +79,7 @@ def test_data_show_draws_photos_by_lot(shapes, tmp_path):
     run("data", "show", shapes.root, "--out", tmp_path / "other.png", "--count", 1, "--overwrite")
     assert Image.open(tmp_path / "other.png").size[0] < 400
     output = run("data", "show", shapes.root, "--out", tmp_path / "page.gif", code=2)
-    assert "give a name that ends in .jpg or .png" in output
+    assert "give a name that ends in .jpg or .jpeg or .png" in output
 
 
 # === doctor ===

@@ -56,8 +56,10 @@ def test_export_reports_and_keeps_layers_in_float(files, tmp_path):
 
 def test_benchmark_prints_draws_and_writes(files, tmp_path):
     table = tmp_path / "peers.json"
-    rows = [{"name": "Other", "time": 0.5, "AP": 0.1, "AP50": 0.2}]
-    table.write_text(json.dumps({"reference": "float32", "threads": 2, "rows": rows}))
+    table.write_text(json.dumps({
+        "reference": {"file": "float32", "milliseconds": 3.0, "threads": 2}, "sets": {},
+        "peers": [{"name": "Other", "milliseconds": 1.5, "scores": {}}],
+    }))
     plot, out = tmp_path / "plot.png", tmp_path / "rows.json"
     arguments = (
         "benchmark", files.float32, files.int8, "--data", files.data, "--threads", "1,2", "--rounds", 2,
@@ -74,7 +76,7 @@ def test_benchmark_prints_draws_and_writes(files, tmp_path):
     assert "exists; give another --plot" in run(*arguments, code=2)
     # A table that does not fit is told before anything is measured.
     said = run("benchmark", files.float32, "--threads", 1, "--table", table, code=2)
-    assert "shares of 'float32' at 2 threads, which 0 rows are" in said and "detector" not in said
+    assert "scaled by 'float32' at 2 threads, which 0 rows are" in said and "detector" not in said
 
 
 @pytest.mark.parametrize("options, reason", [

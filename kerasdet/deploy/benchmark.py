@@ -104,13 +104,18 @@ def benchmark(
 
 
 def scaled(path: str | os.PathLike, measured: Sequence[Row]) -> list[Row]:
-    """Rows for detectors that cannot be run here, from a table.
+    """Rows for detectors that cannot be run here, from a table such as `zoo/peers.json`.
 
     Args:
-        path: a json file `{"reference": "ssd", "threads": 2, "rows": [{"name": "YOLOv8n", "time": 0.28, "AP":
-            0.47, "AP50": 0.664}, ...]}`. `time` is a share of the reference's, and `reference` a part of that
-            one's name.
-        measured: rows of `benchmark`; those of the reference at the table's threads give the scale.
+        path: a json file with `reference`, whose time here gives the scale: `{"file": part of its name,
+            "milliseconds": its time in the table, "threads": 2}`; with `sets`, by name: `{"classes": [...]}`;
+            and with `peers`: `{"name": ..., "milliseconds": ..., "scores": {set: {"AP": ..., "AP50": ...}}}`.
+            A peer with a `file` of its own, part of the name of one that was measured, gets no second row.
+        measured: rows of `benchmark`, among them the reference at the table's threads.
+
+    Returns:
+        a row for each other peer. It has its AP where the reference was scored on the classes of one of the
+        table's sets; nan elsewhere.
 
     Raises:
         FileNotFoundError: no such file.
@@ -120,27 +125,34 @@ def scaled(path: str | os.PathLike, measured: Sequence[Row]) -> list[Row]:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
-        wanted, threads = str(table["reference"]), int(table["threads"])
-        rows = [
-            (str(row["name"]), float(row["time"]), float(row.get("AP", "nan")), float(row.get("AP50", "nan")))
-            for row in table["rows"]
+        wanted, threads = str(table["reference"]["file"]), int(table["reference"]["threads"])
+        unit = float(table["reference"]["milliseconds"])
+        sets = {frozenset(known["classes"]): name for name, known in table["sets"].items()}
+        peers = [
+            (
+                str(peer["name"]), peer.get("file"), float(peer["milliseconds"]) / unit,
+                {key: (float(score["AP"]), float(score["AP50"])) for key, score in peer["scores"].items()},
+            )
+            for peer in table["peers"]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: is no such table ({error!r}); it holds reference, threads and rows of name, time (as a "
-            "share of the reference's), AP and AP50"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: is no such table ({error!r}); see zoo/peers.json") from error
     given = [row for row in measured if wanted in row.name and row.threads == threads]
     if len(given) != 1:
         names = ", ".join(sorted({f"{row.name} at {row.threads}" for row in measured}))
         raise ValueError(
-            f"{path}: its times are shares of {wanted!r} at {threads} threads, which {len(given)} rows are "
+            f"{path}: its times are scaled by {wanted!r} at {threads} threads, which {len(given)} rows are "
             f"({names}); give that file once, and --threads with {threads}"
         )
     base = given[0]
+    there = sets.get(frozenset(base.classes))
     return [
-        Row(name, threads, SCALED, base.milliseconds * time, ratio=base.ratio * time, AP=ap, AP50=ap50)
-        for name, time, ap, ap50 in rows
+        Row(
+            name, threads, SCALED, base.milliseconds * time, ratio=base.ratio * time,
+            **dict(zip(("AP", "AP50"), scores.get(there, (math.nan, math.nan)), strict=True)),
+        )
+        for name, file, time, scores in peers
+        if file is None or not any(file in row.name for row in measured)
     ]
 
 

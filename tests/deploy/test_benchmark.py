@@ -99,16 +99,29 @@ def test_what_is_wrong_is_said_before_anything_is_timed(exported):
 
 
 def test_rows_from_a_table_are_scaled_by_the_reference(tmp_path):
-    table = {"reference": "ssd", "threads": 2, "rows": [{"name": "other", "time": 0.5, "AP50": 0.6}]}
+    table = {
+        "reference": {"file": "ssd", "milliseconds": 4.0, "threads": 2},
+        "sets": {"farm": {"classes": ["cow", "cat"]}, "street": {"classes": ["person"]}},
+        "peers": [
+            {"name": "SSD", "file": "ssd", "milliseconds": 4.0, "scores": {"farm": {"AP": 0.3, "AP50": 0.5}}},
+            {"name": "other", "milliseconds": 2.0, "scores": {"farm": {"AP": 0.4, "AP50": 0.6}}},
+        ],
+    }
     path = tmp_path / "peers.json"
     path.write_text(json.dumps(table))
-    measured = [row("ssd_v1", 8.0, 0.5, ratio=1.0), row("ssd_v1", 12.0, 0.5, threads=1, ratio=1.0)]
-    (found,) = bench.scaled(path, measured)
-    assert (found.milliseconds, found.ratio, found.AP50, found.threads) == (4.0, 0.5, 0.6, 2)
-    assert found.source == "scaled from a table" and math.isnan(found.AP) and math.isnan(found.low)
+    seen = {"classes": ("cat", "cow"), "ratio": 1.0}
+    measured = [row("ssd_v1", 8.0, 0.5, **seen), row("ssd_v1", 12.0, 0.5, threads=1, **seen)]
+    (found,) = bench.scaled(path, measured)  # and not again what was measured
+    assert (found.name, found.milliseconds, found.ratio, found.threads) == ("other", 4.0, 0.5, 2)
+    assert (found.AP, found.AP50) == (0.4, 0.6)
+    assert found.source == "scaled from a table" and math.isnan(found.low)
+    # Nobody knows what it scores on other classes.
+    for classes in (("person",), ("cat",), ()):
+        (found,) = bench.scaled(path, [row("ssd_v1", 8.0, 0.5, ratio=1.0, classes=classes)])
+        assert found.milliseconds == 4.0 and math.isnan(found.AP) and math.isnan(found.AP50)
     with pytest.raises(ValueError, match="'ssd' at 2 threads, which 0 rows are .*--threads with 2"):
         bench.scaled(path, measured[1:])
-    path.write_text('{"rows": []}')
+    path.write_text('{"peers": []}')
     with pytest.raises(ValueError, match="peers.json: is no such table .*'reference'"):
         bench.scaled(path, measured)
 
