@@ -1,4 +1,4 @@
-"""The command line: detect, train, evaluate, export, report, benchmark, demo, zoo, data.
+"""The command line: detect, train, evaluate, mistakes, export, report, benchmark, demo, zoo, data.
 
 What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
 at once and a `.tflite` is run without Keras.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import math
 import os
 import sys
 import warnings
@@ -18,9 +17,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from kerasdet import cli_data, cli_demo, cli_detect, cli_device, cli_train
+from kerasdet import cli_data, cli_demo, cli_detect, cli_device, cli_evaluate, cli_train
 from kerasdet import zoo as zoo_
 from kerasdet.cli_says import check_new, error_console, sentence, warn
 
@@ -143,53 +141,10 @@ _command(cli_train.train)
 _command(cli_train.lr_find)
 
 
-# === evaluate ===
+# === evaluate, mistakes, compare ===
 
-
-@_command
-def evaluate(
-    model: ModelArgument,
-    data: Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")],
-    split: Annotated[
-        str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A json file to write, for kerasdet compare.")
-    ] = None,
-):
-    """Scores a detector on photos with boxes."""
-    if out is not None and out.exists():
-        raise FileExistsError(f"{out} exists; give another --out")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    from kerasdet import metrics
-    from kerasdet.metrics.compare import write_scores
-
-    dataset = cli_data.held_back(data, split)
-    detector = zoo_.load_file(model)
-    dataset = _known_to(detector, dataset)
-    found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
-    if out is not None:
-        write_scores(out, found, dataset.name, len(dataset), model=model)
-    table = Table("figure", "value")
-    for name, value in found.items():
-        if not math.isnan(value):
-            table.add_row(escape(name), f"{value:.4f}")
-    console = Console()
-    console.print(f"{model} on {dataset.name}, {len(dataset)} photos", markup=False, highlight=False)
-    console.print(table)
-
-
-def _known_to(detector, dataset):
-    """The set with the classes that the detector knows; says which it leaves out."""
-    known = [name for name in dataset.classes if name in detector.classes]
-    if known and len(known) < len(dataset.classes):
-        others = ", ".join(name for name in dataset.classes if name not in known)
-        warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
-        return dataset.select(*known)
-    return dataset
-
-
+_command(cli_evaluate.evaluate)
+_command(cli_evaluate.mistakes)
 _command(cli_train.compare)
 
 

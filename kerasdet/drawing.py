@@ -101,6 +101,29 @@ def draw_labels(photo, boxes, labels, classes, parts=(), ignore=(), masks=()):
     return image
 
 
+def draw_notes(photo, notes):
+    """Draws boxes that each say something of their own.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB array.
+        notes: each a (4,) box xyxy in pixels of this array, a text, the number of a colour of `PALETTE`, and
+            another box, drawn thin in the same colour, or None. The first are drawn last, on top.
+
+    Returns:
+        PIL.Image, RGB, (W, H).
+    """
+    image, canvas, font, line = _begin(photo)
+    notes = [(box, text, PALETTE[colour % len(PALETTE)], other) for box, text, colour, other in notes]
+    for box, _, colour, other in reversed(notes):
+        if other is not None:
+            _frame(canvas, other, colour, max(1, line // 2))
+        _frame(canvas, box, colour, line)
+    placed = []
+    for box, text, colour, _ in notes:
+        _tag(canvas, box, text, colour, font, line, image.size, placed, [])
+    return image
+
+
 def _colours(labels, one_class: bool) -> list[tuple[int, int, int]]:
     """A colour for each object: that of its class, or one of its own where all are of one class."""
     return [PALETTE[(row if one_class else int(label)) % len(PALETTE)] for row, label in enumerate(labels)]

@@ -1,4 +1,4 @@
-"""kerasdet report and benchmark, on files of a small detector."""
+"""kerasdet report, benchmark and mistakes, on files of a small detector."""
 
 import json
 import types
@@ -8,6 +8,8 @@ import pytest
 from commands import run
 from PIL import Image
 from presets import tiny_csp
+
+from kerasdet.metrics.mistakes import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,20 @@ def test_benchmark_prints_draws_and_writes(files, tmp_path):
 ])
 def test_benchmark_says_what_is_wrong(files, options, reason):
     assert reason in run("benchmark", files.float32, *options, code=2)
+
+
+def test_mistakes_are_counted_and_drawn(files, tmp_path):
+    def counted(said):
+        rows = [[cell.strip() for cell in line.split("│")] for line in said.splitlines() if "│" in line]
+        return {row[1]: int(row[3]) for row in rows if row[3].isdigit()}
+
+    options = "mistakes", files.float32, files.data, "--out"
+    picture = tmp_path / "new" / "wrong.jpg"
+    said = run(*options, picture, "--score", 0, "--count", 2)
+    assert "12 photos: AP50 0." in said and "drawn into" in said
+    assert counted(said).keys() == set(KINDS) and counted(said)["background"] > 0
+    assert Image.open(picture).size[0] > 600
+    assert "exists; give another --out" in run(*options, picture, code=2)
+    # Untrained, it is sure of nothing: all objects are missed, and nothing else is wrong.
+    found = counted(run(*options, tmp_path / "b.png", "--score", 0.99))
+    assert found.pop("missed") > 12 and not any(found.values())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kerasdet import photo as photo_
-from kerasdet.drawing import draw_labels
+from kerasdet.drawing import draw_labels, draw_notes
 
 # Of a photo's place on the page, and of the line with its name below.
 WIDTH, HEIGHT, CAPTION, GAP = 320, 240, 20, 8
@@ -45,9 +45,27 @@ def draw_page(dataset, progress: bool = False):
         count = len(sample.boxes)
         boxes = {0: "no boxes", 1: "1 box"}.get(count, f"{count} boxes")
         cells.append((picture, f"{os.path.basename(sample.path)}: {boxes}"))
-    # As many rows as make the page about square.
-    side = (len(cells) * WIDTH * (HEIGHT + CAPTION)) ** 0.5
-    return _page(cells, max(1, round(side / WIDTH)))
+    return _page(cells, _columns(cells))
+
+
+def draw_notes_page(photos: Sequence[tuple[str, Sequence]]):
+    """Draws photos in rows, each with boxes that say something, see `kerasdet.drawing.draw_notes`.
+
+    Args:
+        photos: pairs of a file and its notes, in pixels of the photo; one or more.
+
+    Returns:
+        PIL.Image, RGB, about as wide as high.
+    """
+    cells = []
+    for path, notes in photos:
+        pixels, scale = _fitted(path, 2)
+        scaled = [
+            (box * scale, text, colour, None if other is None else other * scale)
+            for box, text, colour, other in notes
+        ]
+        cells.append((draw_notes(pixels, scaled), os.path.basename(path)))
+    return _page(cells, _columns(cells), 2)
 
 
 def draw_pairs(pairs: Sequence[tuple[str, str]]):
@@ -67,30 +85,37 @@ def draw_pairs(pairs: Sequence[tuple[str, str]]):
     return _page(cells, 4)
 
 
-def _fitted(path: str) -> tuple[np.ndarray, float]:
-    """A photo made to fit its place, and the scale."""
+def _fitted(path: str, times: int = 1) -> tuple[np.ndarray, float]:
+    """A photo made to fit a place that is `times` as wide and high, and the scale."""
     import cv2
 
     pixels = photo_.read(path)
     height, width = pixels.shape[:2]
-    scale = min(WIDTH / width, HEIGHT / height)
+    scale = times * min(WIDTH / width, HEIGHT / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return cv2.resize(pixels, size, interpolation=way), scale
 
 
-def _page(cells: list, columns: int):
+def _columns(cells: list) -> int:
+    """As many as make the page about square."""
+    side = (len(cells) * WIDTH * (HEIGHT + CAPTION)) ** 0.5
+    return max(1, round(side / WIDTH))
+
+
+def _page(cells: list, columns: int, times: int = 1):
     from PIL import Image, ImageDraw, ImageFont
 
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
-    across, down = WIDTH + GAP, HEIGHT + CAPTION + GAP
+    width, height = times * WIDTH, times * HEIGHT
+    across, down = width + GAP, height + CAPTION + GAP
     page = Image.new("RGB", (columns * across + GAP, rows * down + GAP), "white")
     canvas, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for place, (picture, caption) in enumerate(cells):
         x, y = GAP + place % columns * across, GAP + place // columns * down
-        page.paste(picture, (x + (WIDTH - picture.width) // 2, y + (HEIGHT - picture.height) // 2))
-        while font.getlength(caption) > WIDTH:  # the end tells photos apart, and says the number
+        page.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
+        while font.getlength(caption) > width:  # the end tells photos apart, and says the number
             caption = "..." + caption.removeprefix("...")[1:]
-        canvas.text((x + WIDTH / 2, y + HEIGHT + 3), caption, fill=(60, 64, 72), font=font, anchor="ma")
+        canvas.text((x + width / 2, y + height + 3), caption, fill=(60, 64, 72), font=font, anchor="ma")
     return page

@@ -14,9 +14,12 @@ _HOME = {
     "bootstrap": "resampling",
     "bootstrap_recall": "resampling",
     "coco_metrics": "coco",
+    "draw_mistakes": "mistakes",
     "evaluate": "evaluation",
+    "find_mistakes": "mistakes",
     "interval": "resampling",
     "log_average_miss_rate": "miss_rate",
+    "mistakes_cost": "mistakes",
     "part_metrics": "coco",
 }
 

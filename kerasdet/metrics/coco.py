@@ -42,7 +42,7 @@ def coco_metrics(dataset, detections, per_class=True):
     Source: cocodataset.org, detection evaluation.
     """
     found = pair(dataset, detections)
-    precision, recall = _score(len(dataset), len(dataset.classes), *annotations(dataset, found))
+    precision, recall = score_annotations(len(dataset), len(dataset.classes), *annotations(dataset, found))
     metrics = _summary(precision, recall)
     if per_class:
         for label, name in enumerate(dataset.classes):
@@ -104,7 +104,7 @@ def part_metrics(dataset, detections, part):
         scored = dataset_labels(detected, dataset.classes) >= 0
         for box, score in zip(detected.parts[part][scored], detected.scores[scored], strict=True):
             results.add(image, 0, box, score=float(score))
-    precision, recall = _score(len(dataset), 1, objects, results)
+    precision, recall = score_annotations(len(dataset), 1, objects, results)
     summary = _summary(precision, recall)
     return {f"{part}_{key}": summary[key] for key in ("AP", "AP50")}
 
@@ -144,7 +144,7 @@ def mask_metrics(dataset, detections):
         ):
             if label >= 0:
                 results.add(image, label, box, score=float(score), segmentation=code)
-    precision, recall = _score(len(dataset), len(dataset.classes), objects, results, "segm")
+    precision, recall = score_annotations(len(dataset), len(dataset.classes), objects, results, "segm")
     summary = _summary(precision, recall)
     return {f"mask_{key}": summary[key] for key in ("AP", "AP50")}
 
@@ -172,7 +172,7 @@ class _Rows(list):
         )
 
 
-def _score(photos, classes, objects, results, kind="bbox"):
+def score_annotations(photos, classes, objects, results, kind="bbox"):
     """pycocotools' precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined."""
     evaluation = matched(photos, classes, objects, results, kind)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -36,8 +36,7 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     Raises:
         ValueError: empty set, or a class in it that the detector does not know.
     """
-    class_map(detector.classes, dataset.classes)  # a misfit is told before the work, not after
-    found = pair(dataset, _detect(detector, dataset, batch_size, progress, options))
+    found = pair(dataset, detect_all(detector, dataset, batch_size, progress, **options))
     metrics = coco_metrics(dataset, found)
     for name in PEDESTRIANS:
         if name in dataset.classes:
@@ -55,7 +54,9 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     return metrics
 
 
-def _detect(detector, dataset, batch_size, progress, options):
+def detect_all(detector, dataset, batch_size=16, progress=False, **options):
+    """Yields what a detector finds on each photo of a set; arguments and errors as of `evaluate`."""
+    class_map(detector.classes, dataset.classes)  # a misfit is told before the work, not after
     starts = range(0, len(dataset), batch_size)
     given = getattr(detector, "given_proposals", 0) and any(len(sample.proposals) for sample in dataset)
     if progress:
