@@ -79,6 +79,17 @@ def test_decode_share(tiny, capsys):
     assert all(len(cells) == 3 and "%" in cells[-1] for cells in found.values())
 
 
+def test_a_file_scores_in_mediapipe_what_it_scores_here(tiny, capsys):
+    pytest.importorskip("mediapipe")
+    assert bench("mediapipe_ap", tiny.tflite, "--data", tiny.scenes) == 0
+    out = capsys.readouterr().out
+    # Two boxes of one place are one; however much others overlap, both are there.
+    for kind in ("one class", "two classes"):
+        assert f"MediaPipe, pairs of {kind}: the less sure box goes from an IoU of 1.00 on" in out
+    (cells,) = rows(out, "file").values()
+    assert [abs(float(cell)) < 0.005 for cell in (cells[2], cells[5])] == [True, True]
+
+
 def test_startup(capsys):
     assert bench("startup", "--rounds", 1) == 0
     found = rows(capsys.readouterr().out, "process")

@@ -1,0 +1,162 @@
+"""What a `.tflite` scores in MediaPipe Tasks beside LiteRT, and what MediaPipe's own suppression does to it.
+
+    python bench/mediapipe_ap.py OURS.tflite ... --data DATA [--split val] [--classes cat,dog]
+
+Whatever a file has dropped already, MediaPipe may drop boxes that overlap a surer one. First a file that
+gives the same pairs of boxes for every photo tells from which IoU on, within a class and between two. Then
+every file goes over the whole set twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from common import print_machine, table
+
+# Of each pair of boxes in the file of pairs; the surer one scores .9, the other .8.
+IOUS = np.arange(1, 101) / 100
+SIDE = 64
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", metavar="OURS.tflite")
+    parser.add_argument("--data", required=True, help="folder of photos with boxes, or annotation file")
+    parser.add_argument("--split", help="which split; else 'val', 'test' or what there is")
+    parser.add_argument("--classes", help="score these only, such as cat,dog")
+    options = parser.parse_args(argv)
+    from kerasdet import metrics
+    from kerasdet.cli_data import held_back
+    from kerasdet.deploy import LiteRTDetector
+
+    data = held_back(options.data, options.split)
+    if options.classes:
+        data = data.select(*options.classes.split(","))
+    print_machine()
+    for kind, limit in suppression().items():
+        said = "none is dropped" if limit is None else f"the less sure box goes from an IoU of {limit:.2f} on"
+        print(f"MediaPipe, pairs {kind}: {said}")
+    print()
+    rows = []
+    for file in options.files:
+        ours = metrics.evaluate(LiteRTDetector(file), data)
+        with MediaPipeDetector(file) as detector:
+            theirs = metrics.evaluate(detector, data)
+        figures = [(each["AP50"], each["AP"]) for each in (ours, theirs)]
+        cells = [f"{value:.4f}" for pair in zip(*figures, strict=True) for value in pair]
+        differences = [f"{b - a:+.4f}" for a, b in zip(*figures, strict=True)]
+        rows.append((Path(file).name, *cells[:2], differences[0], *cells[2:], differences[1]))
+    print(f"{data.name}, {len(data)} photos, {', '.join(data.classes)}\n")
+    table(("file", "AP50 LiteRT", "MediaPipe", "difference", "AP LiteRT", "MediaPipe", "difference"), rows)
+    return 0
+
+
+class MediaPipeDetector:
+    """MediaPipe's ObjectDetector on a file, with what `metrics.evaluate` asks of a detector.
+
+    Args:
+        path: a `.tflite` with metadata and labels.
+    """
+
+    def __init__(self, path):
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        from kerasdet.deploy import read_metadata
+
+        self.classes = tuple(read_metadata(path)["classes"])
+        options = vision.ObjectDetectorOptions(
+            base_options=BaseOptions(model_asset_path=str(path)), score_threshold=0.0, max_results=-1
+        )
+        self._detector = vision.ObjectDetector.create_from_options(options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._detector.close()
+
+    def detect(self, photos, score=0.0, keep_photo=False):
+        """list of `Detections`, one for each file."""
+        return [self.look_at(photo, score) for photo in photos]
+
+    def look_at(self, path, score=0.0):
+        import mediapipe
+
+        from kerasdet import photo
+        from kerasdet.detections import Detections
+
+        picture = np.ascontiguousarray(photo.read(path) if isinstance(path, str) else path)
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
+        boxes, scores, labels = [], [], []
+        for found in self._detector.detect(image).detections:
+            box, category = found.bounding_box, found.categories[0]
+            if category.score >= score:
+                x, y = box.origin_x, box.origin_y
+                boxes.append([x, y, x + box.width, y + box.height])
+                scores.append(category.score)
+                labels.append(self.classes.index(category.category_name))
+        return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, labels, self.classes)
+
+
+# === MediaPipe's suppression ===
+
+
+def suppression() -> dict[str, float | None]:
+    """Kind of pair -> the least IoU at which MediaPipe drops the less sure box; None where it drops none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.tflite"
+        path.write_bytes(pairs_file())
+        with MediaPipeDetector(path) as detector:
+            found = detector.look_at(np.zeros((1000, 1000, 3), np.uint8))
+    # Each pair has a row of its own in the photo; its height tells which.
+    kept = {(round(float(y1)), int(label)) for (_, y1, _, _), label, score in
+            zip(found.boxes, found.labels, found.scores, strict=True) if score < 0.85}
+    limits = {}
+    for kind, label, first in (("of one class", 0, 0), ("of two classes", 1, len(IOUS))):
+        dropped = [float(iou) for i, iou in enumerate(IOUS) if (_top(first + i), label) not in kept]
+        limits[kind] = min(dropped, default=None)
+    return limits
+
+
+def _top(row: int) -> int:
+    return 5 * row
+
+
+def pairs_file() -> bytes:
+    """A `.tflite` that gives pairs of boxes side by side, of every IoU, of one class and of two."""
+    import tensorflow as tf
+
+    from kerasdet.deploy import metadata
+
+    boxes, classes, scores = [], [], []
+    for row, (iou, other) in enumerate((iou, other) for other in (0, 1) for iou in IOUS):
+        # Boxes of width w, moved by s: (w - s) / (w + s) is their IoU.
+        width = 0.4
+        shift = width * (1 - iou) / (1 + iou)
+        top = _top(row) / 1000
+        for label, score, x in ((0, 0.9, 0.0), (other, 0.8, shift)):
+            boxes.append((top, x, top + 0.004, x + width))
+            classes.append(label)
+            scores.append(score)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, SIDE, SIDE, 3), tf.uint8)])
+    def detect(image):
+        # Without any use of the photo the file would have no input.
+        nothing = 0.0 * tf.reduce_mean(tf.cast(image, tf.float32))
+        values = (boxes, classes, scores)
+        outputs = [tf.constant([value], tf.float32) + nothing for value in values]
+        return (*outputs, tf.constant([float(len(boxes))]) + nothing)
+
+    data = tf.lite.TFLiteConverter.from_concrete_functions([detect.get_concrete_function()], detect).convert()
+    about = {
+        "name": "pairs", "image_size": SIDE, "outputs": "detections", "classes": ["one", "two"], "parts": [],
+        "resize": "stretch", "output_names": ["boxes_rel_yxyx", "classes", "scores", "count"],
+    }
+    return metadata.append_files(metadata.attach(data, about), about)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
