@@ -1,8 +1,18 @@
 """What tests share: drawn sets of photos, small and exact."""
 
+import gc
+import os
+
 import pytest
 
 from kerasdet.data.scenes import write_scenes, write_shapes
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker a core: with more threads each, they wait for each other.
+    for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(pool, "1")
+# Graphs are millions of small objects that live long; looking through them over and over takes time.
+gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by what is marked here

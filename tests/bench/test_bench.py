@@ -43,7 +43,7 @@ def tiny(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("bench")
     write_scenes(folder / "scenes", 6, size=(96, 80))
-    model = CSP(backbone="mobilenet_v2_0.35", image_size=64, channels=16)
+    model = CSP(backbone="mobilenet_v1_0.25", image_size=64, channels=16)
     model.save(folder / "tiny.keras")
     model.export(folder / "tiny.tflite", on_parity="warn")
     return types.SimpleNamespace(
@@ -63,7 +63,7 @@ def rows(text, head):
 def test_loader(tiny, untraced, capsys):
     code = bench(
         "loader", tiny.scenes, "--size", 64, "--batch", 2, "--photos", 8, "--rounds", 1,
-        "--steps", 1, "--backbone", "mobilenet_v2_0.35",
+        "--steps", 1, "--backbone", "mobilenet_v1_0.25",
     )
     found = rows(capsys.readouterr().out, "what")
     assert code == 0
@@ -114,7 +114,7 @@ def test_startup_sees_what_was_imported():
 def test_targets(detector, ways, untraced, capsys):
     code = bench(
         "targets", detector, "--size", 64, "--batch", 2, "--boxes", 8, "--rounds", 1, "--backbone",
-        "mobilenet_v2_0.35",
+        "mobilenet_v1_0.25",
     )
     found = rows(capsys.readouterr().out, "detector")
     assert code == 0
@@ -143,7 +143,7 @@ def test_overfeat_by_photos_and_by_boxes(tmp_path, capsys):
 def test_sharing_a_backbone(capsys):
     pytest.importorskip("cv2.ximgproc")
     code = bench(
-        "sharing", "--backbone", "mobilenet_v2_0.35", "--size", 64, "--warp", 64, "--proposals", 8,
+        "sharing", "--backbone", "mobilenet_v1_0.25", "--size", 64, "--warp", 64, "--proposals", 8,
         "--rounds", 1,
     )
     found = rows(capsys.readouterr().out, "detector")
