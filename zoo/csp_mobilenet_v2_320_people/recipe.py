@@ -22,7 +22,6 @@ from kerasdet.training import Stage, recipe, start_from
 
 ABLATION = (Stage(160, 6, 16),)
 STAGES = Stage(224, 10, 16), Stage(320, 12, 16)
-START = "centernet_mobilenet_v2_320_voc12"
 # At the heads' rate the deepest stage of the backbone saturates: its features are lost, and what stands in
 # their place does not bear eight bits.
 RATE, BACKBONE_RATE = 4e-4, 1e-4
@@ -49,10 +48,7 @@ CARD = {
                 "terms": "flickr photos, research use",
             },
         ],
-        "starting_weights": {
-            "name": START, "source": "this shelf; MobileNetV2 1.0 of TF-slim, ImageNet, then voc12",
-            "licence": "Apache-2.0",
-        },
+        "starting_weights": recipe.CENTERNET,
     },
     "deviations": [
         "Peaks by 3x3 max-pooling before suppression; the paper thresholds every cell.",
@@ -115,7 +111,7 @@ def build(size: int, weights: None, parts=("head",)) -> CSP:
         ("person",), backbone="mobilenet_v2", freeze_until="P2", image_size=size, stride=8, neck="light",
         channels=128, target="dense", parts=parts, head_blocks=2, name="csp_mobilenet_v2_320_people",
     )
-    start_from(model, kerasdet.zoo.load(START))
+    start_from(model, kerasdet.zoo.load(recipe.CENTERNET["name"]))
     return model
 
 
