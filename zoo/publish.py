@@ -27,9 +27,7 @@ from rich.console import Console
 
 import kerasdet
 from kerasdet.card import card_tables
-from kerasdet.deploy.exporter import latency
-from kerasdet.deploy.litert import Runner
-from kerasdet.deploy.timing import processor
+from kerasdet.deploy import timing
 
 SHELF = pathlib.Path(__file__).parent
 FIGURES = (
@@ -37,7 +35,7 @@ FIGURES = (
     "head_AP", "head_AP50",
 )
 PRECISIONS = ("float32", "float16", "int8")
-CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 5
+CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 100
 
 
 def recipe_of(preset: str):
@@ -66,17 +64,16 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
             Console().print(report)
             detectors[precision] = kerasdet.load(path)
             sizes[precision] = report.size
-        runners = {p: Runner((pathlib.Path(work) / f"{p}.tflite").read_bytes(), THREADS) for p in sizes}
-    square = np.zeros((model.image_size, model.image_size, 3), np.uint8)
-    # Precisions take turns: the speed of a shared machine drifts.
-    times = {p: [] for p in PRECISIONS}
-    for _ in range(ROUNDS):
-        for precision, runner in runners.items():
-            times[precision].append(latency(runner, square))
+        # Precisions take turns: the speed of a shared machine drifts.
+        square = np.zeros((model.image_size, model.image_size, 3), np.uint8)
+        times = timing.interleave(
+            {p: timing.inference(pathlib.Path(work) / f"{p}.tflite", THREADS, square) for p in PRECISIONS},
+            ROUNDS, settle=1,
+        )
     speeds = [
         {
-            "precision": p, "bytes": sizes[p], "milliseconds": round(float(np.median(times[p])), 2),
-            "threads": THREADS, "command": command, "machine": processor(),
+            "precision": p, "bytes": sizes[p], "milliseconds": round(float(np.median(times[p])) * 1000, 2),
+            "threads": THREADS, "command": command, "machine": timing.processor(),
         }
         for p in PRECISIONS
     ]
@@ -88,7 +85,7 @@ def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]
             scores.append(
                 {
                     "data": name, "photos": len(data), "precision": precision, "command": command,
-                    "machine": processor(), **figures,
+                    "machine": timing.processor(), **figures,
                 }
             )
             print(name, precision, figures, flush=True)
@@ -103,7 +100,7 @@ def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[di
         {
             "data": f"{name}, {arm}, only {stage.epochs} epochs at {stage.image_size} px",
             "photos": len(data), "precision": "keras",
-            "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": processor(),
+            "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": timing.processor(),
             **_figures(found),
         }
         for arm, found in json.loads((run / "ablation.json").read_text()).items()
@@ -150,7 +147,7 @@ def main():
         points = curve(options.run / "log.csv")
         card = dict(recipe.CARD, scores=[], latency=[], licence="Apache-2.0")
         card["training"] = dict(
-            recipe.CARD["training"], device=processor(), hours=options.hours,
+            recipe.CARD["training"], device=timing.processor(), hours=options.hours,
             epochs=sum(stage.epochs for stage in recipe.STAGES), curve=points,
             command=" ".join(recipe.__doc__.split("\n\n")[1].split()),
         )
