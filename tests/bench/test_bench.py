@@ -90,6 +90,13 @@ def test_a_file_scores_in_mediapipe_what_it_scores_here(tiny, capsys):
     assert [abs(float(cell)) < 0.005 for cell in (cells[2], cells[5])] == [True, True]
 
 
+def test_export_cost(tiny, capsys):
+    assert bench("export_cost", tiny.keras, "--rounds", 1) == 0
+    found = rows(capsys.readouterr().out, "precision")
+    # Nothing that imports TensorFlow is done in a tenth of a gigabyte.
+    assert set(found) == {"float32", "float16"} and all(float(c[1].split()[0]) > 0.1 for c in found.values())
+
+
 def test_startup(capsys):
     assert bench("startup", "--rounds", 1) == 0
     found = rows(capsys.readouterr().out, "process")
