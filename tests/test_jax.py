@@ -19,9 +19,9 @@ TESTS = (
 )
 # What says nothing about the backend.
 LEFT_OUT = "raw_outputs_export or replicas_add_up or named_backbone or mixed_precision or wrong_options"
-# JAX compiles every shape anew, for minutes in all. So CI looks at every detector's losses and at a step, and
-# lets one learn by heart; the rest is in the slow tests, and what detectors are made of (boxes, layers).
-FIRST = "(one_step and not False) or by_hand or loss or (overfits and TestDenseCSP)"
+# JAX compiles every shape anew, for minutes in all. So CI looks at a step of every detector, and of one at
+# the losses and at learning by heart; the rest is in the slow tests, and so are boxes and layers on their own.
+FIRST = "(one_step and not False) or (test_csp and (by_hand or loss)) or (overfits and TestDenseCSP)"
 
 # Nearly all of the time goes into compiling, and what is compiled runs a few times: a third less.
 COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -90,6 +90,7 @@ def test_a_file_scores_in_mediapipe_what_it_scores_here(tiny, capsys):
     assert [abs(float(cell)) < 0.005 for cell in (cells[2], cells[5])] == [True, True]
 
 
+@pytest.mark.slow
 def test_export_cost(tiny, capsys):
     assert bench("export_cost", tiny.keras, "--rounds", 1) == 0
     found = rows(capsys.readouterr().out, "precision")
@@ -115,8 +116,11 @@ def test_startup_sees_what_was_imported():
 
 
 @pytest.mark.parametrize("detector, ways", [
-    ("csp", {"csp paper", "csp dense"}), ("centernet", {"centernet paper", "centernet dense"}),
-    ("ssdlite", {"ssdlite"}), ("yolo_v1", {"yolo_v1"}), ("yolo_v3", {"yolo_v3 yolo", "yolo_v3 giou"}),
+    ("csp", {"csp paper", "csp dense"}),
+    pytest.param("centernet", {"centernet paper", "centernet dense"}, marks=pytest.mark.slow),
+    pytest.param("ssdlite", {"ssdlite"}, marks=pytest.mark.slow),
+    pytest.param("yolo_v1", {"yolo_v1"}, marks=pytest.mark.slow),
+    ("yolo_v3", {"yolo_v3 yolo", "yolo_v3 giou"}),
 ])
 def test_targets(detector, ways, untraced, capsys):
     code = bench(
