@@ -20,7 +20,7 @@ TESTS = (
 # What says nothing about the backend.
 LEFT_OUT = "raw_outputs_export or replicas_add_up or named_backbone or mixed_precision or wrong_options"
 # JAX compiles every shape anew, for minutes in all. So CI looks at a step of every detector, and of one at
-# the losses and at learning by heart; the rest is in the slow tests, and so are boxes and layers on their own.
+# the losses and at learning by heart; the rest is in the slow tests, and so are boxes and layers alone.
 FIRST = "(one_step and not False) or (test_csp and (by_hand or loss)) or (overfits and TestDenseCSP)"
 
 # Nearly all of the time goes into compiling, and what is compiled runs a few times: a third less.
