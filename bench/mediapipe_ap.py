@@ -33,6 +33,8 @@ def main(argv=None) -> int:
     from kerasdet import metrics
     from kerasdet.cli_data import held_back
     from kerasdet.deploy import LiteRTDetector
+    from kerasdet.deploy.mediapipe import MediaPipeDetector
+    from kerasdet.metrics.evaluation import detect_all
 
     data = held_back(options.data, options.split)
     if options.classes:
@@ -44,77 +46,24 @@ def main(argv=None) -> int:
     print()
     rows = []
     for file in options.files:
-        ours = LiteRTDetector(file)
-        with MediaPipeDetector(file) as theirs:
-            figures = [metrics.evaluate(detector, data) for detector in (ours, WholePixels(ours), theirs)]
+        ours = list(detect_all(LiteRTDetector(file), data))
+        with MediaPipeDetector(file) as detector:
+            theirs = list(detect_all(detector, data))
+        ways = ours, map(whole_pixels, ours), theirs
+        figures = [metrics.coco_metrics(data, found, per_class=False) for found in ways]
         rows.append((Path(file).name, *(f"{each[key]:.4f}" for key in ("AP50", "AP") for each in figures)))
     print(f"{data.name}, {len(data)} photos, {', '.join(data.classes)}\n")
     table(("file", *(f"{key} {way}" for key in ("AP50", "AP") for way in WAYS)), rows)
     return 0
 
 
-class WholePixels:
-    """A detector whose boxes are cut to whole pixels, as MediaPipe cuts corner, width and height."""
+def whole_pixels(found):
+    """Detections cut to whole pixels, as MediaPipe cuts corner, width and height."""
+    from kerasdet.detections import Detections
 
-    def __init__(self, detector):
-        self.classes, self._detector = detector.classes, detector
-
-    def detect(self, photos, **options):
-        return [self._cut(found) for found in self._detector.detect(photos, **options)]
-
-    def _cut(self, found):
-        from kerasdet.detections import Detections
-
-        corner, sides = np.floor(found.boxes[:, :2]), np.floor(found.boxes[:, 2:] - found.boxes[:, :2])
-        boxes = np.concatenate([corner, corner + sides], -1)
-        return Detections(boxes, found.scores, found.labels, found.classes)
-
-
-class MediaPipeDetector:
-    """MediaPipe's ObjectDetector on a file, with what `metrics.evaluate` asks of a detector.
-
-    Args:
-        path: a `.tflite` with metadata and labels.
-    """
-
-    def __init__(self, path):
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        from kerasdet.deploy import read_metadata
-
-        self.classes = tuple(read_metadata(path)["classes"])
-        options = vision.ObjectDetectorOptions(
-            base_options=BaseOptions(model_asset_path=str(path)), score_threshold=0.0, max_results=-1
-        )
-        self._detector = vision.ObjectDetector.create_from_options(options)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._detector.close()
-
-    def detect(self, photos, score=0.0, keep_photo=False):
-        """list of `Detections`, one for each file."""
-        return [self.look_at(photo, score) for photo in photos]
-
-    def look_at(self, path, score=0.0):
-        import mediapipe
-
-        from kerasdet import photo
-        from kerasdet.detections import Detections
-
-        picture = np.ascontiguousarray(photo.read(path) if isinstance(path, str) else path)
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
-        boxes, scores, labels = [], [], []
-        for found in self._detector.detect(image).detections:
-            box, category = found.bounding_box, found.categories[0]
-            if category.score >= score:
-                x, y = box.origin_x, box.origin_y
-                boxes.append([x, y, x + box.width, y + box.height])
-                scores.append(category.score)
-                labels.append(self.classes.index(category.category_name))
-        return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, labels, self.classes)
+    corner, sides = np.floor(found.boxes[:, :2]), np.floor(found.boxes[:, 2:] - found.boxes[:, :2])
+    boxes = np.concatenate([corner, corner + sides], -1)
+    return Detections(boxes, found.scores, found.labels, found.classes)
 
 
 # === MediaPipe's suppression ===
@@ -122,11 +71,13 @@ class MediaPipeDetector:
 
 def suppression() -> dict[str, float | None]:
     """Kind of pair -> the least IoU at which MediaPipe drops the less sure box; None where it drops none."""
+    from kerasdet.deploy.mediapipe import MediaPipeDetector
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.tflite"
         path.write_bytes(pairs_file())
         with MediaPipeDetector(path) as detector:
-            found = detector.look_at(np.zeros((1000, 1000, 3), np.uint8))
+            (found,) = detector.detect([np.zeros((1000, 1000, 3), np.uint8)])
     # Each pair has a row of its own in the photo; its height tells which.
     kept = {(round(float(y1)), int(label)) for (_, y1, _, _), label, score in
             zip(found.boxes, found.labels, found.scores, strict=True) if score < 0.85}

@@ -105,43 +105,24 @@ def agreement(phone, path, photos: list[str], score: float = 0.2) -> tuple[float
         Largest difference of a box side in pixels of the network's square, of a score, and how many
         boxes were compared. A box that one of the two does not find counts as infinitely far.
     """
-    from mediapipe.tasks import python as tasks
-    from mediapipe.tasks.python import vision
+    from kerasdet.deploy.mediapipe import MediaPipeDetector
 
-    options = vision.ObjectDetectorOptions(
-        base_options=tasks.BaseOptions(model_asset_path=str(path)), score_threshold=0.01
-    )
     pixels, scores, count = 0.0, 0.0, 0
-    with vision.ObjectDetector.create_from_options(options) as detector:
+    with MediaPipeDetector(path, score=0.01) as detector:
         for photo in photos:
             ours = phone.detect(photo, score=score)
-            theirs = mediapipe_boxes(detector, ours.photo)
+            (theirs,) = detector.detect([ours.photo])
             scale = phone.image_size / np.array([*ours.photo.shape[1::-1]] * 2)
             for box, value in zip(ours.boxes, ours.scores, strict=True):
                 count += 1
                 if not len(theirs):
                     return float("inf"), float("inf"), count
-                away = np.abs(theirs[:, :4] - box) * scale
+                away = np.abs(theirs.boxes - box) * scale
                 nearest = int(np.argmin(away.max(1)))
                 # MediaPipe rounds boxes to whole pixels of the photo: half of one is not a difference.
                 pixels = max(pixels, float((away[nearest] - scale / 2).max()))
-                scores = max(scores, abs(float(theirs[nearest, 4] - value)))
+                scores = max(scores, abs(float(theirs.scores[nearest] - value)))
     return pixels, scores, count
-
-
-def mediapipe_boxes(detector, picture: np.ndarray) -> np.ndarray:
-    """(n, 5) float32 of x1, y1, x2, y2 in the photo's pixels and score, from an ObjectDetector."""
-    import mediapipe as mp
-
-    result = detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(picture)))
-    rows = []
-    for found in result.detections:
-        box = found.bounding_box
-        rows.append(
-            [box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height,
-             found.categories[0].score]
-        )
-    return np.array(rows, np.float32).reshape(-1, 5)
 
 
 if __name__ == "__main__":
