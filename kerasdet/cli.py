@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from kerasdet import cli_data, cli_demo, cli_detect, cli_device, cli_evaluate, cli_train
 from kerasdet import zoo as zoo_
-from kerasdet.cli_says import check_new, error_console, sentence, warn
+from kerasdet.cli_says import check_new, error_console, say, sentence, warn
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -41,10 +41,6 @@ A file for a phone:
 [bold]kerasdet zoo[/] lists the presets; [bold]kerasdet COMMAND --help[/] explains a command."""
 
 _state = {"debug": False}
-
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")
-]
 
 
 class Precision(enum.StrEnum):
@@ -153,7 +149,7 @@ _command(cli_train.compare)
 
 @_command
 def export(
-    model: ModelArgument,
+    model: cli_evaluate.Model,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A name ending in .tflite, or a SavedModel folder.")
     ],
@@ -241,7 +237,7 @@ def _say_page(path: Path, name: str | None, overwrite: bool):
     check_new("--html", path, (".html", ".htm"), overwrite)
     text = zoo_page.page(zoo_.presets(name), zoo_page.read_peers(zoo_.shelves()))
     path.write_text(text, encoding="utf-8")
-    Console().print(f"see {path}", markup=False, highlight=False, soft_wrap=True)
+    say(f"see {path}")
 
 
 # === data ===

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import photo as photo_
-from kerasdet.cli_says import PLOTS, check_new
+from kerasdet.cli_says import PLOTS, check_new, say
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
@@ -62,10 +62,6 @@ def photos_of(path: str):
     return photo_.find([path])
 
 
-def _say(text: str):
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 # === anchors ===
 
 
@@ -96,13 +92,13 @@ def anchors(
         own = best[owner == i]
         mean = f"{own.mean():.3f}" if len(own) else ""
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
-    _say(f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}")
+    say(f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}")
     Console().print(table)
     pairs = ", ".join(f"({width:.0f}, {height:.0f})" for width, height in found)
-    _say(f"anchors=({pairs})")
+    say(f"anchors=({pairs})")
     if plot is not None:
         draw_anchors(sizes, found, owner, size).savefig(plot)
-        _say(f"drawn into {plot}")
+        say(f"drawn into {plot}")
 
 
 # === convert ===
@@ -131,7 +127,7 @@ def convert(
     write(sets, out, to.value, link=link, progress=sys.stdout.isatty())
     photos, boxes = sum(map(len, sets.values())), sum(len(s.boxes) for d in sets.values() for s in d)
     text = f"{reading.format} to {to.value}: {photos} photos with {boxes} boxes in {', '.join(sets)}"
-    _say(f"{text}, see {out}/")
+    say(f"{text}, see {out}/")
 
 
 # === show ===
@@ -159,7 +155,7 @@ def show(
     page = draw_page(dataset.subset(sorted(chosen)), progress=sys.stdout.isatty())
     page.save(out, quality=90)
     text = f"{len(chosen)} of {len(dataset)} photos, see {out}"
-    _say(text)
+    say(text)
 
 
 # === doctor ===
@@ -202,18 +198,18 @@ def doctor(
     progress = sys.stdout.isatty()
     report = examine(data, progress)
     photos = ", ".join(f"{count} photos in {split}" for split, count in report.photos.items())
-    _say(f"{data}: {report.format}, {photos}")
+    say(f"{data}: {report.format}, {photos}")
     _print_faults(report)
     _print_classes(report)
     sizes = _print_sizes(report, detector)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         _draw(report, out, *sizes)
-        _say(f"see {out}/ with faults.csv and pictures")
+        say(f"see {out}/ with faults.csv and pictures")
     if write is not None:
         write_set(report.sets, write, _WRITTEN_AS[report.format], link=link, progress=progress)
         left = ", ".join(f"{len(dataset)} photos in {split}" for split, dataset in report.sets.items())
-        _say(f"clean copy in {write}/: {left}")
+        say(f"clean copy in {write}/: {left}")
     if report.faults:
         sys.exit(1)
 
@@ -229,10 +225,10 @@ def _print_faults(report) -> None:
         console.print(f"[red]{kind}[/]: {len(faults)}", highlight=False)
         for fault in faults[:FAULTS_SHOWN]:
             where = " ".join(filter(None, (fault.split, fault.photo)))
-            _say(f"  {where}: {fault.what}")
+            say(f"  {where}: {fault.what}")
         if len(faults) > FAULTS_SHOWN:
             more = len(faults) - FAULTS_SHOWN
-            _say(f"  ... and {more} more; --out lists them all")
+            say(f"  ... and {more} more; --out lists them all")
     if not report.faults:
         console.print("[green]nothing wrong[/] with photos or boxes")
 
@@ -247,8 +243,8 @@ def _print_classes(report) -> None:
     empty = sum(not len(sample.boxes) for dataset in report.sets.values() for sample in dataset)
     Console().print(table)
     if len(counts) > CLASSES_SHOWN:
-        _say(f"... and {len(counts) - CLASSES_SHOWN} more classes")
-    _say(f"photos without objects: {empty}")
+        say(f"... and {len(counts) - CLASSES_SHOWN} more classes")
+    say(f"photos without objects: {empty}")
 
 
 def _print_sizes(report, detector):
@@ -275,7 +271,7 @@ def _print_sizes(report, detector):
         if anchors is not None:
             misfits = size_iou(sizes, anchors).max(1) < _FIT_IOU
             text += f"; {misfits.mean():.1%} fit no anchor by IoU {_FIT_IOU}"
-        _say(text)
+        say(text)
     return sizes, size, stride, anchors
 
 

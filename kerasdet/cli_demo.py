@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from kerasdet import zoo as zoo_
+from kerasdet.cli_evaluate import Model
 
 # Threads share memory only in a page that is cut off from others (the first two); the policy is what the
 # page promises: photos go nowhere.
@@ -38,9 +39,7 @@ _TYPES = {
 
 
 def demo(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")
-    ] = "csp",
+    model: Model = "csp",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ):

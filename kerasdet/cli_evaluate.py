@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import cli_data, zoo
-from kerasdet.cli_says import check_new, warn
+from kerasdet.cli_data import Data
+from kerasdet.cli_says import check_new, say, warn
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")]
-Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 Split = Annotated[str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")]
 
 
@@ -33,10 +33,6 @@ def _open(model: str, data: str, split: str | None):
         warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
         dataset = dataset.select(*known)
     return detector, dataset
-
-
-def _say(text: str):
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 # === evaluate ===
@@ -66,7 +62,7 @@ def evaluate(
     for name, value in found.items():
         if not math.isnan(value):
             table.add_row(escape(name), f"{value:.4f}")
-    _say(f"{model} on {dataset.name}, {len(dataset)} photos")
+    say(f"{model} on {dataset.name}, {len(dataset)} photos")
     Console().print(table)
 
 
@@ -99,14 +95,14 @@ def mistakes(
     found = list(detect_all(detector, dataset, progress=sys.stdout.isatty()))
     wrong = metrics.find_mistakes(dataset, found, score)
     costs = metrics.mistakes_cost(dataset, found)
-    _say(f"{model} on {dataset.name}, {len(dataset)} photos: AP50 {costs['AP50']:.3f}")
+    say(f"{model} on {dataset.name}, {len(dataset)} photos: AP50 {costs['AP50']:.3f}")
     table = Table("mistake", "what it is", f"number\n(from {score:g})", "AP50\ngain")
     for kind, text in KINDS.items():
         number = sum(mistake.kind == kind for mistake in wrong)
         table.add_row(kind, text, str(number), f"{costs[kind]:+.3f}")
     Console().print(table)
     if not wrong:
-        _say(f"nothing is wrong from a score of {score:g} on, so nothing is drawn")
+        say(f"nothing is wrong from a score of {score:g} on, so nothing is drawn")
         return
     metrics.draw_mistakes(dataset, wrong, count).save(out, quality=90)
-    _say(f"drawn into {out}")
+    say(f"drawn into {out}")

@@ -30,6 +30,11 @@ def check_new(option: str, path: Path | None, suffixes: tuple[str, ...], overwri
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
+def say(text: str):
+    """A line on the terminal as it is: no markup, no colours, and not broken."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def warn(kind: str, text: str):
     """A line on the terminal that is no error: `kind: text`."""
     error_console().print(f"[yellow]{kind}:[/] {escape(text)}", highlight=False)

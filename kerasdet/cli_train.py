@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import zoo
+from kerasdet.cli_data import Data
 from kerasdet.cli_says import PLOTS, check_new
 
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
@@ -21,7 +22,6 @@ MIXUP, MOSAIC = 1.5, 0.5
 OF_RECIPES = ("backbone", "steps")
 OF_CHECK = ("data", "model", "batch_size", "image_size", "rate", "seed")
 
-Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset or a .keras file.")]
 
 

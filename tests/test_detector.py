@@ -196,7 +196,7 @@ def test_fit_shows_named_losses_of_training_and_validation(shapes, capsys):
     detector.compile("adamw")
     batches = shapes.batches(4, detector, training=True)
     history = detector.fit(
-        batches, epochs=3, validation_data=shapes[:8].batches(4, detector), verbose=2
+        batches, epochs=3, validation_data=shapes[:6].batches(4, detector), verbose=2
     )
     names = {"loss", "center_loss", "box_loss"}
     assert set(history.history) == names | {f"val_{name}" for name in names}

@@ -145,15 +145,13 @@ def scaled(path: str | os.PathLike, measured: Sequence[Row]) -> list[Row]:
             f"({names}); give that file once, and --threads with {threads}"
         )
     base = given[0]
-    there = sets.get(frozenset(base.classes))
-    return [
-        Row(
-            name, threads, SCALED, base.milliseconds * time, ratio=base.ratio * time,
-            **dict(zip(("AP", "AP50"), scores.get(there, (math.nan, math.nan)), strict=True)),
-        )
-        for name, file, time, scores in peers
-        if file is None or not any(file in row.name for row in measured)
-    ]
+    there, rows = sets.get(frozenset(base.classes)), []
+    for name, file, time, scores in peers:
+        if file is None or not any(file in row.name for row in measured):
+            ap, ap50 = scores.get(there, (math.nan, math.nan))
+            scaled_time, ratio = base.milliseconds * time, base.ratio * time
+            rows.append(Row(name, threads, SCALED, scaled_time, ratio=ratio, AP=ap, AP50=ap50))
+    return rows
 
 
 def write(rows: Sequence[Row], path: str | os.PathLike):

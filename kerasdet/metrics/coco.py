@@ -43,7 +43,7 @@ def coco_metrics(dataset, detections, per_class=True):
     """
     found = pair(dataset, detections)
     precision, recall = score_annotations(len(dataset), len(dataset.classes), *annotations(dataset, found))
-    metrics = _summary(precision, recall)
+    metrics = summary(precision, recall)
     if per_class:
         for label, name in enumerate(dataset.classes):
             metrics[f"AP/{name}"] = _mean(precision[:, :, label, _ALL, _MAX_100])
@@ -105,8 +105,8 @@ def part_metrics(dataset, detections, part):
         for box, score in zip(detected.parts[part][scored], detected.scores[scored], strict=True):
             results.add(image, 0, box, score=float(score))
     precision, recall = score_annotations(len(dataset), 1, objects, results)
-    summary = _summary(precision, recall)
-    return {f"{part}_{key}": summary[key] for key in ("AP", "AP50")}
+    figures = summary(precision, recall)
+    return {f"{part}_{key}": figures[key] for key in ("AP", "AP50")}
 
 
 def mask_metrics(dataset, detections):
@@ -145,8 +145,8 @@ def mask_metrics(dataset, detections):
             if label >= 0:
                 results.add(image, label, box, score=float(score), segmentation=code)
     precision, recall = score_annotations(len(dataset), len(dataset.classes), objects, results, "segm")
-    summary = _summary(precision, recall)
-    return {f"mask_{key}": summary[key] for key in ("AP", "AP50")}
+    figures = summary(precision, recall)
+    return {f"mask_{key}": figures[key] for key in ("AP", "AP50")}
 
 
 def _corners(box):
@@ -249,7 +249,8 @@ def _fast_evaluation():
     return FastEvaluation
 
 
-def _summary(precision, recall):
+def summary(precision, recall):
+    """The figures of `coco_metrics` over all classes, from what `score_annotations` gives."""
     metrics = {
         "AP": _mean(precision[:, :, :, _ALL, _MAX_100]),
         "AP50": _mean(precision[0, :, :, _ALL, _MAX_100]),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerasdet.metrics.coco import annotations, score_annotations
+from kerasdet.metrics.coco import annotations, score_annotations, summary
 from kerasdet.metrics.matching import match, overlaps, pair
 
 # An object is found at this overlap, and a box that has less than the second is at none.
@@ -165,8 +165,7 @@ class _Mistakes:
             gone = {result for result, _ in rows}
         results = [row for i, row in enumerate(results) if i not in gone]
         numbered = ([row | {"id": i} for i, row in enumerate(each, 1)] for each in (objects, results))
-        precision = score_annotations(self.photos, self.classes, *numbered)[0][0, :, :, 0, -1]
-        return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
+        return summary(*score_annotations(self.photos, self.classes, *numbered))["AP50"]
 
 
 def _kind(overlap: np.ndarray, same: np.ndarray) -> tuple[str, int | None]:

@@ -131,7 +131,7 @@ def test_masks_of_a_letterboxed_photo_lie_in_their_boxes(detector):
 
 
 class TestMaskRCNN(FasterHarness):
-    overfit_photos, overfit_epochs, overfit_rate = 3, 320, 3e-3
+    overfit_epochs, overfit_rate = 480, 3e-3
     overfit_is_slow = True
     overfit_ap = 0.9
 
