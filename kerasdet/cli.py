@@ -180,6 +180,8 @@ def export(
         raise ValueError(f"--report is of .tflite files, and {out} is a SavedModel folder; leave it out")
     photos = None if calibration is None else cli_data.photos_of(calibration)
     detector = zoo_.load_file(model)
+    if hasattr(photos, "classes"):
+        photos = cli_data.with_known_classes(photos, detector)
     found = detector.export(
         out, precision=precision.value, calibration=photos, outputs=outputs.value,
         input_dtype=input_dtype.value, keep_float=keep_float, overwrite=overwrite,

@@ -111,7 +111,7 @@ def build(size: int, weights: None, parts=("head",)) -> CSP:
         ("person",), backbone="mobilenet_v2", freeze_until="P2", image_size=size, stride=8, neck="light",
         channels=128, target="dense", parts=parts, head_blocks=2, name="csp_mobilenet_v2_320_people",
     )
-    start_from(model, kerasdet.zoo.load(recipe.CENTERNET["name"]))
+    start_from(model, kerasdet.zoo.load(recipe.CENTERNET["name"], classes=("person",)))
     return model
 
 
