@@ -1,0 +1,53 @@
+"""Trains faster_rcnn_mobilenet_v2_fpn_voc12: people and five animals, from CenterNet's backbone.
+
+    python zoo/faster_rcnn_mobilenet_v2_fpn_voc12/recipe.py --data DATA --out runs/faster_rcnn
+
+It starts from the backbone of centernet_mobilenet_v2_320_voc12, which was trained on the same photos. DATA
+holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is given
+again.
+"""
+
+import kerasdet
+from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.training import Stage, recipe, voc12
+
+STAGES = Stage(224, 8, 16), Stage(320, 6, 16)
+# At the heads' rate the backbone would forget what it knows.
+RATE, BACKBONE_RATE = 1e-3, 5e-5
+
+CARD = {
+    "aliases": ["faster_rcnn"],
+    "summary": "Cats, cows, dogs, horses, sheep and people: Faster R-CNN on a feature pyramid.",
+    "training": {
+        "data": [voc12.CARD_DATA],
+        "starting_weights": recipe.CENTERNET,
+    },
+    "deviations": [
+        "MobileNetV2 in place of ResNet-50, batch norm frozen, its layers up to stride 4 too.",
+        "A pyramid of 96 channels and 256 units for each region; FPN has 256 and 1024.",
+        "The 500 best anchors, of which suppression leaves 200 in training and 100 afterwards; FPN takes "
+        "12000 and keeps 2000 and 1000.",
+        "64 regions of a photo are learned; FPN samples 512.",
+        "Anchors of 13 to 205 px at 320 px: the paper's 32 to 512 are meant for a short side of 800.",
+        "Regions by RoI align, a logistic loss of one logit for objects, and both networks trained at once, "
+        "as in detectron2.",
+        "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
+        "AdamW with a cosine schedule and averaged weights; the paper has SGD with drops.",
+        "Its backbone starts from a CenterNet of the same photos; the paper's from ImageNet alone.",
+    ],
+}
+sets = voc12.sets
+
+
+def build(size: int, weights: None) -> FasterRCNN:
+    return FasterRCNN(
+        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=kerasdet.zoo.load(recipe.CENTERNET["name"]),
+        freeze_until="P2", image_size=size, neck="fpn", channels=96, head_units=256, before=(500, 500),
+        proposals=(200, 100), regions=64, name="faster_rcnn_mobilenet_v2_fpn_voc12",
+    )
+
+
+if __name__ == "__main__":
+    recipe.run(
+        __doc__, sets, build, STAGES, rate=RATE, backbone_rate=BACKBONE_RATE, every=4, own_start=True,
+    )
