@@ -12,12 +12,12 @@ from kerasdet.data.augment import Augment
 from kerasdet.models.centernet import CenterNet
 from kerasdet.training import Stage, recipe, voc12
 
-STAGES = Stage(224, 20, 16), Stage(320, 24, 16)
+STAGES = Stage(224, 30, 16), Stage(320, 12, 16)
 # 2702 photos are few: until the last epochs every other picture is put together of four of them.
 BATCHES = {"augment": Augment(mosaic=0.5), "mix_until": 34}
-# The backbone keeps its ImageNet features. Trained along, it learned these photos by heart: a run of 40
-# epochs found .81 AP50 on photos that it was trained on and .50 on others.
-RATE = 1e-3
+# Trained at the heads' rate, the backbone forgot ImageNet and learned these photos by heart; frozen, it found
+# less. On photos set aside of the training ones, 8 epochs at 192 px: AP50 .534 at this rate, .501 frozen.
+RATE, BACKBONE_RATE = 1e-3, 5e-5
 
 CARD = {
     "aliases": ["centernet"],
@@ -36,7 +36,7 @@ CARD = {
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "Half of the pictures of the first 34 epochs are mosaics of four photos (YOLOv4).",
         "AdamW with a cosine schedule and averaged weights; the paper has Adam with two drops.",
-        "MobileNetV2 in place of ResNet, DLA or Hourglass, and all of it frozen.",
+        "MobileNetV2 in place of ResNet, DLA or Hourglass, batch norm and layers up to stride 4 frozen.",
     ],
 }
 sets = voc12.sets
@@ -44,11 +44,11 @@ sets = voc12.sets
 
 def build(size: int, weights: str | None) -> CenterNet:
     return CenterNet(
-        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P5",
+        voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P2",
         image_size=size, stride=8, neck="light", channels=128, target="dense", head_blocks=2,
         name="centernet_mobilenet_v2_320_voc12",
     )
 
 
 if __name__ == "__main__":
-    recipe.run(__doc__, sets, build, STAGES, rate=RATE, every=4, batches=BATCHES)
+    recipe.run(__doc__, sets, build, STAGES, rate=RATE, backbone_rate=BACKBONE_RATE, every=4, batches=BATCHES)
