@@ -180,12 +180,11 @@ def export(
         raise ValueError(f"--report is of .tflite files, and {out} is a SavedModel folder; leave it out")
     photos = None if calibration is None else cli_data.photos_of(calibration)
     detector = zoo_.load_file(model)
-    if hasattr(photos, "classes"):
-        photos = cli_data.with_known_classes(photos, detector)
-    found = detector.export(
-        out, precision=precision.value, calibration=photos, outputs=outputs.value,
-        input_dtype=input_dtype.value, keep_float=keep_float, overwrite=overwrite,
-    )
+    with error_console().status(f"Converting {escape(model)}, and comparing the file with Keras"):
+        found = detector.export(
+            out, precision=precision.value, calibration=photos, outputs=outputs.value,
+            input_dtype=input_dtype.value, keep_float=keep_float, overwrite=overwrite,
+        )
     Console().print(str(found), highlight=False, markup=False)
     if report:
         cli_device.delegates(out)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kerasdet import photo as photo_
-from kerasdet.cli_says import PLOTS, check_new, say, warn
+from kerasdet.cli_says import PLOTS, check_new, say
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
@@ -51,19 +51,6 @@ def held_back(data: str, split: str | None):
         known = data_.splits(data)
         split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
     return data_.load(data, split=split)
-
-
-def with_known_classes(dataset, detector):
-    """The set with those of its classes that the detector has; says which are left out.
-
-    Where it has none of them the set stays as it is: what it is given to says so.
-    """
-    known = [name for name in dataset.classes if name in detector.classes]
-    if not known or len(known) == len(dataset.classes):
-        return dataset
-    others = ", ".join(name for name in dataset.classes if name not in known)
-    warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
-    return dataset.select(*known)
 
 
 def photos_of(path: str):

@@ -54,7 +54,8 @@ def detect(
     """
     number, count = _part(shard)
     paths = photo_.find(photos)
-    if resume or overwrite:
+    # What another shard has drawn is no photo of the list that all share.
+    if resume or overwrite or shard is not None:
         paths = _outside(paths, out)
     todo = list(enumerate(paths, 1))[number - 1 :: count]
     name = "detections" if shard is None else f"detections-{number}-of-{count}"

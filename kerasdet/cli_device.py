@@ -178,7 +178,10 @@ def report(
     from kerasdet.deploy.metadata import read_metadata
     from kerasdet.deploy.noise import last_noise, noise_without, quantisation_noise
     from kerasdet.deploy.parity import load_squares
+    from kerasdet.deploy.trial import run_once
 
+    for each in (reference, file):
+        run_once(each)
     about = read_metadata(reference)
     if "image_size" not in about:
         raise ValueError(f"{reference}: is no export of kerasdet; only those are compared layer by layer")

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from kerasdet import cli_data, zoo
 from kerasdet.cli_data import Data
-from kerasdet.cli_says import check_new, say
+from kerasdet.cli_says import check_new, say, warn
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")]
 Split = Annotated[str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")]
@@ -27,7 +27,12 @@ def _open(model: str, data: str, split: str | None):
     """The detector, and the set with the classes that it knows; says which it leaves out."""
     dataset = cli_data.held_back(data, split)
     detector = zoo.load_file(model)
-    return detector, cli_data.with_known_classes(dataset, detector)
+    known = [name for name in dataset.classes if name in detector.classes]
+    if known and len(known) < len(dataset.classes):
+        others = ", ".join(name for name in dataset.classes if name not in known)
+        warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
+        dataset = dataset.select(*known)
+    return detector, dataset
 
 
 # === evaluate ===

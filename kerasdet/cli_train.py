@@ -155,8 +155,10 @@ def _check(context, data, model, batch_size, image_size, rate, seed):
     def report(steps, loss, ap):
         console.print(f"{steps} steps: loss {loss:.4g}, AP {ap:.3f}", highlight=False)
 
+    # The rate of `train` is for many epochs, and too low for so few steps.
+    given = {"rate": rate} if _given(context, ["rate"]) else {}
     with console.status("Learning a few photos by heart"):
-        result = overfit(detector, dataset, photos=min(batch_size, PHOTOS), rate=rate, report=report)
+        result = overfit(detector, dataset, photos=min(batch_size, PHOTOS), report=report, **given)
     if result.passed:
         console.print(f"learned by heart after {result.steps} steps, AP {result.metrics['AP']:.3f}")
         return

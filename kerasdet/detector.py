@@ -21,6 +21,7 @@ from kerasdet.layers.batch_norm import WholeBatchStatistics
 
 # What a name such as "adamw" stands for in Keras, and here.
 _KERAS_ADAM_RATE, FINE_TUNING_RATE = float(np.float32(1e-3)), 3e-4
+_ADAMS = keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.Nadam
 DEPTHS = ("raw", "boxes", "detections")
 
 
@@ -142,7 +143,7 @@ class Detector(keras.Model):
         self._ema = ema
         if isinstance(optimizer, str):
             optimizer = keras.optimizers.get(optimizer)
-            if float(optimizer.learning_rate) == _KERAS_ADAM_RATE:
+            if isinstance(optimizer, _ADAMS) and float(optimizer.learning_rate) == _KERAS_ADAM_RATE:
                 optimizer.learning_rate = FINE_TUNING_RATE
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 

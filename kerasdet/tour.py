@@ -13,6 +13,8 @@ import numpy as np
 SCENES, HELD_OUT, EPOCHS, BATCH, RATE = 128, 48, 5, 16, 5e-4
 # What LiteRT and MediaPipe may differ by on the same photo.
 MAX_PIXELS, MAX_SCORE = 2.0, 0.02
+# What scores less is not looked at.
+FAINT = 0.01
 
 
 def main(out: str | os.PathLike = "out") -> int:
@@ -82,14 +84,20 @@ def main(out: str | os.PathLike = "out") -> int:
     )
     say(table)
     say(f"pictures and files: {out.resolve()}")
-    wrong = []
-    if not after["AP"] > before["AP"]:
-        wrong.append("fine-tuning did not raise AP")
-    if boxes == 0 or pixels > MAX_PIXELS or score > MAX_SCORE:
-        wrong.append(f"LiteRT and MediaPipe disagree (more than {MAX_PIXELS} px or {MAX_SCORE} score)")
+    wrong = complaints(before["AP"], after["AP"], pixels, score, boxes)
     for text in wrong:
         say(f"[red]{text}[/red]")
     return 1 if wrong else 0
+
+
+def complaints(before: float, after: float, pixels: float, score: float, boxes: int) -> list[str]:
+    """What went wrong on the road: AP before and after fine-tuning, and what `agreement` gives."""
+    wrong = []
+    if not after > before:
+        wrong.append("fine-tuning did not raise AP")
+    if boxes == 0 or pixels > MAX_PIXELS or score > MAX_SCORE:
+        wrong.append(f"LiteRT and MediaPipe disagree (more than {MAX_PIXELS} px or {MAX_SCORE} score)")
+    return wrong
 
 
 def agreement(phone, path, photos: list[str], score: float = 0.2) -> tuple[float, float, int]:
@@ -99,29 +107,32 @@ def agreement(phone, path, photos: list[str], score: float = 0.2) -> tuple[float
         phone: the file's `LiteRTDetector`.
         path: the file.
         photos: paths of photos.
-        score: boxes that score lower in LiteRT are not compared.
+        score: boxes that score lower, in both, are not compared.
 
     Returns:
         Largest difference of a box side in pixels of the network's square, of a score, and how many
-        boxes were compared. A box that one of the two does not find counts as infinitely far.
+        boxes were compared, each side's with the other's of the same class. A box that one of the two does
+        not find counts as infinitely far.
     """
     from kerasdet.deploy.mediapipe import MediaPipeDetector
 
     pixels, scores, count = 0.0, 0.0, 0
-    with MediaPipeDetector(path, score=0.01) as detector:
+    with MediaPipeDetector(path, score=FAINT) as detector:
         for photo in photos:
-            ours = phone.detect(photo, score=score)
+            ours = phone.detect(photo, score=FAINT)
             (theirs,) = detector.detect([ours.photo])
             scale = phone.image_size / np.array([*ours.photo.shape[1::-1]] * 2)
-            for box, value in zip(ours.boxes, ours.scores, strict=True):
-                count += 1
-                if not len(theirs):
-                    return float("inf"), float("inf"), count
-                away = np.abs(theirs.boxes - box) * scale
-                nearest = int(np.argmin(away.max(1)))
-                # MediaPipe rounds boxes to whole pixels of the photo: half of one is not a difference.
-                pixels = max(pixels, float((away[nearest] - scale / 2).max()))
-                scores = max(scores, abs(float(theirs.scores[nearest] - value)))
+            for one, other in ((ours, theirs), (theirs, ours)):
+                for row in np.flatnonzero(one.scores >= score):
+                    count += 1
+                    same = np.flatnonzero(other.labels == one.labels[row])
+                    if not len(same):
+                        return float("inf"), float("inf"), count
+                    away = np.abs(other.boxes[same] - one.boxes[row]) * scale
+                    nearest = int(np.argmin(away.max(1)))
+                    # MediaPipe rounds boxes to whole pixels of the photo: half of one is not a difference.
+                    pixels = max(pixels, float((away[nearest] - scale / 2).max()))
+                    scores = max(scores, abs(float(other.scores[same[nearest]] - one.scores[row])))
     return pixels, scores, count
 
 

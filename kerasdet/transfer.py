@@ -28,7 +28,7 @@ def adapt(detector, classes=None, image_size: int | None = None, label_smoothing
     if label_smoothing is not None and own["label_smoothing"] is None:
         raise ValueError(
             f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
-            "among several; leave it out, or take YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
+            "among several; leave it out, or take YOLOv1, YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
         )
     given = {
         "classes": None if classes is None else list(classes), "image_size": image_size,

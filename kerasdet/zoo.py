@@ -16,6 +16,7 @@ import json
 import os
 import pkgutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from kerasdet import untrusted
@@ -75,8 +76,8 @@ def recipe(name: str | os.PathLike) -> Path:
     if os.fspath(name).endswith(".py"):
         path = Path(name)
     else:
-        planned = (shelf / name / RECIPE for shelf in shelves())
-        path = next((file for file in planned if file.is_file()), None) or _find(name) / RECIPE
+        planned = {file.parent.name: file for shelf in shelves()[::-1] for file in shelf.glob(f"*/{RECIPE}")}
+        path = planned.get(os.fspath(name)) or _find(name, planned) / RECIPE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe")
     return path
@@ -105,7 +106,8 @@ def shelves() -> list[Path]:
     return [*found, checkout if ours else package / "_zoo"]
 
 
-def _find(name: str) -> Path:
+def _find(name: str, also: Iterable[str] = ()) -> Path:
+    """The folder of a preset, by name or alias; `also` are names that an error offers besides."""
     folders = _folders()
     if name in folders:
         return folders[name]
@@ -115,7 +117,7 @@ def _find(name: str) -> Path:
             aliases.setdefault(alias, folder)
     if name in aliases:
         return aliases[name]
-    known = sorted({*folders, *aliases})
+    known = sorted({*folders, *aliases, *also})
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     choices = ", ".join(known) or f"none (name a folder of presets in {SHELVES})"

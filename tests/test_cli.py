@@ -200,8 +200,6 @@ def test_export_hands_on_what_was_asked_for(scenes, photos, tmp_path, monkeypatc
     calls = []
 
     class Recorder:
-        classes = scenes.classes
-
         def export(self, path, **options):
             calls.append((path, options))
             return "report"
@@ -219,23 +217,6 @@ def test_export_hands_on_what_was_asked_for(scenes, photos, tmp_path, monkeypatc
     }
     assert second["calibration"] == [photos / "a.jpg", photos / "inner" / "b.png"]
     assert second["precision"] == "float32" and second["overwrite"] is False
-
-
-def test_calibration_leaves_out_classes_that_the_model_does_not_know(shapes, tmp_path, monkeypatch):
-    calls = []
-
-    class Recorder:
-        classes = ("square", "circle")
-
-        def export(self, path, calibration, **options):
-            calls.append(calibration)
-            return "report"
-
-    monkeypatch.setattr(zoo, "load_file", lambda model: Recorder())
-    said = run("export", "m.keras", "-o", tmp_path / "x.tflite", "--calibration", shapes.root)
-    assert "the model does not know triangle" in said
-    (found,) = calls
-    assert set(found.classes) == {"square", "circle"} and len(found) == len(shapes)
 
 
 def test_a_file_that_fails_parity_is_code_1(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +121,14 @@ def test_shards_together_are_the_whole(many, tmp_path, bright):
     together.sort(key=lambda row: row["image_id"])
     assert together == rows_of(tmp_path / "whole" / "detections.json")
     assert len(list(out.glob("*.png"))) == PHOTOS - 1
+    # The results' folder lies among the photos: what one shard draws is no photo to the next.
+    inside = tmp_path / "photos"
+    shutil.copytree(many, inside, ignore=shutil.ignore_patterns("11.png"))
+    images = []
+    for number in (1, 2):
+        run("detect", inside, "-o", inside / "out", "--shard", f"{number}/2")
+        images += [row["file_name"] for row in rows_of(inside / "out" / f"detections-{number}-of-2.json")]
+    assert images and not [name for name in images if "out" in pathlib.Path(name).parts]
     run("detect", many / "00.png", "-o", tmp_path / "few", "--shard", "2/2")
     assert rows_of(tmp_path / "few" / "detections-2-of-2.json") == []
 

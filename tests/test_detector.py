@@ -243,7 +243,7 @@ def test_a_compiled_detector_goes_on_training_after_loading(shapes, tmp_path):
 
 @pytest.mark.parametrize(
     ("optimizer", "rate"),
-    [("adamw", 3e-4), ("adam", 3e-4), ("sgd", 0.01), (keras.optimizers.Adam(1e-3), 1e-3)],
+    [("adamw", 3e-4), ("adam", 3e-4), ("sgd", 0.01), ("adagrad", 1e-3), (keras.optimizers.Adam(1e-3), 1e-3)],
 )
 def test_adam_by_name_takes_a_rate_that_pretrained_backbones_survive(optimizer, rate):
     detector = Brightest()

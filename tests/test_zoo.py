@@ -65,8 +65,11 @@ def test_shelves_of_the_environment_come_first(shelf, tmp_path, monkeypatch):
 
 def test_a_folder_without_card_is_no_preset(tmp_path, monkeypatch):
     (tmp_path / "only_a_recipe").mkdir()
+    (tmp_path / "only_a_recipe" / "recipe.py").touch()
     monkeypatch.setenv(zoo.SHELVES, str(tmp_path))
     assert "only_a_recipe" not in zoo.names()
+    with pytest.raises(ValueError, match="Did you mean 'only_a_recipe'"):
+        zoo.recipe("only_recipe")
 
 
 # === Loading ===

@@ -82,24 +82,37 @@ def resolve(backbone, weights=None, **options):
     backbone: a name for `build`, a backbone of `keras_cv.models` or `keras_hub.models` that scales its
         input (`adapt` makes one of those that do not), or a `keras.Model` whose outputs are {"P2",
         "P3", "P4", "P5"}.
-    weights, options: of `build`; they say nothing about a model.
+    weights, options: of `build`; a model is as it is, but has to have the output_stride.
 
     Returns a `keras.Model` as `build` does.
 
-    Raises ValueError for what cannot be a backbone.
+    Raises ValueError for what cannot be a backbone, and for a model whose last stage should be dilated.
     """
     if isinstance(backbone, str):
         return build(backbone, weights=weights, **options)
     from kerasdet.backbones import adapters
 
     if adapters.is_foreign(backbone):
-        return adapters.adapt(backbone)
-    if not isinstance(getattr(backbone, "output", None), dict):
+        backbone = adapters.adapt(backbone)
+    elif not isinstance(getattr(backbone, "output", None), dict):
         raise ValueError(
             f"backbone is {backbone!r}; give a name ({', '.join(_FAMILIES)}), a backbone of keras-cv or "
             "KerasHub, or a keras.Model whose outputs are a dict of P2, P3, P4 and P5"
         )
+    if options.get("output_stride") == 16 and "P5" in backbone.output:
+        _check_dilated(backbone, options["image_size"])
     return backbone
+
+
+def _check_dilated(model, image_size: int):
+    cells = model.output["P5"].shape[1]
+    if cells is None:
+        cells = model.compute_output_shape((None, image_size, image_size, 3))["P5"][1]
+    if cells != image_size // 16:
+        raise ValueError(
+            f"P5 of {model.name} has {cells} cells a side; this detector needs a backbone whose last stage "
+            f"is dilated, at stride 16: {image_size // 16} cells"
+        )
 
 
 def __getattr__(name: str):

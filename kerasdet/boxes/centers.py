@@ -37,6 +37,8 @@ def positives(cell, targets: dict, cells: int, classes: int):
 def learned_cells(targets: dict, stride: int, cells: int):
     """Cells that are learned: all but those in ignore regions, save where an object lies.
 
+    The cell of an object's middle is learned even where the object is smaller than a cell.
+
     Args:
         targets: boxes and ignore in pixels, labels; as `dense_targets`.
 
@@ -44,8 +46,13 @@ def learned_cells(targets: dict, stride: int, cells: int):
         (batch, cells, cells, 1) float32, 1 or 0.
     """
     real = ops.cast(targets["labels"] >= 0, "float32")[..., None]
+    boxes = targets["boxes"] / stride
     ignored = gaussians.region_mask(targets["ignore"] / stride, cells, cells)
-    inside = gaussians.region_mask(targets["boxes"] * real / stride, cells, cells)
+    corner = middle_cells(boxes, cells)[1][..., ::-1]
+    grown = ops.concatenate(
+        [ops.minimum(boxes[..., :2], corner), ops.maximum(boxes[..., 2:], corner + 1)], axis=-1
+    )
+    inside = gaussians.region_mask(grown * real, cells, cells)
     return ops.cast(ops.logical_or(ops.logical_not(ignored), inside), "float32")[..., None]
 
 

@@ -87,6 +87,13 @@ def export(
         )
     _check_backend()
     _check_path(path, is_file, overwrite)
+    if outputs == "detections" and detector.resize != "stretch":
+        warnings.warn(
+            f"{path}: the detector learned photos with resize={detector.resize!r}, and MediaPipe Tasks "
+            "stretch them: there its boxes will be worse on photos that are not square. kerasdet's own "
+            "clients do as the file says; for MediaPipe, train with resize='stretch'",
+            stacklevel=3,
+        )
     check = _check_set(detector, calibration, check_photos)
     options = {"precision": precision, "outputs": outputs, "input_dtype": input_dtype}
     if not is_file:

@@ -18,6 +18,7 @@ class MediaPipeDetector:
 
     Raises:
         ImportError: MediaPipe is not installed.
+        OSError: a library of the system that it needs is not.
     """
 
     def __init__(self, path: str | os.PathLike, score: float = 0.0):
@@ -29,7 +30,13 @@ class MediaPipeDetector:
         options = vision.ObjectDetectorOptions(
             base_options=BaseOptions(model_asset_path=str(path)), score_threshold=score, max_results=-1
         )
-        self._detector = vision.ObjectDetector.create_from_options(options)
+        try:
+            self._detector = vision.ObjectDetector.create_from_options(options)
+        except OSError as error:
+            raise OSError(
+                f"MediaPipe cannot be loaded ({error}); on Debian and Ubuntu: apt-get install "
+                "libgles2 libegl1"
+            ) from error
 
     def __enter__(self):
         return self

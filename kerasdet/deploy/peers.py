@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from kerasdet import photo as photos_
+from kerasdet.deploy import verify
 from kerasdet.deploy.litert import LiteRTDetector, Runner, to_detections
 from kerasdet.deploy.metadata import read_metadata
+from kerasdet.deploy.trial import run_once
 
 # COCO numbers its classes from 1 to 90 and leaves ten of these out. Detectors with 90 outputs number them
 # from 0; those with 80 close the gaps. Under PASCAL VOC's names, where it has them.
@@ -33,8 +35,9 @@ def open_detector(path: str | os.PathLike, threads: int = 2):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a `.tflite`, or one with other outputs.
+        ValueError: not a `.tflite`, one with other outputs, or one that takes LiteRT's process down.
     """
+    run_once(path)
     about = read_metadata(path)
     if about.get("outputs") is None and NanoDetPlus.fits(path):
         return NanoDetPlus(path, threads)
@@ -73,7 +76,12 @@ class NanoDetPlus:
         """Whether a file's one output is of NanoDet-Plus' shape."""
         from ai_edge_litert import schema_py_generated as schema
 
-        graph = schema.Model.GetRootAsModel(Path(path).read_bytes(), 0).Subgraphs(0)
+        data = Path(path).read_bytes()
+        try:
+            verify.check(data)
+        except ValueError:  # said by who opens it then
+            return False
+        graph = schema.Model.GetRootAsModel(data, 0).Subgraphs(0)
         image, output = graph.Tensors(graph.Inputs(0)), graph.Tensors(graph.Outputs(0))
         if graph.OutputsLength() != 1 or image.ShapeLength() != 4:
             return False

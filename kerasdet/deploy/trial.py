@@ -57,13 +57,16 @@ def main(path: str) -> int:
         pass
     import numpy as np
 
-    from kerasdet.deploy.litert import LiteRTDetector
+    from kerasdet.deploy import verify
+    from kerasdet.deploy.litert import Runner
 
     try:
-        detector = LiteRTDetector(path, threads=1)
-        side = detector.image_size
-        detector.run(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
-    except (ValueError, OSError, ImportError):
+        with open(path, "rb") as file:
+            data = file.read()
+        verify.check(data)
+        runner = Runner(data, threads=1)
+        runner(np.random.default_rng(0).integers(0, 256, runner.input_shape[1:], np.uint8))
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError):
         pass
     return 0
 

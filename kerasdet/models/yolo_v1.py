@@ -22,6 +22,7 @@ from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import head
 from kerasdet.layers.necks import separable
 from kerasdet.layers.per_anchor import PerAnchor
+from kerasdet.losses import check_smoothing, soft_targets
 
 HEADS = ("paper", "light")
 # Section 2.2: lambda_coord and lambda_noobj.
@@ -51,6 +52,7 @@ class YOLOv1(Detector):
             as many units; the light head's 256.
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of a box and a class that are decoded.
+        label_smoothing: how soft the classes are learned, see `losses.soft_targets`; 0 as in the paper.
 
     The raw outputs, rows going by row of the grid, column and box: box (batch, S S B, 4), the centre's x
     and y in units of the cell from its left upper corner, and the *square roots* of width and height as
@@ -66,8 +68,9 @@ class YOLOv1(Detector):
     def __init__(
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
         freeze_until=None, image_size=448, grid=7, boxes=2, head="paper", channels=None, resize="stretch",
-        max_detections=100, nms_iou=0.5, candidates=200, name=None,
+        max_detections=100, nms_iou=0.5, candidates=200, label_smoothing=0.0, name=None,
     ):
+        check_smoothing(label_smoothing)
         if head not in HEADS:
             raise ValueError(f"head is {head!r}; give one of {', '.join(HEADS)}")
         stride, rest = divmod(image_size, grid)
@@ -98,13 +101,13 @@ class YOLOv1(Detector):
             max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
-        self.grid, self.boxes = grid, boxes
+        self.grid, self.boxes, self.label_smoothing = grid, boxes, label_smoothing
         self.candidates = min(candidates, grid * grid * boxes * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "grid": grid, "boxes": boxes,
             "head": head, "channels": channels, "resize": resize, "max_detections": max_detections,
-            "nms_iou": nms_iou, "candidates": candidates,
+            "nms_iou": nms_iou, "candidates": candidates, "label_smoothing": label_smoothing,
         }
         self.track_losses("box_loss", "confidence_loss", "class_loss")
 
@@ -162,7 +165,7 @@ class YOLOv1(Detector):
         others = weight[..., None] - responsible
         nothing += ops.sum(others * ops.square(confidence))
 
-        labels = ops.one_hot(targets["labels"], len(self.classes))
+        labels = soft_targets(targets["labels"], len(self.classes), self.label_smoothing)
         classes = at_rows(raw["class_logits"], cell)
         wrong = ops.sum(weight * ops.sum(ops.square(classes - labels), axis=-1))
         return {

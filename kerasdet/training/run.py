@@ -158,8 +158,8 @@ def _mixing(mixup: float, mosaic: float, mix_until: int | None, epochs: int) -> 
             raise ValueError(f"mix_until is {mix_until}, but nothing is mixed; give mixup or mosaic too")
         return {}
     if mix_until is None:
-        # The last 20 of 200 (Zhang et al. 2019, "Bag of Freebies").
-        mix_until = epochs - epochs // 10
+        # The last 20 of 200 (Zhang et al. 2019, "Bag of Freebies"); of few the last, but no only one.
+        mix_until = epochs - max(epochs // 10, int(epochs > 1))
     return {"augment": augment, "mix_until": mix_until}
 
 

@@ -22,6 +22,17 @@ def test_positives_hold_weights_and_leave_out_padding():
     assert found.sum() == 1.5
 
 
+def test_an_object_under_a_cell_is_learned_inside_an_ignore_region():
+    targets = objects([1, 1, 3, 3], ignore=[[0, 0, 16, 16]])
+    found = ops.convert_to_numpy(centers.learned_cells(targets, 8, 4))[0, ..., 0]
+    expected = np.ones((4, 4))
+    expected[:2, :2] = 0
+    expected[0, 0] = 1  # padding rows lie at (0, 0) too, and change nothing
+    np.testing.assert_array_equal(found, expected)
+    nothing = ops.convert_to_numpy(centers.learned_cells(objects(ignore=[[0, 0, 16, 16]]), 8, 4))
+    assert nothing[0, 0, 0, 0] == 0
+
+
 def test_dense_gaussians_and_weights_cell_by_cell():
     # A box of 6 x 4 cells about (4, 5): reach int(3 * .54) = 1 across and int(2 * .54) = 1 down.
     goal = centers.dense_targets(objects([16, 16, 64, 48]), 8, 8, 1)

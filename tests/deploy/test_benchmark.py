@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasdet.deploy import benchmark as bench
-from kerasdet.deploy import timing
+from kerasdet.deploy import timing, trial
 from kerasdet.deploy.peers import COCO_80, COCO_90, NanoDetPlus, _grid, open_detector
 
 
@@ -179,6 +179,17 @@ def test_nanodet_is_decoded_as_by_hand():
     assert COCO_80[int(found["classes"][0])] == "dog" and found["scores"][0] == 0.9
     # ymin 16 - 16, xmin 32 - 16, ymax 16 + 8, xmax 32 + 56 (beyond the square) over 64.
     np.testing.assert_allclose(found["boxes_rel_yxyx"][0], [0, 0.25, 0.375, 1], atol=1e-6)
+
+
+def test_a_file_that_breaks_litert_is_told_before_it_is_opened(exported, monkeypatch):
+    monkeypatch.setattr(trial, "_PROGRAM", "import os; os.abort()")
+    with pytest.raises(ValueError, match="LiteRT breaks down on it"):
+        open_detector(exported()[0])
+
+
+def test_another_file_is_not_nanodet(tmp_path):
+    (tmp_path / "x.tflite").write_bytes(b"    TFL3" + bytes(64))
+    assert not NanoDetPlus.fits(tmp_path / "x.tflite")
 
 
 def test_our_files_keep_their_labels(exported):

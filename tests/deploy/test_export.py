@@ -170,3 +170,9 @@ def test_csp_goes_through_every_depth(tmp_path):
     )
     # Eight bits end before each of the two upsamplings and before the heads' 1x1 outputs.
     assert report.operators["DEQUANTIZE"] == len(report.scales) == 3
+
+
+def test_mediapipe_stretches_photos_and_a_letterbox_says_so(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(detector), "resize", "letterbox")
+    with pytest.warns(UserWarning, match="MediaPipe Tasks stretch them"):
+        deploy.export(detector, tmp_path / "a.tflite", check_photos=photos(2))

@@ -104,12 +104,13 @@ KERAS = {
 }
 
 
-def check(**changes):
+def check(of_keras=None, **changes):
     class Network:
         image_size, classes, parts, nms_iou = 100, CLASSES, (), 0.5
 
     empty = parity.CheckSet([], [], [], None, "check_photos")
-    return parity.compare([KERAS], [KERAS | changes], empty, Network, changes.pop("p", "int8"))
+    ours = KERAS | (of_keras or {})
+    return parity.compare([ours], [KERAS | changes], empty, Network, "int8")
 
 
 def test_worked_example_of_the_comparison():
@@ -132,6 +133,22 @@ def test_worked_example_of_the_comparison():
     more = {name: np.concatenate([value, value[-1:]]) for name, value in KERAS.items() if name != "count"}
     more["boxes_rel_yxyx"][2] = 0.1, 0.6, 0.4, 0.9
     assert check(**more).matched == pytest.approx(2 / 3)
+
+
+def test_a_score_that_falls_on_the_other_side_of_the_limit_is_no_box_missed():
+    above, below, gone = (np.array([score, 0], np.float32) for score in (0.301, 0.299, 0))
+    for one, other, matched in ((above, below, 1), (below, above, 1), (above, gone, 0), (gone, above, 0)):
+        assert check({"scores": one}, scores=other).matched == matched
+
+
+def test_labels_of_classes_that_the_detector_does_not_know_are_not_scored(shapes):
+    class Network:
+        image_size, resize, classes = 64, "stretch", ("square", "circle")
+
+    found = parity.load_squares(Network, shapes, 100, "calibration")
+    assert set(found.dataset.classes) == {"square", "circle"} and len(found.squares) == len(shapes)
+    Network.classes = ("cat",)
+    assert parity.load_squares(Network, shapes, 100, "calibration").dataset is None
 
 
 GOOD = Parity(photos=10, source="calibration", boxes=100)

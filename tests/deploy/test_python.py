@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,11 @@ def test_what_it_cannot_run_it_says(alone, exported, tmp_path, capsys):
     text.write_text("hello, this is text")
     with pytest.raises(ValueError, match="text.tflite: not a .tflite that kerasdet export wrote"):
         alone.Detector(text)
+    for number, about in enumerate(("{}", "[]", "no json", '{"outputs": "detections"}')):
+        with zipfile.ZipFile(odd := tmp_path / f"{number}.tflite", "w") as archive:
+            archive.writestr("kerasdet.json", about)
+        with pytest.raises(ValueError, match=f"{number}.tflite: not a .tflite that kerasdet export wrote"):
+            alone.Detector(odd)
     with pytest.raises(ValueError, match="ends in raw; export it with --outputs detections"):
         alone.Detector(exported(outputs="raw")[0])
     assert alone.main([str(tmp_path / "none.tflite"), "a.jpg"]) == 2

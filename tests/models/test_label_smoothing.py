@@ -12,6 +12,7 @@ from test_trident import net as trident
 
 from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.models.ssd import SSD
+from kerasdet.models.yolo_v1 import YOLOv1
 from kerasdet.models.yolo_v3 import YOLOv3
 
 
@@ -19,6 +20,12 @@ def yolo(**options):
     squares = ((8, 8), (16, 16), (32, 32))
     return YOLOv3(
         ("a", "b"), backbone=tiny_backbone(), image_size=64, anchors=squares, channels=8, **options
+    )
+
+
+def yolo_v1(**options):
+    return YOLOv1(
+        ("a", "b"), backbone=tiny_backbone(), image_size=64, grid=2, head="light", channels=8, **options
     )
 
 
@@ -50,6 +57,13 @@ def test_of_yolo_v3(smoothing, no, yes):
     assert {k: v for k, v in hard.items() if k != "class_loss"} == pytest.approx(
         {k: v for k, v in found.items() if k != "class_loss"}
     )
+
+
+def test_of_yolo_v1():
+    detector = yolo_v1(label_smoothing=0.1)
+    raw = raw_maps(detector, class_logits=[0.75, 0.5])
+    found = losses(detector, objects([20, 20, 36, 36], labels=[0]), raw)["class_loss"]
+    assert found == pytest.approx((0.75 - 0.95) ** 2 + (0.5 - 0.05) ** 2, rel=1e-5)
 
 
 def cross_entropy(probabilities, label, smoothing):
@@ -115,7 +129,7 @@ def test_of_two_stages():
     assert float(found["class_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("build", [yolo, ssd, two_stage, trident, small])
+@pytest.mark.parametrize("build", [yolo, yolo_v1, ssd, two_stage, trident, small])
 def test_it_is_in_the_configuration_and_checked(build):
     detector = build(label_smoothing=0.25)
     again = type(detector).from_config(detector.get_config())

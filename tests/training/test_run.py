@@ -216,7 +216,7 @@ def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_p
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("epochs", "until"), [(200, 180), (19, 18), (9, 9)])
+@pytest.mark.parametrize(("epochs", "until"), [(200, 180), (19, 18), (9, 8), (2, 1), (1, 1)])
 def test_the_last_tenth_of_the_epochs_is_unmixed(epochs, until):
     from kerasdet.training.run import _mixing
 
