@@ -204,6 +204,8 @@ def _check_values(card: Card, where: str):
 # === Tables ===
 
 _SCORE_COLUMNS = ("preset", "data", "photos", "precision", "AP", "AP50", "MR", "head AP50")
+_PICTURES = (".jpg", ".jpeg", ".png")
+_ABOUT_COLUMNS = ("", "preset", "what it finds", "trained on", "licence")
 _SUMMARY_COLUMNS = ("preset", "data", "photos", "AP50", "AP", "AP int8", "MR", "head AP50")
 _FILE_COLUMNS = ("preset", "input", "precision", "size", "latency", "machine")
 
@@ -246,9 +248,35 @@ def summary_rows(cards) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown(cards) -> str:
-    """The tables of the README: what the presets score, and how large and fast their files are."""
-    tables = [(_SUMMARY_COLUMNS, summary_rows(cards)), (_FILE_COLUMNS, file_rows(cards))]
+def picture_of(folder: Path) -> Path | None:
+    """The picture in a preset's folder."""
+    return next((file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICTURES), None)
+
+
+def about_rows(presets) -> list[tuple[str, ...]]:
+    """Cells of the README's table of presets: picture, names, what it finds, data with terms, licence."""
+    return [
+        (
+            f'<img src="zoo/{folder.name}/{file.name}" width="140">' if (file := picture_of(folder)) else "",
+            "<br>".join((card.name, *(f"`{alias}`" for alias in card.aliases))), card.summary,
+            "<br>".join(f"{d['name']}, {d['photos']} photos ({d['terms']})" for d in card.training["data"]),
+            card.licence,
+        )
+        for card, folder in presets
+    ]
+
+
+def markdown(presets) -> str:
+    """The tables of the README: the presets, what they score, and how large and fast their files are.
+
+    Args:
+        presets: cards, each with the preset's folder, which is in the README's zoo/.
+    """
+    cards = [card for card, _ in presets]
+    tables = [
+        (_ABOUT_COLUMNS, about_rows(presets)), (_SUMMARY_COLUMNS, summary_rows(cards)),
+        (_FILE_COLUMNS, file_rows(cards)),
+    ]
     return "\n\n".join(_markdown_table(columns, rows) for columns, rows in tables if rows)
 
 

@@ -213,23 +213,45 @@ def zoo(
     page: Annotated[
         Path | None, typer.Option("--html", help="A page to write: cards, pictures, AP against latency.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="A folder for the page's plots, as the README has them.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page or the plots.")] = False,
 ):
     """Lists the presets, or tells all about one."""
     from kerasdet import card
 
     if page is not None:
         _say_page(page, name, overwrite)
+    if plots is not None:
+        _draw_plots(plots, name, overwrite)
+    if page is not None or plots is not None:
         return
-    cards = zoo_.cards() if name is None else [zoo_.card(name)]
+    presets = zoo_.presets(name)
+    cards = [made for made, _ in presets]
     if markdown:
-        print(card.markdown(cards))
+        print(card.markdown(presets))
     elif name is not None:
         Console().print(card.card_tables(cards[0]))
     elif cards:
         Console().print(card.shelf_table(cards))
     else:
         Console().print(f"there are no presets; name a folder of them in {zoo_.SHELVES}")
+
+
+def _draw_plots(folder: Path, name: str | None, overwrite: bool):
+    from kerasdet import zoo_page
+
+    peers = zoo_page.read_peers(zoo_.shelves())
+    if peers is None:
+        raise ValueError(f"no shelf has a {zoo_page.PEERS}, which says what to draw; see the one in zoo/")
+    files = {folder / f"ap_latency_{data}.svg": data for data in peers["sets"]}
+    for file in files:
+        check_new("--plots", file, (".svg",), overwrite)
+    drawn = zoo_page.drawings([card for card, _ in zoo_.presets(name)], peers)
+    for file, data in files.items():
+        file.write_text(drawn[data], encoding="utf-8")
+        say(f"see {file}")
 
 
 def _say_page(path: Path, name: str | None, overwrite: bool):

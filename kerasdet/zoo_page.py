@@ -12,22 +12,22 @@ import itertools
 import json
 from pathlib import Path
 
-from kerasdet.card import Card, file_rows, summary_rows
+from kerasdet.card import Card, file_rows, picture_of, summary_rows
 
 PEERS = "peers.json"
 # Stand for the page's colours, light or dark, in the plot.
 _INK, _SOFT, _RULE, _OURS, _PEER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {_INK: "--ink", _SOFT: "--soft", _RULE: "--rule", _OURS: "--ours", _PEER: "--peer"}
-_PICTURES = (".jpg", ".jpeg", ".png")
 _FILE_HEAD = ("file", "size", "latency", "machine")
 _SCORE_HEAD = ("held-back photos", "number", "AP50", "AP", "AP int8", "MR", "head AP50")
 
-_STYLE = """
+_COLOURS = """
 :root { color-scheme: light dark; --page: #f6f7f9; --paper: #ffffff; --ink: #1d2229; --soft: #5c6670;
   --rule: #dfe3e8; --ours: #0b6bcb; --peer: #8a939d; --tint: #eaf3fd; }
 @media (prefers-color-scheme: dark) { :root { --page: #14171b; --paper: #1c2026; --ink: #e8ebef;
   --soft: #a0a9b4; --rule: #333a43; --ours: #62b0ff; --peer: #848e99; --tint: #1f2f40; } }
-* { box-sizing: border-box; }
+"""
+_STYLE = _COLOURS + """* { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 main { max-width: 66rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
@@ -151,7 +151,7 @@ def _article(card: Card, folder: Path) -> str:
 
 
 def _picture(folder: Path, card: Card) -> str:
-    file = next((file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICTURES), None)
+    file = picture_of(folder)
     if file is None:
         return "<p class=soft>no picture</p>"
     kind = "png" if file.suffix.lower() == ".png" else "jpeg"
@@ -184,6 +184,17 @@ def _plot_figure(cards: list[Card], peers: dict) -> str:
         f"{_text(peers.get('about', ''))} Their times are scaled from that table, times "
         f"{peers['scale']:.2f}: {_text(peers.get('scaled_by', ''))}.</figcaption></figure>\n"
     )
+
+
+def drawings(cards: list[Card], peers: dict) -> dict[str, str]:
+    """The plots as files of their own, for the README: name of a set -> SVG, which holds its points too."""
+    found = {}
+    for data in peers["sets"]:
+        svg = draw_panel(data, cards, peers)
+        end = svg.rindex("</svg>")
+        said = f"<style>{_COLOURS}</style><desc>{_text(json.dumps(points(cards, peers, data)))}</desc>"
+        found[data] = f"{svg[:end]}{said}\n</svg>\n"
+    return found
 
 
 def points(cards: list[Card], peers: dict, data: str) -> dict[str, list[tuple[float, float]]]:

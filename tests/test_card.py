@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
+import html
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from kerasdet import card, zoo
+from kerasdet import card, zoo, zoo_page
 from kerasdet.card import Card
 
 README = Path(__file__).parents[1] / "README.md"
@@ -108,8 +109,15 @@ def test_figures_of_a_row():
     assert made.figures("street [val]", "float16") == {}
 
 
-def test_markdown():
-    assert card.markdown([Card.from_dict(VALUES)]) == "\n".join([
+def test_markdown(tmp_path):
+    (folder := tmp_path / "tiny_64_people").mkdir()
+    (folder / "found.jpg").touch()
+    assert card.markdown([(Card.from_dict(VALUES), folder)]) == "\n".join([
+        "|  | preset | what it finds | trained on | licence |",
+        "| --- | --- | --- | --- | --- |",
+        '| <img src="zoo/tiny_64_people/found.jpg" width="140"> | tiny_64_people<br>`tiny` | Finds '
+        "people. | street, 7 photos (CC BY 4.0) | Apache-2.0 |",
+        "",
         "| preset | data | photos | AP50 | AP | AP int8 | MR | head AP50 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| tiny_64_people | street [val] | 12 | 0.750 | 0.512 | 0.500 |  | 0.250 |",
@@ -139,8 +147,19 @@ def test_terminal_tables_show_brackets_as_they_are():
 def test_the_readme_shows_what_the_cards_say(monkeypatch):
     monkeypatch.delenv(zoo.SHELVES, raising=False)
     found = re.search(r"<!-- zoo:begin -->\n(.*?)<!-- zoo:end -->", README.read_text(), re.DOTALL)
-    wanted = card.markdown(zoo.cards())
+    wanted = card.markdown(zoo.presets())
     assert found.group(1).strip() == wanted, "paste the output of `kerasdet zoo --markdown`"
+
+
+def test_the_readmes_plots_show_what_the_cards_say(monkeypatch):
+    monkeypatch.delenv(zoo.SHELVES, raising=False)
+    peers, readme = zoo_page.read_peers(zoo.shelves()), README.read_text()
+    for data in peers["sets"]:
+        name = f"docs/ap_latency_{data}.svg"
+        found = re.search("<desc>(.*?)</desc>", (README.parent / name).read_text()).group(1)
+        wanted = json.dumps(zoo_page.points(zoo.cards(), peers, data))
+        assert html.unescape(found) == wanted, "run `kerasdet zoo --plots docs --overwrite`"
+        assert name in readme
 
 
 def test_every_preset_is_whole(monkeypatch):

@@ -56,10 +56,12 @@ def test_an_unknown_command_or_option_is_a_mistake_of_use():
 # === zoo ===
 
 
-def test_zoo_lists_tells_and_writes_markdown():
+def test_zoo_lists_tells_and_writes_markdown_and_plots(tmp_path):
     assert "tiny_64_people" in run("zoo")
     assert "Peaks instead of a threshold." in run("zoo", "tiny")
-    assert run("zoo", "tiny", "--markdown").strip() == card.markdown([zoo.card("tiny")])
+    assert run("zoo", "tiny", "--markdown").strip() == card.markdown(zoo.presets("tiny"))
+    assert "ap_latency_voc12.svg" in run("zoo", "--plots", tmp_path)
+    assert "exists; give another --plots" in run("zoo", "--plots", tmp_path, code=2)
     assert "error: there is no preset 'tinny'. Did you mean 'tiny'?" in run("zoo", "tinny", code=2)
 
 

@@ -2,7 +2,8 @@
 
 A recipe, `zoo/<preset>/recipe.py`, holds what is its own:
 
-- its docstring, whose second paragraph is the command that trains it;
+- its docstring, whose second paragraph is the command that trains it, and whose last one says how long that
+  takes and what it scores;
 - `CARD`, what a card says that no run can know, and `STAGES`;
 - `sets(folder)` -> training set, {name: held-back set}; the first of these is watched while training;
 - `build(size, weights)` -> detector.

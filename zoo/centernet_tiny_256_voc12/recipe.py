@@ -5,6 +5,8 @@
 
 DATA holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is
 given again. The first epochs run at 192 px, the others at 256 px: small photos train faster.
+
+It has not been trained yet.
 """
 
 from kerasdet.models.centernet import CenterNet

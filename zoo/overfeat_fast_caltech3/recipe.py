@@ -4,6 +4,8 @@
 
 DATA holds caltech3/ (CSV with train and val). A run that was killed goes on when the same command is given
 again. First the classifier is trained, then, on features that stay, the regressor.
+
+It has not been trained yet.
 """
 
 from kerasdet.models.overfeat import OverFeat

@@ -5,6 +5,8 @@
 It starts from the backbone of centernet_mobilenet_v2_320_voc12, which was trained on the same photos. DATA
 holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is given
 again.
+
+It has not been trained yet.
 """
 
 import dataclasses
