@@ -20,10 +20,10 @@ from kerasdet.cli_says import PLOTS, check_new, say
 
 Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
-# How the clean copy of a set is written; for WIDER FACE there is a reader only.
+# How the clean copy of a set is written.
 _WRITTEN_AS = {
     "COCO json": "coco", "PASCAL VOC xml": "voc", "YOLO txt": "yolo", "CSV": "csv", "ODGT": "odgt",
-    "WIDER FACE txt": "coco",
+    "WIDER FACE txt": "wider",
 }
 # In which an anchor fits a box: below, no detector counts it as its own.
 _FIT_IOU = 0.5
@@ -35,6 +35,7 @@ class Format(enum.StrEnum):
     yolo = enum.auto()
     csv = enum.auto()
     odgt = enum.auto()
+    wider = enum.auto()
 
 
 Link = Annotated[

@@ -1,4 +1,4 @@
-"""Writers of sets: COCO json, PASCAL VOC xml, YOLO txt, CSV and ODGT, each as `load` reads it again."""
+"""Writers of sets: COCO json, VOC xml, YOLO txt, CSV, ODGT and WIDER FACE txt, each as `load` reads it again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasdet.data.dataset import Dataset, unknown_name
+from kerasdet.data.readers import wider_face
 from kerasdet.data.readers.source import SPLITS
 from kerasdet.data.sample import Sample
 
@@ -27,7 +28,10 @@ HOLDS = {
     "yolo": ("classes", "fractions"),
     "csv": ("fractions",),
     "odgt": ("ignore", "fractions", "head"),
+    "wider": ("ignore", "classes"),
 }
+# Folders of the photos, where they are not in images/<split>/.
+_PLACES = {"voc": "JPEGImages", "wider": "WIDER_{}/images"}
 
 
 def write(
@@ -39,8 +43,8 @@ def write(
 ) -> None:
     """Writes a set, all its splits, into a folder of its own.
 
-    The photos are copied into `images/<split>/` (VOC: `JPEGImages/`); where two have one name, the second
-    gets a number. What the format has no place for is left out, and a warning says how much that is. An
+    The photos are copied into `images/<split>/` (VOC: `JPEGImages/`, WIDER FACE: `WIDER_<split>/images/`);
+    where two have one name, the second gets a number. What the format has no place for is left out, and a warning says how much that is. An
     ignore region is for all classes: COCO and VOC, which know only regions of a class, get one for each.
     `load` puts the classes into alphabetical order again for VOC, CSV and ODGT, which do not number them.
 
@@ -48,15 +52,15 @@ def write(
         sets: split -> `Dataset`, with the same classes. The one split of a set without splits
             is called "train".
         folder: must not be there yet, or be empty.
-        to: "coco", "voc", "yolo", "csv" or "odgt".
+        to: "coco", "voc", "yolo", "csv", "odgt" or "wider".
         link: True puts symbolic links in the place of copies: they take no room, and no longer work
             when the photos or the folder move.
         progress: show a progress bar.
 
     Raises:
         FileExistsError: there is something in `folder`.
-        ValueError: an unknown format, sets that do not belong together, or a class "mask" for ODGT, where
-            that means an ignore region.
+        ValueError: an unknown format, sets that do not belong together, a class "mask" for ODGT, where
+            that means an ignore region, or other classes than "face" alone for WIDER FACE.
     """
     folder = Path(folder)
     if to not in HOLDS:
@@ -67,6 +71,11 @@ def write(
         raise ValueError(
             f"cannot write {', '.join(map(repr, sets.values())) or 'no set'}: a set needs one split or more, "
             "photos in each, and the same classes in all"
+        )
+    if to == "wider" and kinds != {("face",)}:
+        raise ValueError(
+            f"WIDER FACE has faces and no other class, and the set has {', '.join(*kinds)}; join them with "
+            "dataset.as_one_class('face'), or write --to coco"
         )
     if to == "odgt" and "mask" in kinds.pop():
         raise ValueError("ODGT reads the class 'mask' as ignore regions; rename it, or write --to coco")
@@ -80,7 +89,7 @@ def write(
     # Written beside and then moved, so that a full disk leaves no half set under the name.
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         unfinished = Path(work) / "set"
-        _write_photos(unfinished, sets, names, "JPEGImages" if to == "voc" else "images/{}", link, progress)
+        _write_photos(unfinished, sets, names, _PLACES.get(to, "images/{}"), link, progress)
         _WRITERS[to](unfinished, sets, names)
         os.replace(unfinished, folder)
 
@@ -160,6 +169,11 @@ def _warn_of_losses(sets: dict[str, Dataset], to: str) -> None:
         moved = int((boxes != np.round(boxes)).any(1).sum())
         if moved:
             lost.append(f"boxes rounded to whole pixels: {moved} of {len(boxes)}")
+    if to == "wider":
+        sides = np.concatenate([_whole(sample.boxes, sample) for sample in samples])
+        small = int(((sides[:, 2:] - sides[:, :2]).min(1) < wider_face.SMALLEST).sum())
+        if small:
+            lost.append(f"faces under {wider_face.SMALLEST} px, which are read as ignore regions: {small}")
     for text in lost:
         warnings.warn(f"{to}: {text}", stacklevel=3)
 
@@ -210,11 +224,14 @@ def _add_object(root, sample: Sample, box: np.ndarray, class_name: str, difficul
     ElementTree.SubElement(thing, "name").text = class_name
     ElementTree.SubElement(thing, "difficult").text = str(difficult)
     place = ElementTree.SubElement(thing, "bndbox")
-    # A box thinner than a pixel still has to have an area, and inside of the photo.
-    low = np.minimum(np.round(box[:2]), (sample.width - 1, sample.height - 1))
-    high = np.maximum(np.round(box[2:]), low + 1)
-    for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), (*low, *high), strict=True):
+    for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), _whole(box, sample), strict=True):
         ElementTree.SubElement(place, corner).text = str(int(value))
+
+
+def _whole(boxes: np.ndarray, sample: Sample) -> np.ndarray:
+    """Boxes (..., 4) in whole pixels; one thinner than a pixel still has an area, inside of the photo."""
+    low = np.minimum(np.round(boxes[..., :2]), (sample.width - 1, sample.height - 1))
+    return np.concatenate([low, np.maximum(np.round(boxes[..., 2:]), low + 1)], axis=-1)
 
 
 def _write_yolo(folder: Path, sets, names) -> None:
@@ -270,12 +287,29 @@ def _write_odgt(folder: Path, sets, names) -> None:
                 lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
+def _write_wider(folder: Path, sets, names) -> None:
+    (folder / "wider_face_split").mkdir()
+    for split, dataset in sets.items():
+        lines = []
+        for sample, name in zip(dataset, names[split], strict=True):
+            lines += [name, str(len(sample.boxes) + len(sample.ignore))]
+            for boxes, invalid in ((sample.boxes, 0), (sample.ignore, 1)):
+                for x1, y1, x2, y2 in _whole(boxes, sample).astype(int):
+                    # blur, expression, illumination, invalid, occlusion, pose
+                    lines.append(f"{x1} {y1} {x2 - x1} {y2 - y1} 0 0 0 {invalid} 0 0")
+            if lines[-1] == "0":
+                lines.append("0 0 0 0 0 0 0 0 0 0")
+        file = folder / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 _WRITERS = {
     "coco": _write_coco,
     "voc": _write_voc,
     "yolo": _write_yolo,
     "csv": _write_csv,
     "odgt": _write_odgt,
+    "wider": _write_wider,
 }
 
 

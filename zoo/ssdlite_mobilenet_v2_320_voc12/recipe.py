@@ -35,6 +35,8 @@ CARD = {
     "deviations": [
         "Default boxes of .15 to .9 of the square, for small objects; SSDLite's are .2 to .95.",
         "200 pairs of box and class are suppressed to 100; SSD takes 400 and keeps 200.",
+        "Scores from .01 on and suppression from an overlap of .45 on, as SSD has them; SSDLite's are .001 "
+        "and .55.",
         "Photos are expanded twice at most; SSD expands them up to four times.",
         "Batch norm of the backbone frozen, its layers up to stride 4 too.",
         "AdamW, a cosine schedule and averaged weights in place of SGD in steps.",
