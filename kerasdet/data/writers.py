@@ -1,4 +1,4 @@
-"""Writers of sets: COCO json, VOC xml, YOLO txt, CSV, ODGT and WIDER FACE txt, each as `load` reads it again."""
+"""Writers of sets: COCO json, VOC xml, YOLO txt, CSV, ODGT and WIDER FACE txt, each as `load` reads it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def write(
     """Writes a set, all its splits, into a folder of its own.
 
     The photos are copied into `images/<split>/` (VOC: `JPEGImages/`, WIDER FACE: `WIDER_<split>/images/`);
-    where two have one name, the second gets a number. What the format has no place for is left out, and a warning says how much that is. An
-    ignore region is for all classes: COCO and VOC, which know only regions of a class, get one for each.
-    `load` puts the classes into alphabetical order again for VOC, CSV and ODGT, which do not number them.
+    where two have one name, the second gets a number. What the format has no place for is left out, and a
+    warning says how much that is. An ignore region is for all classes: COCO and VOC, which know only regions
+    of a class, get one for each. `load` puts the classes into alphabetical order again for VOC, CSV and ODGT,
+    which do not number them.
 
     Args:
         sets: split -> `Dataset`, with the same classes. The one split of a set without splits

@@ -101,7 +101,8 @@ class YOLOv1(Detector):
             max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
-        self.grid, self.boxes, self.label_smoothing = grid, boxes, label_smoothing
+        self.stride, self.grid, self.boxes = stride, grid, boxes
+        self.label_smoothing = label_smoothing
         self.candidates = min(candidates, grid * grid * boxes * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
