@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import types
 
 import numpy as np
@@ -40,6 +41,8 @@ def main(argv=None) -> int:
 
 def loader_rows(dataset, args) -> list[tuple[str, str]]:
     """Photos a second of both loaders, and their ratio."""
+    from kerasdet.data.augment import Augment
+
     photos = _first(dataset, args.photos // args.batch * args.batch or args.batch)
     like = types.SimpleNamespace(
         image_size=args.size, resize="stretch", classes=photos.classes, parts=photos.parts,
@@ -47,10 +50,18 @@ def loader_rows(dataset, args) -> list[tuple[str, str]]:
     )
     ours = photos.batches(args.batch, like, training=True, threads=args.threads)
     bare = bare_batches([sample.path for sample in photos], args)
-    times = interleave({"ours": lambda: _drain(ours), "bare": lambda: _drain(bare)}, args.rounds)
+    mixed = photos.batches(
+        args.batch, like, training=True, threads=args.threads,
+        augment=dataclasses.replace(Augment(), mixup=1.5),
+    )
+    times = interleave(
+        {"ours": lambda: _drain(ours), "mixed": lambda: _drain(mixed), "bare": lambda: _drain(bare)},
+        args.rounds,
+    )
     count = len(photos)
     return [
         ("kerasdet loader, training=True, photos/s", spread(count / times["ours"], ".0f")),
+        ("kerasdet loader with mixup, two photos each, pictures/s", spread(count / times["mixed"], ".0f")),
         ("bare Grain + OpenCV loop, photos/s", spread(count / times["bare"], ".0f")),
         ("kerasdet / bare, speed", spread(times["bare"] / times["ours"], ".2f")),
     ]
