@@ -12,6 +12,7 @@ from absl import flags
 
 from kerasdet import outlines, photo
 from kerasdet.data.augment import Augment, place, place_proposals
+from kerasdet.data.mixing import CAPACITY, OTHERS, PhotoBuffer, Picture, WithOthers, WithSize
 from kerasdet.data.sample import check_finite
 
 MAX_BOXES = 100
@@ -115,7 +116,7 @@ def batches(
             stacklevel=3,
         )
     prepare = Prepare(
-        dataset, size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
+        size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
         max_ignore=_round_up(np.sort(regions)[-augment.photos :].sum()),
         part_columns=tuple(
             dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
@@ -145,49 +146,38 @@ def _round_up(count: int) -> int:
 
 
 class Prepare(grain.transforms.RandomMap):
-    """Sample -> (image, targets) with static shapes. Arguments as in `batches`.
-
-    In place of a sample it takes a pair of a sample and the side of its square.
-    """
+    """`mixing.Picture` -> (image, targets) with static shapes. Arguments as in `batches`."""
 
     def __init__(
-        self, dataset, size, resize, max_boxes, max_ignore, part_columns, augment, proposals=0,
-        mask_size=0,
+        self, size, resize, max_boxes, max_ignore, part_columns, augment, proposals=0, mask_size=0,
     ):
-        self.dataset = dataset
         self.size, self.resize = size, resize
         self.max_boxes, self.max_ignore = max_boxes, max_ignore
         self.part_columns, self.augment = part_columns, augment
         self.proposals, self.mask_size = proposals, mask_size
+        # A photo that is in no other picture is not read again.
+        self.buffer = PhotoBuffer(CAPACITY if augment.photos > 1 else 0)
 
     def one_photo(self) -> Prepare:
         """The same without mixup and mosaic."""
         return Prepare(
-            self.dataset, self.size, self.resize, self.max_boxes, self.max_ignore, self.part_columns,
+            self.size, self.resize, self.max_boxes, self.max_ignore, self.part_columns,
             self.augment.one_photo, self.proposals, self.mask_size,
         )
 
-    def random_map(self, sample, rng: np.random.Generator):
-        sample, size = sample if isinstance(sample, tuple) else (sample, self.size)
-        augment = self.augment
+    def random_map(self, picture: Picture, rng: np.random.Generator):
+        sample, size, augment = picture.sample, picture.size or self.size, self.augment
         if augment == Augment.none():
             square, matrix = photo.to_square(photo.read(sample.path), size, self.resize)
             return square, self._targets(self._placed(sample, matrix, size))
         if augment.mosaic and rng.random() < augment.mosaic:
-            square, labelled = self._mosaic(sample, size, rng)
+            square, labelled = self._mosaic(picture, size, rng)
         else:
             share = augment.share(rng) if augment.mixup else 1.0
-            square, labelled = self._overlaid(sample, size, share, rng)
+            square, labelled = self._overlaid(picture, size, share, rng)
         return augment.light(square, rng), self._targets(labelled)
 
-    def _partner(self, sample, rng):
-        """Any other photo of the set; the same if there is no other."""
-        index = rng.integers(len(self.dataset))
-        if self.dataset[index].path == sample.path:
-            index = (index + 1) % len(self.dataset)
-        return self.dataset[index]
-
-    def _overlaid(self, sample, size, share, rng):
+    def _overlaid(self, picture, size, share, rng):
         """A photo as strong as `share` and, if that is less than 1, another one laid over it.
 
         Both lie in the upper left corner of a canvas that holds either, and are not resized: what is done
@@ -195,8 +185,9 @@ class Prepare(grain.transforms.RandomMap):
         """
         import cv2
 
-        samples = [sample] if share >= 1 else [sample, self._partner(sample, rng)]
-        images = [photo.read(each.path) for each in samples]
+        sample = picture.sample
+        samples = [sample] if share >= 1 else [sample, picture.others[0]]
+        images = [self.buffer.read(each.path) for each in samples]
         height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
         base = photo.square_matrix(height, width, size, self.resize)
         objects = np.concatenate([each.boxes for each in samples])
@@ -210,12 +201,13 @@ class Prepare(grain.transforms.RandomMap):
             return squares[0], labelled[0]
         return cv2.addWeighted(squares[0], share, squares[1], 1 - share, 0), _together(labelled)
 
-    def _mosaic(self, sample, size, rng):
+    def _mosaic(self, picture, size, rng):
         """Parts of four photos about a point in the middle half of the square."""
         middle = np.rint(size * rng.uniform(0.25, 0.75, 2)).astype(int)
         square, labelled = np.empty((size, size, 3), np.uint8), []
-        for tile in range(4):
-            image = photo.read(sample.path)
+        samples = [picture.sample, *itertools.islice(itertools.cycle(picture.others), OTHERS)]
+        for tile, sample in enumerate(samples):
+            image = self.buffer.read(sample.path)
             at = np.array([tile % 2, tile // 2])
             low, high = at * middle, np.where(at, size, middle)
             sides = high - low
@@ -227,7 +219,6 @@ class Prepare(grain.transforms.RandomMap):
             for key in ("boxes", "ignore", "parts", "proposals"):
                 placed[key] = placed[key] + np.tile(low, 2).astype(np.float32)
             labelled.append(placed)
-            sample = self._partner(sample, rng)
         return square, _together(labelled)
 
     def _placed(self, sample, matrix, size, weight: float = 1.0) -> dict:
@@ -293,16 +284,6 @@ def _pad(rows: np.ndarray, count: int, value=0) -> np.ndarray:
     return padded
 
 
-class _WithSize(grain.transforms.MapWithIndex):
-    """Sample -> (sample, side of its square); all samples of a batch get one side."""
-
-    def __init__(self, sides: list[int], batch_size: int):
-        self.sides, self.batch_size = sides, batch_size
-
-    def map_with_index(self, index, sample):
-        return sample, self.sides[index // self.batch_size]
-
-
 class Batches(grain.IterDataset):
     """One epoch of batches; `Detector.fit` goes on to the following epochs by itself.
 
@@ -348,9 +329,12 @@ class Batches(grain.IterDataset):
             sides.append(side)
         return sides
 
+    def _seed(self, epoch: int) -> int:
+        return self.seed * 100_003 + epoch
+
     def _photos(self, epoch: int) -> grain.MapDataset:
         """The samples of one epoch, in its order."""
-        photos = grain.MapDataset.source(self.dataset).seed(self.seed * 100_003 + epoch)
+        photos = grain.MapDataset.source(self.dataset).seed(self._seed(epoch))
         return photos.shuffle() if self.training else photos
 
     def samples(self, epoch: int, batch: int) -> list:
@@ -368,10 +352,15 @@ class Batches(grain.IterDataset):
 
         With `alike` all are of the model's own size, and whole: the same in every process.
         """
-        photos = self._photos(epoch)
+        samples = self._photos(epoch)
+        photos = samples.map(Picture)
         if self.sizes is not None and not alike:
-            photos = photos.map_with_index(_WithSize(self.sides(epoch), self.batch_size))
-        photos = photos.random_map(self.prepare if self.mixes(epoch) else self.prepare.one_photo())
+            photos = photos.map_with_index(WithSize(self.sides(epoch), self.batch_size))
+        if self.mixes(epoch):
+            photos = photos.map_with_index(WithOthers(samples, self.batch_size, self._seed(epoch)))
+            photos = photos.random_map(self.prepare)
+        else:
+            photos = photos.random_map(self.prepare.one_photo())
         # What becomes of a photo hangs on its place in the epoch: so a process takes its own ones after that.
         process, processes = (0, 1) if alike else (self.share.process, self.share.processes)
         photos = photos[: self._photos_used][process::processes]

@@ -9,6 +9,7 @@ from kerasdet import data as data_
 from kerasdet.data import Dataset, Sample
 from kerasdet.data.augment import Augment
 from kerasdet.data.loader import Prepare
+from kerasdet.data.mixing import Picture
 
 SQUARE = np.array([[60, 40, 160, 120]], np.float32)
 
@@ -85,11 +86,12 @@ def test_what_is_found_is_kept(shapes, tmp_path, monkeypatch):
 def test_proposals_go_where_the_objects_go(shapes, augment):
     """With the objects' own boxes as proposals, whatever is still an object is still a proposal."""
     samples = [dataclasses.replace(sample, proposals=sample.boxes) for sample in shapes]
-    dataset = Dataset(samples, shapes.classes, root=shapes.root)
-    prepare = Prepare(dataset, 64, "stretch", 30, 8, (), augment, proposals=40)
+    prepare = Prepare(64, "stretch", 30, 8, (), augment, proposals=40)
     checked = 0
-    for number, sample in enumerate(dataset):
-        _, targets = prepare.random_map(sample, np.random.default_rng(number))
+    for number, sample in enumerate(samples):
+        others = tuple(samples[number - 3 : number] or samples[-3:])
+        picture = Picture(sample, others=others)
+        _, targets = prepare.random_map(picture, np.random.default_rng(number))
         assert targets["proposals"].shape == (40, 4)
         found = {tuple(row) for row in np.round(targets["proposals"], 3)}
         for box in targets["boxes"][targets["labels"] >= 0]:
