@@ -9,6 +9,7 @@ from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, tiny_backbone
 from keras import ops
 
+import kerasdet
 from kerasdet.models.csp import CSP
 
 LOG3 = math.log(3)
@@ -249,6 +250,23 @@ def test_part_loss_by_hand(dense):
     assert losses(dense, targets, raw)["part_loss"] == 0
 
 
+def test_parts_beside_the_papers_targets_by_hand():
+    detector = csp(parts=("head",))
+    raw = raw_maps(detector, scale=math.log(4), head_scale=math.log(0.5))
+    # All 25 cells that learn the scale know where the centre is, at (6, 6) cells.
+    middles = np.arange(16, dtype=np.float32) + 0.5
+    raw["offset"][..., 0], raw["offset"][..., 1] = 6 - middles[:, None], 6 - middles
+    raw["head_offset"][..., 0] = -0.25
+    targets = objects([16, 16, 32, 32], parts=[[20, 16, 28, 24]])
+    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0, abs=1e-5)
+    raw["head_offset"][..., 0] = 0.25  # the head below instead of above: right next to it
+    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(2 * 1.0, rel=1e-4)
+    # Four of the 25 cells wrong.
+    raw["head_offset"][..., 0] = -0.25
+    raw["head_offset"][0, 4, 4:8, 0] = 0.25
+    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(2 * 4 / 25, rel=1e-4)
+
+
 # === Options ===
 
 
@@ -355,6 +373,22 @@ def test_height_alone_is_decoded_with_the_aspect_ratio():
     found = detector.decode({key: ops.convert_to_tensor(v.astype("float32")) for key, v in heads.items()})
     # Centre 8.5 cells = 34 px, 24 px high and so 12 wide.
     np.testing.assert_allclose(ops.convert_to_numpy(found["boxes"])[0, 0], [28, 22, 40, 46], atol=1e-3)
+
+
+def test_height_alone_is_learned_and_kept(shapes, tmp_path, untraced):
+    detector = csp(SHAPES, aspect_ratio=0.41)
+    detector.compile()
+    history = detector.fit(shapes.batches(8, detector), verbose=0).history
+    assert {"center_loss", "scale_loss", "offset_loss"} <= set(history)
+    detector.save(tmp_path / "high.keras")
+    again = kerasdet.load(tmp_path / "high.keras")
+    assert again.aspect_ratio == 0.41
+    one, other = (each.detect(shapes[0].path, score=0) for each in (detector, again))
+    np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
+    sides = one.boxes[:, 2:] - one.boxes[:, :2]
+    inside = (one.boxes > 0.5).all(1) & (one.boxes < 63.5).all(1)
+    assert inside.any()
+    np.testing.assert_allclose(sides[inside, 0] / sides[inside, 1], 0.41, rtol=1e-3)
 
 
 def test_mixed_precision_stays_finite(shapes):
