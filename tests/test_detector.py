@@ -220,7 +220,7 @@ def test_losses_are_tracked_once():
     assert len(names) == len(set(names))
 
 
-def test_an_average_is_kept_by_default(shapes):
+def test_an_average_is_kept_by_default(shapes, untraced):
     plain, averaged = detector_of_shapes(), detector_of_shapes()
     for detector, ema in ((plain, None), (averaged, 0.999)):
         detector.compile(keras.optimizers.SGD(0.05), ema=ema)
@@ -229,7 +229,7 @@ def test_an_average_is_kept_by_default(shapes):
     assert any(not np.allclose(a, b, atol=1e-6) for a, b in pairs)
 
 
-def test_a_compiled_detector_goes_on_training_after_loading(shapes, tmp_path):
+def test_a_compiled_detector_goes_on_training_after_loading(shapes, tmp_path, untraced):
     detector = detector_of_shapes()
     detector.compile(keras.optimizers.AdamW(1e-3), ema=0.9)
     detector.fit(shapes.batches(8, detector, training=True), verbose=0)

@@ -67,8 +67,9 @@ def test_loader(tiny, untraced, capsys):
     )
     found = rows(capsys.readouterr().out, "what")
     assert code == 0
-    assert {"kerasdet / bare, speed", "loading / training step"} <= set(found)
-    assert len(found) == 8
+    mixed = "kerasdet loader with mixup, two photos each, pictures/s"
+    assert {"kerasdet / bare, speed", "loading / training step", mixed} <= set(found)
+    assert len(found) == 9
 
 
 def test_decode_share(tiny, capsys):

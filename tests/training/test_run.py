@@ -177,6 +177,7 @@ train(data, tiny_yolo(), sys.argv[2], val=data.subset([0]), callbacks=[Kill()], 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untraced")
 def test_a_run_with_every_freebie_goes_on_after_kill_9(scenes, tmp_path):
     """To the same losses as one that nothing interrupted, and to the same weights."""

@@ -39,6 +39,7 @@ def weights(model):
     return [keras.ops.convert_to_numpy(v) for v in model.weights]
 
 
+@pytest.mark.slow
 def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(tmp_path):
     train = write_scenes(tmp_path / "scenes", 12, size=(96, 96), seed=0)
     rates = {"rate": 1e-3, "backbone_rate": 1e-4}
