@@ -12,7 +12,6 @@ import argparse
 import csv
 import dataclasses
 import functools
-import importlib.util
 import json
 import math
 import operator
@@ -28,6 +27,7 @@ from rich.console import Console
 import kerasdet
 from kerasdet.card import card_tables
 from kerasdet.deploy import timing
+from kerasdet.training.recipe import read
 
 SHELF = pathlib.Path(__file__).parent
 FIGURES = (
@@ -36,14 +36,6 @@ FIGURES = (
 )
 PRECISIONS = ("float32", "float16", "int8")
 CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 100
-
-
-def recipe_of(preset: str):
-    """The module of a preset's recipe; `kerasdet.training.recipe` says what it holds."""
-    spec = importlib.util.spec_from_file_location("recipe", SHELF / preset / "recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]]:
@@ -140,7 +132,7 @@ def main():
     parser.add_argument("--hours", type=float, help="what the run took")
     options = parser.parse_args()
     folder = SHELF / options.preset
-    recipe = recipe_of(options.preset)
+    recipe = read(folder / "recipe.py")
     train, held_back = recipe.sets(options.data)
     if options.run:
         model = kerasdet.load(options.run / "model.keras")

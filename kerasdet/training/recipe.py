@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -112,6 +113,14 @@ def run(
     for name, data in held_back.items():
         print(name, model.evaluate_detections(data), flush=True)
     return model
+
+
+def read(path: str | os.PathLike):
+    """A recipe's file as a module, without running it: its `STAGES`, `CARD`, `sets` and `build`."""
+    spec = importlib.util.spec_from_file_location("recipe", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def execute(path: str | os.PathLike, arguments: Sequence[str]):

@@ -1,7 +1,6 @@
 """What recipes share, on drawn scenes; and that the shelf's recipes hold what they have to."""
 
 import csv
-import importlib.util
 import json
 from pathlib import Path
 
@@ -23,13 +22,6 @@ DOC = """Trains nothing much.
 
     python recipe.py --data DATA
 """
-
-
-def script(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def sets(folder):
@@ -81,7 +73,7 @@ def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
         "image_size": 96, "epochs": 1, "batch_size": 4, "phase": None
     }
     assert config["versions"]["keras"] == keras.__version__
-    curve = script(SHELF / "publish.py").curve(tmp_path / "run" / "log.csv")
+    curve = recipe.read(SHELF / "publish.py").curve(tmp_path / "run" / "log.csv")
     assert curve[0]["epoch"] == 1 and set(curve[0]) == {"epoch", "loss", "AP", "AP50"}
 
 
@@ -145,7 +137,7 @@ def test_voc12_keeps_six_classes_and_forgets_the_others(tmp_path):
 
 @pytest.mark.parametrize("preset", RECIPES)
 def test_recipes_of_the_shelf(preset):
-    made = script(SHELF / preset / "recipe.py")
+    made = recipe.read(SHELF / preset / "recipe.py")
     command = " ".join(made.__doc__.split("\n\n")[1].split())
     assert command.startswith(f"python zoo/{preset}/recipe.py --data DATA ")
     # Who starts from random weights or from a preset asks for no file.

@@ -50,11 +50,11 @@ CARD = {
 sets = voc12.sets
 
 
-def build(size: int, weights: str | None) -> CenterNet:
+def build(size: int, weights: str | None, name: str = "centernet_mobilenet_v2_320_voc12") -> CenterNet:
     return CenterNet(
         voc12.CLASSES, backbone="mobilenet_v2", backbone_weights=weights, freeze_until="P2",
         image_size=size, stride=8, neck="light", channels=128, target="dense", head_blocks=2, nms_iou=NMS_IOU,
-        name="centernet_mobilenet_v2_320_voc12",
+        name=name,
     )
 
 
