@@ -19,6 +19,7 @@ from common import print_machine, table
 
 from kerasdet.deploy.timing import interleave, spread
 from kerasdet.metrics import interval
+from kerasdet.views import six_sizes
 
 BOOTSTRAPS = 2000
 
@@ -43,8 +44,7 @@ def main(argv=None) -> int:
     model = kerasdet.load(path) if path.suffix == ".keras" else kerasdet.zoo.load(args.model)
     data = kerasdet.data.load(args.data, split=args.split).select(*model.classes)
     data = data.subset(range(min(len(data), args.photos or len(data))))
-    # As the paper has it, from the training size to some twice of it.
-    sizes = tuple(args.sizes or (model.image_size + 32 * step for step in range(6)))
+    sizes = tuple(args.sizes or six_sizes(model))
     if min(sizes) < model.window_side:
         parser.error(f"--sizes are {sizes}; a window is {model.window_side} px, give that or more")
     print_machine()

@@ -248,6 +248,15 @@ def summary_rows(cards) -> list[tuple[str, ...]]:
     ]
 
 
+def in_words(card: Card) -> str:
+    """What a recipe's docstring says of the time that it takes and the scores that it reaches."""
+    training, first = card.training, card.scores[0]
+    return (
+        f"It takes {training['hours']:.1f} h on {training['device']}, and reaches AP50 {first['AP50']:.3f}, "
+        f"AP {first['AP']:.3f} on the {first['photos']} photos of {first['data']} that it is not trained on."
+    )
+
+
 def picture_of(folder: Path) -> Path | None:
     """The picture in a preset's folder."""
     return next((file for file in sorted(folder.iterdir()) if file.suffix.lower() in _PICTURES), None)

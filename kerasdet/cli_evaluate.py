@@ -27,12 +27,13 @@ def _open(model: str, data: str, split: str | None):
     """The detector, and the set with the classes that it knows; says which it leaves out."""
     dataset = cli_data.held_back(data, split)
     detector = zoo.load_file(model)
-    known = [name for name in dataset.classes if name in detector.classes]
-    if known and len(known) < len(dataset.classes):
-        others = ", ".join(name for name in dataset.classes if name not in known)
-        warn("note", f"the model does not know {others}; only {', '.join(known)} counts")
-        dataset = dataset.select(*known)
-    return detector, dataset
+    known = dataset.known_to(detector)
+    if known is None:  # said by what it is given to
+        return detector, dataset
+    if others := [name for name in dataset.classes if name not in known.classes]:
+        text = f"the model does not know {', '.join(others)}; only {', '.join(known.classes)} counts"
+        warn("note", text)
+    return detector, known
 
 
 # === evaluate ===

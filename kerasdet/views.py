@@ -64,6 +64,11 @@ def look(
     return _dense(detector, photos_.read(photo), sizes, offsets, flip)
 
 
+def six_sizes(detector) -> tuple[int, ...]:
+    """Sides of squares for `look`, from the detector's own on: as many as the paper's scales (table 5)."""
+    return tuple(detector.image_size + 32 * step for step in range(6))
+
+
 def classify(detector, photos, kind: str = "dense", **options):
     """Says what photos show, one probability a class.
 

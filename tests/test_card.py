@@ -109,6 +109,13 @@ def test_figures_of_a_row():
     assert made.figures("street [val]", "float16") == {}
 
 
+def test_in_words():
+    assert card.in_words(Card.from_dict(VALUES)) == (
+        "It takes 2.0 h on CPU, and reaches AP50 0.750, AP 0.512 on the 12 photos of street [val] that it is "
+        "not trained on."
+    )
+
+
 def test_markdown(tmp_path):
     (folder := tmp_path / "tiny_64_people").mkdir()
     (folder / "found.jpg").touch()

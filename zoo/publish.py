@@ -25,9 +25,10 @@ import numpy as np
 from rich.console import Console
 
 import kerasdet
-from kerasdet.card import card_tables
+from kerasdet.card import card_tables, in_words
 from kerasdet.deploy import timing
 from kerasdet.training.recipe import read
+from kerasdet.views import six_sizes
 
 SHELF = pathlib.Path(__file__).parent
 FIGURES = (
@@ -130,8 +131,7 @@ def look(model):
 
     if not getattr(model, "background", True):
         # It says of a photo what it shows, one thing, and where: so it is shown one.
-        sizes = tuple(model.image_size + 32 * step for step in range(6))
-        return "astronaut", model.localise(photos.astronaut()[:260, 80:380], sizes=sizes)
+        return "astronaut", model.localise(photos.astronaut()[:260, 80:380], sizes=six_sizes(model))
     picture = "chelsea" if "cat" in model.classes else "astronaut"
     return picture, model.detect(getattr(photos, picture)())
 
@@ -167,6 +167,8 @@ def main():
         picture, found = look(kerasdet.zoo.load(options.preset))
         found.draw().save(folder / f"{picture}.jpg", quality=85)
     Console().print(card_tables(card))
+    if options.run:
+        print(f"The last paragraph of the recipe's docstring:\n\n{in_words(card)}")
 
 
 if __name__ == "__main__":

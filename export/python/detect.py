@@ -29,7 +29,7 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 # What a file says of itself and has to be known to run it.
-NEEDED = "classes", "image_size", "resize", "output_names"
+NEEDED = {"outputs", "classes", "image_size", "resize", "output_names"}
 # The colour beyond the photo's border where a photo keeps its shape: ImageNet's mean, RGB.
 BORDER = (124, 116, 104)
 COLOURS = ("#ff5c5c", "#40c4ff", "#ffca3a", "#76dc6e", "#cb85ff", "#ff922b", "#26dec1", "#ff79c6")
@@ -111,11 +111,12 @@ def _about(path: pathlib.Path) -> dict:
     try:
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read("kerasdet.json"))
-        outputs, _ = about["outputs"], [about[key] for key in NEEDED]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        if not isinstance(about, dict) or not about.keys() >= NEEDED:
+            raise ValueError("kerasdet.json lacks something")
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not a .tflite that kerasdet export wrote, or cut off") from error
-    if outputs != "detections":
-        raise ValueError(f"{path}: ends in {outputs}; export it with --outputs detections")
+    if about["outputs"] != "detections":
+        raise ValueError(f"{path}: ends in {about['outputs']}; export it with --outputs detections")
     return about
 
 

@@ -134,6 +134,13 @@ class Dataset(collections.abc.Sequence):
 
     # === Choosing classes ===
 
+    def known_to(self, detector) -> Dataset | None:
+        """The set with those of its classes that a detector has; None if it has none of them."""
+        known = [name for name in self.classes if name in detector.classes]
+        if len(known) == len(self.classes):
+            return self
+        return self.select(*known) if known else None
+
     def select(self, *classes: str, unknown: str = "drop") -> Dataset:
         """The same photos with only the boxes of `classes`, relabelled in the order given.
 

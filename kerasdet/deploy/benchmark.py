@@ -251,12 +251,12 @@ def _find(files, reference: str | None) -> int:
 def _known_to(path, detector, data):
     if data is None:
         return None
-    known = [name for name in data.classes if name in detector.classes]
-    if not known:
+    known = data.known_to(detector)
+    if known is None:
         raise ValueError(
             f"{path}: finds none of the classes {', '.join(data.classes)}; leave the file out, or the data"
         )
-    return data if len(known) == len(data.classes) else data.select(*known)
+    return known
 
 
 def _score(path, detector, data, progress) -> tuple[float, float, tuple[str, ...]]:

@@ -98,11 +98,8 @@ def _labelled(photos, rows, detector):
     """Those photos as a set to score on; None where nothing is labelled that the detector finds."""
     if not hasattr(photos, "subset"):
         return None
-    known = [name for name in photos.classes if name in detector.classes]
-    some = photos.subset(map(int, rows))
-    if len(known) < len(photos.classes):
-        some = some.select(*known) if known else None
-    return some if some is not None and any(len(sample.boxes) for sample in some) else None
+    known = photos.subset(map(int, rows)).known_to(detector)
+    return known if known is not None and any(len(sample.boxes) for sample in known) else None
 
 
 def synthetic_photos(count: int = 12, seed: int = 0) -> list[np.ndarray]:

@@ -69,6 +69,18 @@ def test_select_keeps_parts_in_step():
     assert chosen.part_weights.shape == (1, 1)
 
 
+def test_known_to_leaves_what_a_detector_finds(pets):
+    class Detector:
+        classes = ("cow", "horse")
+
+    known = pets.known_to(Detector)
+    assert known.classes == ("cow",) and len(known) == len(pets)
+    Detector.classes = (*pets.classes, "horse")
+    assert pets.known_to(Detector) is pets
+    Detector.classes = ("horse",)
+    assert pets.known_to(Detector) is None
+
+
 def test_select_refuses_what_is_not_there(pets):
     with pytest.raises(ValueError, match="pets: there is no class 'cwo'. Did you mean 'cow'?"):
         pets.select("cwo")
