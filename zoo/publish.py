@@ -3,9 +3,10 @@
     python zoo/publish.py csp_mobilenet_v2_320_people --data DATA --run runs/people --hours 1.4
     python zoo/publish.py csp_mobilenet_v2_320_people --data DATA
 
-The first writes weights, card and picture from a run of the preset's recipe. The second prints what the
-published preset scores, which is what its card says. Both evaluate the preset as it is loaded, with its
-float16 weights, and its .tflite files at three precisions, on the sets that the recipe holds back.
+The first writes weights, card and picture from a run of the preset's recipe, and takes its figures over
+into the recipe's docstring and the README. The second prints what the published preset scores, which is
+what its card says. Both evaluate the preset as it is loaded, with its float16 weights, and its .tflite
+files at three precisions, on the sets that the recipe holds back.
 """
 
 import argparse
@@ -17,7 +18,9 @@ import math
 import operator
 import os
 import pathlib
+import re
 import tempfile
+import textwrap
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -25,12 +28,14 @@ import numpy as np
 from rich.console import Console
 
 import kerasdet
-from kerasdet.card import card_tables, in_words
+from kerasdet import zoo_page
+from kerasdet.card import card_tables, in_words, markdown
 from kerasdet.deploy import timing
 from kerasdet.training.recipe import read
 from kerasdet.views import six_sizes
 
 SHELF = pathlib.Path(__file__).parent
+README, PLOTS = SHELF.parent / "README.md", SHELF.parent / "docs"
 FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR", "MR", "MR_near", "MR_medium",
     "head_AP", "head_AP50",
@@ -136,6 +141,31 @@ def look(model):
     return picture, model.detect(getattr(photos, picture)())
 
 
+def with_last_paragraph(source: str, paragraph: str) -> str:
+    """A recipe's source with another last paragraph in its docstring."""
+    head, doc, rest = source.split('"""', 2)
+    before = doc.rstrip().rpartition("\n\n")[0]
+    return f'{head}"""{before}\n\n{textwrap.fill(paragraph, 105)}\n"""{rest}'
+
+
+def with_tables(readme: str, tables: str) -> str:
+    """The README with other tables of presets."""
+    between = re.compile("(<!-- zoo:begin -->\n).*?(<!-- zoo:end -->)", re.DOTALL)
+    if not between.search(readme):
+        raise ValueError("README.md: it has no lines <!-- zoo:begin --> and <!-- zoo:end --> for the tables")
+    return between.sub(lambda found: f"{found[1]}{tables}\n{found[2]}", readme)
+
+
+def tell(preset: str):
+    """What the cards say, in the preset's recipe, the README and its plots."""
+    path = SHELF / preset / "recipe.py"
+    path.write_text(with_last_paragraph(path.read_text(), in_words(kerasdet.zoo.card(preset))))
+    README.write_text(with_tables(README.read_text(), markdown(kerasdet.zoo.presets())))
+    peers = zoo_page.read_peers([SHELF])
+    for data, svg in zoo_page.drawings(kerasdet.zoo.cards(), peers).items():
+        (PLOTS / f"ap_latency_{data}.svg").write_text(svg, encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset")
@@ -166,9 +196,8 @@ def main():
         card.write(folder)
         picture, found = look(kerasdet.zoo.load(options.preset))
         found.draw().save(folder / f"{picture}.jpg", quality=85)
+        tell(options.preset)
     Console().print(card_tables(card))
-    if options.run:
-        print(f"The last paragraph of the recipe's docstring:\n\n{in_words(card)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""What `zoo/publish.py` writes beside a preset: the docstring of its recipe and the README's tables."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from kerasdet.training.recipe import read
+
+PUBLISH = read(Path(__file__).parents[1] / "zoo" / "publish.py")
+RECIPE = '''"""Trains it.
+
+    python recipe.py --data DATA
+
+It has not been trained yet.
+"""
+
+TEXT = """Another
+string."""
+'''
+
+
+def test_a_docstring_gets_another_last_paragraph():
+    made = PUBLISH.with_last_paragraph(RECIPE, "It takes an hour, " + "and reaches a lot " * 8 + "in the end.")
+    doc, before = (ast.get_docstring(ast.parse(text)) for text in (made, RECIPE))
+    assert doc.split("\n\n")[:-1] == before.split("\n\n")[:-1]
+    last = doc.split("\n\n")[-1]
+    assert last.startswith("It takes an hour, and") and last.endswith("in the end.")
+    assert max(map(len, made.splitlines())) <= 105 and made.endswith(RECIPE.partition('yet.\n')[2])
+    assert PUBLISH.with_last_paragraph(made, "It has not been trained yet.") == RECIPE
+
+
+def test_the_readme_gets_other_tables_and_keeps_the_rest():
+    # A backslash in a table is no reference to a group.
+    text = "# A\n<!-- zoo:begin -->\n| old |\n| 1 |\n<!-- zoo:end -->\nthe end\n"
+    made = PUBLISH.with_tables(text, r"| new \1 |")
+    assert made == "# A\n<!-- zoo:begin -->\n| new \\1 |\n<!-- zoo:end -->\nthe end\n"
+    with pytest.raises(ValueError, match=r"README\.md: it has no lines"):
+        PUBLISH.with_tables("# A\n", "| new |")
