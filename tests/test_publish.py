@@ -21,7 +21,7 @@ string."""
 
 
 def test_a_docstring_gets_another_last_paragraph():
-    made = PUBLISH.with_last_paragraph(RECIPE, "It takes an hour, " + "and reaches a lot " * 8 + "in the end.")
+    made = PUBLISH.with_last_paragraph(RECIPE, "It takes an hour, " + "and reaches a lot " * 8 + "in it.")
     doc, before = (ast.get_docstring(ast.parse(text)) for text in (made, RECIPE))
     assert doc.split("\n\n")[:-1] == before.split("\n\n")[:-1]
     last = doc.split("\n\n")[-1]
