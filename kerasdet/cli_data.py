@@ -18,12 +18,13 @@ from rich.table import Table
 from kerasdet import photo as photo_
 from kerasdet.cli_says import PLOTS, check_new, say
 
-Data = Annotated[str, typer.Argument(help="Folder of photos with boxes, or annotation file.")]
+_DATA = "Folder of photos with boxes, annotation file, or a set such as tfds:voc/2007."
+Data = Annotated[str, typer.Argument(help=_DATA)]
 FAULTS_SHOWN, CLASSES_SHOWN, PAIRS_DRAWN = 5, 40, 24
 # How the clean copy of a set is written.
 _WRITTEN_AS = {
     "COCO json": "coco", "PASCAL VOC xml": "voc", "YOLO txt": "yolo", "CSV": "csv", "ODGT": "odgt",
-    "WIDER FACE txt": "wider",
+    "WIDER FACE txt": "wider", "TensorFlow Datasets": "coco",
 }
 # In which an anchor fits a box: below, no detector counts it as its own.
 _FIT_IOU = 0.5
@@ -106,9 +107,7 @@ def anchors(
 
 
 def convert(
-    data: Annotated[
-        str, typer.Argument(metavar="IN", help="Folder of photos with boxes, or annotation file.")
-    ],
+    data: Annotated[str, typer.Argument(metavar="IN", help=_DATA)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; a new or empty one.")],
     to: Annotated[Format, typer.Option("--to", help="What to write.")],
     link: Link = False,

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 
 import kerasdet.data
@@ -144,3 +145,50 @@ def test_sets_that_are_not_there_or_hold_no_boxes(data_dir):
         kerasdet.data.from_tfds("tiny_pts/2007", data_dir=data_dir)
     with pytest.raises(ValueError, match="tiny_texts/2007: holds no photos with boxes, but text"):
         kerasdet.data.from_tfds("tiny_texts/2007", data_dir=data_dir)
+
+
+# === As a path ===
+
+
+@pytest.fixture
+def home(data_dir, monkeypatch):
+    """Where TFDS looks when it is not told; read from TFDS_DATA_DIR when it is imported."""
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(data_dir))
+
+
+def test_a_name_goes_where_a_path_goes(home):
+    pets = "tfds:tiny_pets/2007"
+    assert set(kerasdet.data.splits(pets)) == {"train", "val"}
+    data = kerasdet.data.load(pets)
+    assert len(data) == 3 and data.classes == ("zebra", "cat")
+    assert len(kerasdet.data.load(pets, split="val")) == 1
+    assert len(kerasdet.data.load(pets, split="train[1:]")) == 2
+    with pytest.raises(ValueError, match="there is no split 'tset'"):
+        kerasdet.data.load(pets, split="tset")
+    faces = kerasdet.data.load("tfds:tiny_faces/2007", "val", classes=["face"])
+    assert faces.classes == ("face",)
+    with pytest.raises(ValueError, match="no TFDS set 'tiny_pts'. Did you mean 'tiny_pets'?"):
+        kerasdet.data.splits("tfds:tiny_pts")
+
+
+def test_a_set_is_converted_with_all_its_splits(home, tmp_path):
+    output = run("data", "convert", "tfds:tiny_pets/2007", tmp_path / "coco", "--to", "coco")
+    assert "TensorFlow Datasets to coco: 4 photos with 2 boxes in train, val" in output
+    for split, count in (("train", 3), ("val", 1)):
+        data = kerasdet.data.load(tmp_path / "coco", split)
+        assert len(data) == count and data.classes == ("zebra", "cat")
+    train = kerasdet.data.load(tmp_path / "coco", "train")
+    # What is difficult.
+    assert sorted(len(sample.ignore) for sample in train) == [0, 1, 1]
+    boxes = [sample.boxes.tolist() for sample in train if len(sample.boxes)]
+    np.testing.assert_allclose(boxes, [[[20, 8, 60, 40]]] * 2, rtol=1e-6)
+
+
+def test_the_doctor_looks_at_a_set(home, tmp_path):
+    output = run("data", "doctor", "tfds:tiny_faces/2007", "--write", tmp_path / "clean", code=2)
+    assert "have no classes" in output
+    output = run("data", "doctor", "tfds:tiny_pets/2007", "--write", tmp_path / "clean", code=1)
+    assert "TensorFlow Datasets, 3 photos in train, 1 photos in val" in output
+    # Its photos are all of one colour.
+    assert "near-duplicate" in output
+    assert len(kerasdet.data.load(tmp_path / "clean", "val")) == 1

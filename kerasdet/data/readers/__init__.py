@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from kerasdet.data.dataset import Dataset, unknown_name
-from kerasdet.data.readers import coco, csv, odgt, voc, wider_face, yolo
+from kerasdet.data.readers import coco, csv, odgt, tfds, voc, wider_face, yolo
 from kerasdet.data.readers.checks import to_dataset
 from kerasdet.data.readers.source import Annotations, Source, canonical_split, photo_folders, root_of
 
@@ -21,6 +22,8 @@ FORMATS = {
     "YOLO txt": yolo,
     "WIDER FACE txt": wider_face,
 }
+# Sets by name, "tfds:voc/2007"; not looked for in folders.
+TFDS = "TensorFlow Datasets"
 _BY_SUFFIX = {".json": coco, ".odgt": odgt, ".xml": voc, ".csv": csv, ".yaml": yolo, ".yml": yolo}
 _LOOKED_FOR = (
     "COCO json (*.json with 'images' and 'annotations', here or in annotations/), "
@@ -37,12 +40,12 @@ class Reading:
 
     Attributes:
         path: what was read.
-        format: key of `FORMATS`.
+        format: key of `FORMATS`, or `TFDS`.
         sources, annotations: of each split.
         classes: the union over the splits, in the format's order.
     """
 
-    path: Path
+    path: str | os.PathLike
     format: str
     sources: dict[str, Source]
     annotations: dict[str, Annotations]
@@ -52,7 +55,8 @@ class Reading:
         self, split: str, on_bad_box: str = "error", classes: Iterable[str] | None = None
     ) -> Dataset:
         """One split, checked; see `load`."""
-        name = self.path.stem if self.path.is_file() else self.path.resolve().name
+        path = Path(self.path)
+        name = tfds.name_of(self.path) or (path.stem if path.is_file() else path.resolve().name)
         if len(self.sources) > 1:
             name = f"{name}/{split}"
         classes = self.classes if classes is None else tuple(classes)
@@ -65,7 +69,7 @@ def load(
     on_bad_box: str = "error",
     classes: Iterable[str] | None = None,
 ) -> Dataset:
-    """Reads a folder of photos with boxes, or one annotation file.
+    """Reads a folder of photos with boxes, one annotation file, or a set of TensorFlow Datasets.
 
     COCO json, ODGT (CrowdHuman), PASCAL VOC xml, CSV, YOLO txt (Ultralytics) and WIDER FACE txt
     are recognised by what is there. Boxes become xyxy pixels of the photo, cut at its edges. The
@@ -75,9 +79,10 @@ def load(
 
     Args:
         path: folder, or annotation file (then the classes come from this file alone); for YOLO, the
-            data.yaml or classes.txt.
-        split: "train", "val", "test" or another that the folder has ("valid" and "val2017" count
-            as "val"). None takes the only split there is, or "train" where there are several.
+            data.yaml or classes.txt; or "tfds:" and a set's name, such as "tfds:voc/2007", see `from_tfds`.
+        split: "train", "val", "test" or another that the set has ("valid" and "val2017" count
+            as "val"); of TFDS, a slice too. None takes the only split there is,
+            or "train" where there are several.
         on_bad_box: "error" raises at the first impossible box (no area, outside of the photo, not
             a number); "drop" leaves such boxes out and warns with their number.
         classes: the classes to use, in this order. None takes those of the set.
@@ -91,8 +96,12 @@ def load(
         raise ValueError(f"on_bad_box={on_bad_box!r}; choose 'error' or 'drop'")
     if isinstance(classes, str):
         raise ValueError(f"classes={classes!r} is one text; give a list, such as [{classes!r}]")
+    if name := tfds.name_of(path):
+        # Only this split's photos are written out.
+        split = split or _choose(path, tfds.find(name), None)
+        return tfds.from_tfds(name, split, None, on_bad_box, classes, progress=sys.stdout.isatty())
     found = _find(path)
-    split = _choose(Path(path), found[1], split)
+    split = _choose(path, found[1], split)
     return _read(path, *found).dataset(split, on_bad_box, classes)
 
 
@@ -111,6 +120,8 @@ def splits(path: str | os.PathLike) -> tuple[str, ...]:
 
     Raises FileNotFoundError for a missing `path`, ValueError for annotations in several formats.
     """
+    if name := tfds.name_of(path):
+        return tuple(tfds.find(name))
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such folder or annotation file")
@@ -121,6 +132,8 @@ def splits(path: str | os.PathLike) -> tuple[str, ...]:
 
 def _find(path: str | os.PathLike) -> tuple[str, dict[str, Source]]:
     """The format at `path`, and each split's source."""
+    if name := tfds.name_of(path):
+        return TFDS, tfds.find(name)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
@@ -139,10 +152,10 @@ def _find(path: str | os.PathLike) -> tuple[str, dict[str, Source]]:
 
 
 def _read(path: str | os.PathLike, name: str, sources: dict[str, Source]) -> Reading:
-    reader = FORMATS[name]
+    reader = tfds if name == TFDS else FORMATS[name]
     read = {split: reader.read(source) for split, source in sources.items()}
     classes = reader.join_classes([annotations.classes for annotations in read.values()])
-    return Reading(Path(path), name, sources, read, classes)
+    return Reading(path, name, sources, read, classes)
 
 
 def _recognise(path: Path) -> tuple[str, list[Source]]:
@@ -182,7 +195,7 @@ def _reader_of(file: Path):
     return _BY_SUFFIX.get(file.suffix.lower())
 
 
-def _choose(path: Path, sources: dict[str, Source], split: str | None) -> str:
+def _choose(path: str | os.PathLike, sources: dict[str, Source], split: str | None) -> str:
     if split is None:
         if len(sources) == 1:
             return next(iter(sources))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from kerasdet.data.dataset import Dataset, unknown_name
 from kerasdet.data.readers.checks import to_dataset
 from kerasdet.data.readers.source import Annotations, Record, Source, canonical_split
 
+# Of a set's name where `load` and the commands take a path.
+PREFIX = "tfds:"
 # What marks an object as an ignore region, in one set or another.
 IGNORED = ("is_difficult", "is_crowd", "invalid")
 
@@ -28,6 +31,7 @@ def from_tfds(
 
     Downloads and prepares it where that is not done yet. Its photos are written out, once and as they are,
     into `photos/` in the set's own folder. Objects marked difficult, crowd or invalid become ignore regions.
+    `load("tfds:voc/2007")` is the same, and `tfds:voc/2007` a DATA of every command.
 
     Args:
         name: the set's name there, with its configuration and version if it has some.
@@ -42,6 +46,42 @@ def from_tfds(
         ValueError: no such set or split, a set without photos with boxes, or one that is prepared as
             something other than array_record, or a bad box.
     """
+    classes = None if classes is None else tuple(classes)
+    builder = _builder(name, data_dir)
+    split = "+".join(_split(name, part, builder.info.splits) for part in split.split("+"))
+    source = _source(builder, name, split)
+    annotations = _read(source, classes, progress)
+    return to_dataset(
+        annotations, source, classes or tuple(annotations.classes), on_bad_box, f"{name}/{split}"
+    )
+
+
+def name_of(path: str | os.PathLike) -> str | None:
+    """The set's name in "tfds:voc/2007"; None for a file or folder."""
+    return path.removeprefix(PREFIX) if isinstance(path, str) and path.startswith(PREFIX) else None
+
+
+def find(name: str) -> dict[str, Source]:
+    """The splits of a set, under the names that `load` has for them. Raises as `from_tfds` does."""
+    builder, found = _builder(name, None), {}
+    for split in builder.info.splits:
+        known = canonical_split(split)
+        # "coco" has a "test" and a "test2015".
+        found[split if known in found else known] = _source(builder, name, split)
+    return found
+
+
+def read(source: Source) -> Annotations:
+    # Who names a set as a path sits at a command line, or would wait without a word otherwise.
+    return _read(source, None, progress=sys.stdout.isatty())
+
+
+def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
+    """A set states them once, in their order."""
+    return tuple(classes[0])
+
+
+def _builder(name: str, data_dir):
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -55,10 +95,25 @@ def from_tfds(
         raise ValueError(
             f"there is no TFDS set {name!r}.{hint} They are listed at tensorflow.org/datasets"
         ) from None
-    classes = None if classes is None else tuple(classes)
     builder.download_and_prepare(file_format="array_record")
+    return builder
+
+
+def _source(builder, name: str, split: str) -> Source:
+    """A split whose photos are to be written out."""
+    folder = Path(builder.data_dir) / "photos" / re.sub(r"[^\w+-]+", "_", split)
+    return Source(
+        canonical_split(split), folder, [Path(builder.data_dir)], [folder], document=(builder, name, split)
+    )
+
+
+def _read(source: Source, classes: tuple[str, ...] | None, progress: bool) -> Annotations:
+    """Writes a split's photos where they are not there yet, and says what is on them."""
+    import tensorflow_datasets as tfds
+
+    builder, name, split = source.document
     image, objects = _features(name, builder.info.features, tfds)
-    split = "+".join(_split(name, part, builder.info.splits) for part in split.split("+"))
+    label, names = _names(name, builder.info.features[objects].feature, tfds, classes)
     try:
         rows = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
     except NotImplementedError:
@@ -66,16 +121,14 @@ def from_tfds(
             f"{builder.data_dir}: is prepared as {builder.info.file_format.value}, but array_record is "
             "needed; give another data_dir, or delete it"
         ) from None
-    folder = Path(builder.data_dir) / "photos" / re.sub(r"[^\w+-]+", "_", split)
-    folder.mkdir(parents=True, exist_ok=True)
-    label, names = _names(name, builder.info.features[objects].feature, tfds, classes)
+    source.root.mkdir(parents=True, exist_ok=True)
     records = []
     if progress:
         from rich.progress import track
 
         rows = track(rows, f"Writing {name}", transient=True)
     for index, row in enumerate(rows):
-        photo = _write_photo(folder / f"{index:06d}", row[image])
+        photo = _write_photo(source.root / f"{index:06d}", row[image])
         given = row.get("image/filename", row.get("image/id", photo.name))
         record = Record(
             photo=photo.name, file=f"{name}[{split!r}]",
@@ -83,9 +136,7 @@ def from_tfds(
         )
         _add_objects(record, row[objects], label, names)
         records.append(record)
-    annotations = Annotations(records, {}, relative=True)
-    source = Source(split, folder, [Path(builder.data_dir)], [folder])
-    return to_dataset(annotations, source, classes or names, on_bad_box, f"{name}/{split}")
+    return Annotations(records, {name: number for number, name in enumerate(names)}, relative=True)
 
 
 def _features(name: str, features, tfds) -> tuple[str, str]:
