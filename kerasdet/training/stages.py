@@ -14,6 +14,7 @@ from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import LOG, Curves, trim_log
 from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.optimizer import adamw
+from kerasdet.training.progress import RichProgress
 from kerasdet.training.schedules import schedule as rate_schedule
 
 
@@ -97,9 +98,11 @@ def train_in_stages(
             trim_log(folder / LOG, start)
             log = keras.callbacks.CSVLogger(folder / LOG, append=True)
             model.fit(
-                photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=2,
-                # The checkpoint comes last: an epoch that it holds is in the log.
-                callbacks=[NaNGuard(photos), average, *callbacks, log, Curves(folder), checkpoint],
+                photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=0,
+                # The checkpoint comes after the log: an epoch that it holds is in there.
+                callbacks=[
+                    NaNGuard(photos), average, *callbacks, log, Curves(folder), checkpoint, RichProgress(),
+                ],
             )
         elif average.averages is not None:
             # The stage was complete when the run was killed.

@@ -64,8 +64,10 @@ def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
         rows = list(csv.DictReader(log))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert {"loss", "val_AP", "val_AP50"} <= set(rows[0])
-    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "AP50" in line]
-    assert printed[-2:] == ["drawn", "more"]
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.split(" ")[1] for line in lines if line.startswith("epoch ")]
+    assert told == ["1/2:", "2/2:", "3/3:"]
+    assert [line.split()[0] for line in lines if "AP50" in line][-2:] == ["drawn", "more"]
     folder = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.keras", "last.keras", "curves.png"} <= folder
     config = json.loads((tmp_path / "run" / "config.json").read_text())
