@@ -47,6 +47,7 @@ class Precision(enum.StrEnum):
     float32 = enum.auto()
     float16 = enum.auto()
     int8 = enum.auto()
+    int8_weights = enum.auto()
 
 
 class Outputs(enum.StrEnum):

@@ -16,7 +16,7 @@ from kerasdet.deploy import convert, flatbuffer, metadata, parity, quantise, sav
 from kerasdet.deploy.litert import Runner
 from kerasdet.deploy.report import ExportReport, ParityError
 
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16", "int8", "int8_weights")
 OUTPUTS = ("detections", "boxes", "raw")
 INPUT_DTYPES = ("uint8", "float32")
 # Ranges of activations settle after some hundred photos, AP on a hundred tells a broken file.
@@ -48,7 +48,8 @@ def export(
         detector: a `Detector`.
         path: a name that ends in `.tflite` gives a LiteRT file, any other a SavedModel folder.
         precision: "float32"; "float16", half the size; "int8", a third of the size and the fastest
-            on CPUs, needs `calibration`. A SavedModel is float32.
+            on CPUs, needs `calibration`; "int8_weights", as small, as fast as float32, needs none. A
+            SavedModel is float32.
         outputs: where the graph ends. "detections": boxes (1, N, 4) as ymin, xmin, ymax, xmax
             from 0 to 1, classes, scores and count, which MediaPipe's ObjectDetector runs as it is.
             "boxes": decoded candidates (with parts) before non-maximum suppression. "raw": the
@@ -102,6 +103,8 @@ def export(
     data, names = convert.convert(detector, outputs, input_dtype, half=precision == "float16")
     if precision == "int8":
         data = quantise.quantise(data, _calibration_squares(detector, calibration), keep_float)
+    elif precision == "int8_weights":
+        data = quantise.quantise_weights(data)
     about = describe(detector, names, options, path.stem)
     data = metadata.attach(data, about)
     runner = Runner(data, THREADS)

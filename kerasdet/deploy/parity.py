@@ -36,6 +36,7 @@ GATES = {
     "float32": Gate(0.001, 0.001, 0.5, 0.99, 0.02, 0.001),
     "float16": Gate(0.1, 0.01, math.inf, 0.95, 0.02, 0.05),
     "int8": Gate(math.inf, 0.1, math.inf, 0.95, 0.02, 0.5),
+    "int8_weights": Gate(math.inf, 0.05, math.inf, 0.95, 0.02, 0.2),
 }
 
 
@@ -147,7 +148,7 @@ def compare(
         keras, exported: one dict of outputs a photo, see `run_keras`.
         check: the photos.
         detector: has `image_size`, `classes`, `parts` and `nms_iou`.
-        precision: "float32", "float16" or "int8".
+        precision: one of `GATES`.
     """
     common = {"photos": len(keras), "source": check.source}
     if "scores" not in keras[0]:
@@ -270,7 +271,7 @@ def _raw_error(ours: list, theirs: list, precision: str) -> float:
         return math.inf
     if not a.size:
         return 0.0
-    if precision == "int8":
+    if precision.startswith("int8"):
         return float(np.sqrt(np.mean((a - b) ** 2)) / max(float(a.std()), 1e-3))
     return float(np.abs(a - b).max() / max(1.0, float(np.abs(a).max())))
 

@@ -8,6 +8,7 @@ from harness import SHAPES, tiny_backbone
 
 from kerasdet import deploy
 from kerasdet.deploy import flatbuffer
+from kerasdet.deploy.litert import Runner
 from kerasdet.models.faster_rcnn import FasterRCNN
 
 pytestmark = pytest.mark.filterwarnings("ignore:int8 is calibrated on")
@@ -73,6 +74,25 @@ def test_int8_quantises_the_body_and_leaves_decoding_in_float(exported):
     assert report.scales and all(0 < step < 1 for step in report.scales.values())
 
 
+def test_weights_alone_in_eight_bits_need_no_photos_and_compute_in_float(exported):
+    path, report = exported("int8_weights")
+    model = flatbuffer.read(path.read_bytes())
+    graph = model.subgraphs[0]
+    int8, written = 9, [op for op in graph.operators if flatbuffer.op_name(model, op) != "DEQUANTIZE"]
+    assert not any(graph.tensors[i].type == int8 for op in written for i in op.outputs)
+    assert report.parity.source == "synthetic" and report.parity.matched >= 0.95
+    # Nearer to Keras than eight bits in all of the body, and not as near as float32.
+    photos = [np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8) for seed in range(4)]
+    maps = {
+        precision: [Runner(exported(precision, "raw")[0].read_bytes(), 2)(photo)[0] for photo in photos]
+        for precision in ("float32", "int8", "int8_weights")
+    }
+    error = {
+        precision: np.abs(np.subtract(found, maps["float32"])).mean() for precision, found in maps.items()
+    }
+    assert 0 < error["int8_weights"] < error["int8"]
+
+
 def test_int8_leaves_what_is_between_two_stages_in_float(shapes, tmp_path):
     """Coordinates and indices of proposals too: eight bits hold neither."""
     detector = FasterRCNN(
@@ -94,14 +114,16 @@ def test_int8_leaves_what_is_between_two_stages_in_float(shapes, tmp_path):
     assert sorted(kinds["FULLY_CONNECTED"]) == [False, False, False, True, True]
 
 
-@pytest.mark.parametrize("precision, size", [("float32", 4), ("float16", 2), ("int8", 1)])
+@pytest.mark.parametrize(
+    "precision, size", [("float32", 4), ("float16", 2), ("int8", 1), ("int8_weights", 1)]
+)
 def test_weights_take_the_bytes_of_their_precision(exported, precision, size):
     model = flatbuffer.read(exported(precision, "raw")[0].read_bytes())
     graph = model.subgraphs[0]
     last = [op for op in graph.operators if flatbuffer.op_name(model, op) == "DEPTHWISE_CONV_2D"][-1]
     makers = {int(i): op for op in graph.operators for i in op.outputs}
     kernel = int(last.inputs[1])
-    if kernel in makers:  # float16 weights are widened when the model is loaded
+    if kernel in makers:  # weights are widened when the model is loaded, where the computing is in float32
         assert flatbuffer.op_name(model, makers[kernel]) == "DEQUANTIZE"
         kernel = int(makers[kernel].inputs[0])
     # 5x5 weights for each of 2 channels.
