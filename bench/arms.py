@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import pathlib
 import sys
@@ -23,6 +24,7 @@ class Arm:
         batches: number of epochs -> further arguments of `Dataset.batches`.
         train: further arguments of `train_in_stages`.
         labels: changes the training set before, such as by giving some objects a wrong class.
+        watched: its AP goes into log.csv after every epoch.
     """
 
     about: str
@@ -31,6 +33,7 @@ class Arm:
     batches: Callable = lambda epochs: None
     train: dict = dataclasses.field(default_factory=dict)
     labels: Callable = lambda data: data
+    watched: bool = False
 
 
 class Run:
@@ -50,6 +53,7 @@ class Run:
         if self._detector is None:
             import keras
 
+            from kerasdet.metrics import CocoMetrics
             from kerasdet.training import Stage, train_in_stages
 
             options, arm = self.options, self.arm
@@ -61,7 +65,8 @@ class Run:
                     self.train.classes, size, options.backbone if fresh else None
                 ),
                 [Stage(options.size, options.epochs, BATCH)], arm.labels(self.train), self.folder,
-                steps_per_epoch=options.steps, batches=arm.batches(options.epochs), **rates,
+                steps_per_epoch=options.steps, batches=arm.batches(options.epochs),
+                callbacks=[CocoMetrics(self.val)] if arm.watched else [], **rates,
             )
         return self._detector
 
@@ -99,6 +104,13 @@ class Run:
             columns = (np.split(kept[name], ends) for name in ("boxes", "scores", "labels"))
             classes = tuple(kept["classes"].tolist())
             return [Detections(*row, classes) for row in zip(*columns, strict=True)]
+
+    def by_epoch(self, figure: str) -> list[float]:
+        """A figure after each epoch, of an arm that was watched."""
+        from kerasdet.training.folder import LOG
+
+        with (self.folder / LOG).open(newline="") as file:
+            return [float(row[f"val_{figure}"]) for row in csv.DictReader(file)]
 
     def _open(self, path: pathlib.Path):
         kept = np.load(path, allow_pickle=False)

@@ -13,6 +13,10 @@ from common import table
 WRONG = 0.1  # share of objects that are given another class
 SCORE = 0.3  # from which a pasted object counts as found
 DRAWS = 2000
+# A CenterNet has no label to smooth: its centres are of one class each, and soft already.
+TOGETHER = {"yolo_v3_all": "yolo_v3_step", "centernet_mixup": "centernet_step"}
+# Squared errors against those that are linear far out: what they are worth early in training.
+EARLY = "csp", "csp_l2"
 BASELINES = {"centernet": "centernet", "yolo_v3": "yolo_v3", "wrong": "wrong_labels", "csp": "csp"}
 
 
@@ -24,7 +28,7 @@ def arms(backbone: str) -> dict[str, Arm]:
     found = {
         "centernet": Arm("CenterNet with a cosine, neither mixup nor smoothing", center),
         "centernet_step": Arm("as centernet, with two steps in place of the cosine", center, train=step),
-        "centernet_mixup": Arm("as centernet, mixup by Beta(1.5, 1.5)", center, batches=mixup(1.5)),
+        "centernet_mixup": Arm("cosine, and mixup by Beta(1.5, 1.5)", center, batches=mixup(1.5)),
         "centernet_half": Arm("as centernet, mixup of half and half", center, batches=mixup(math.inf)),
         "yolo_v3": Arm("YOLOv3 with a cosine, neither mixup nor smoothing", yolo),
         "yolo_v3_step": Arm("as yolo_v3, with two steps in place of the cosine", yolo, train=step),
@@ -46,7 +50,10 @@ def arms(backbone: str) -> dict[str, Arm]:
         "csp_height": ("as csp, width is .41 of the height", functools.partial(csp, aspect_ratio=0.41)),
         "csp_no_head": ("as csp, without the head", functools.partial(csp, parts=())),
     }
-    return found | {name: Arm(about, build, data="people") for name, (about, build) in people.items()}
+    return found | {
+        name: Arm(about, build, data="people", watched=name in EARLY)
+        for name, (about, build) in people.items()
+    }
 
 
 def mixup(alpha: float):
@@ -228,9 +235,15 @@ def tables(runs: dict[str, Run]) -> None:
         if some := {name: drawn[name] for name in drawn if name.startswith(start)}:
             print(f"{baseline} and its variants, photos: {len(runs[next(iter(some))].val)}")
             _print(some, baseline)
-    if "yolo_v3_all" in drawn and "yolo_v3_step" in drawn:
-        print("The three together, against steps and nothing else")
-        _print({name: drawn[name] for name in ("yolo_v3_step", "yolo_v3_all")}, "yolo_v3_step")
+    for together, plain in TOGETHER.items():
+        if together in drawn and plain in drawn:
+            print(f"{runs[together].arm.about}: all together, against steps and nothing else")
+            _print({name: drawn[name] for name in (plain, together)}, plain)
+    if early := {name: runs[name].by_epoch("AP50") for name in EARLY if name in runs}:
+        print("AP50 after each epoch, by the averaged weights")
+        lines = [(name, *(f"{value:.3f}" for value in values)) for name, values in early.items()]
+        table(("arm", *map(str, range(1, len(lines[0])))), lines)
+        print()
     if strange := {name: _recalled(run) for name, run in runs.items() if run.arm.data == "voc12"}:
         print(f"Objects pasted into another photo, found with a score of {SCORE} or more")
         baseline = next(iter(strange))

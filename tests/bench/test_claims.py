@@ -1,5 +1,7 @@
 """Claims: arms are trained once and compared on the same photos; what is claimed is not tested."""
 
+import csv
+
 import keras
 import numpy as np
 import pytest
@@ -18,13 +20,18 @@ def beside_common(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder with a drawn voc12, and weights of a backbone."""
+    """A folder with drawn voc12 and people, and weights of a backbone."""
     folder = tmp_path_factory.mktemp("claims")
     sets = {}
     for split, seed in (("train", 0), ("val", 1)):
         shapes = write_shapes(folder / split, 4, size=(64, 64), seed=seed)
         sets[split] = Dataset(list(shapes), voc12.CLASSES, root=shapes.root)
     write(sets, folder / "voc12", "coco")
+    people = {
+        split: write_scenes(folder / f"people_{split}", 4, size=(64, 64), seed=seed)
+        for split, seed in (("train", 2), ("val", 3))
+    }
+    write(people, folder / "people", "odgt")
     body = keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, include_top=False, weights=None)
     body.save_weights(folder / "body.weights.h5")
     return folder
@@ -47,6 +54,17 @@ def test_arms_are_trained_once(data, tmp_path, capsys):
     claims("craft", data, tmp_path, "centernet", "centernet_mixup")
     again = capsys.readouterr()
     assert again.err == "" and rows(again.out, "arm ") == found
+
+
+@pytest.mark.usefixtures("untraced")
+def test_what_losses_are_worth_early_is_told_epoch_by_epoch(data, tmp_path, capsys):
+    claims("craft", data, tmp_path, "csp", "csp_l2")
+    printed = capsys.readouterr().out
+    early = printed.partition("AP50 after each epoch")[2].splitlines()
+    for name in ("csp", "csp_l2"):
+        with (tmp_path / "craft_64" / name / "log.csv").open(newline="") as file:
+            (epoch,) = csv.DictReader(file)
+        assert [name, f"{float(epoch['val_AP50']):.3f}"] in [line.split() for line in early]
 
 
 def test_an_unknown_arm_is_refused_before_any_work(data, tmp_path, capsys):

@@ -13,7 +13,7 @@ import kerasdet
 from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.training import Stage, recipe, voc12
 
-STAGES = Stage(224, 8, 16), Stage(320, 6, 16)
+STAGES = Stage(224, 6, 16), Stage(320, 4, 16)
 # At the heads' rate the backbone would forget what it knows.
 RATE, BACKBONE_RATE = 1e-3, 5e-5
 
