@@ -249,7 +249,8 @@ def draw_panel(data: str, cards: list[Card], peers: dict) -> str:
         axes.tick_params(colors=_INK, length=0)
         axes.xaxis.label.set_color(_INK)
         axes.yaxis.label.set_color(_INK)
-        labels = [(name, rows[-1], _OURS) for name, rows in ours.items()]
+        short = {card.name: next(iter(card.aliases), card.name) for card in cards}
+        labels = [(short[name], rows[-1], _OURS) for name, rows in ours.items()]
         labels += [(name, rows[0], _SOFT) for name, rows in others.items()]
         lines = [
             np.add(np.multiply(a, 1 - share), np.multiply(b, share))

@@ -1,6 +1,7 @@
 """The page of the shelf: what it shows, and that it is whole in itself."""
 
 import copy
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -66,6 +67,13 @@ def test_the_times_of_peers_are_scaled(preset):
         # The longest time is always at the same place; the ticks tell which it is.
         at[name] = [float(t) for t in re.findall(r">([\d.]+)</text>", svg)]
     assert max(at["twice"]) == 8 and max(at["once"]) == 4
+
+
+def test_the_plot_names_presets_by_their_short_names(preset):
+    (card, _), short = preset, preset[0].aliases[0]
+    assert f">{short}</text>" in zoo_page.draw_panel("street", [card], PEERS)
+    nameless = dataclasses.replace(card, aliases=[])
+    assert f">{card.name}</text>" in zoo_page.draw_panel("street", [nameless], PEERS)
 
 
 def test_the_page_is_the_same_each_time(preset):

@@ -27,7 +27,7 @@ AUGMENT = dataclasses.replace(Augment.ssd(), expand=2.0)
 ANCHOR_SIZES = 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0
 
 CARD = {
-    "aliases": ["ssd", "ssdlite"],
+    "aliases": ["ssdlite", "ssd"],
     "summary": "Cats, cows, dogs, horses, sheep and people: SSDLite for phones.",
     "training": {
         "data": [voc12.CARD_DATA],
