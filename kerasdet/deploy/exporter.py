@@ -252,8 +252,9 @@ def _judge(detector, found, check, outputs, precision, path, on_parity):
             f"({result.source}): {'; '.join(wrong)}"
         )
         if on_parity == "error":
+            hint = "keep_float leaves layers in float, " if precision == "int8" else ""
             raise ParityError(
-                f"{text}. Nothing was written; on_parity='warn' writes it all the same"
+                f"{text}. Nothing was written; {hint}on_parity='warn' writes it all the same"
             )
         warnings.warn(text, stacklevel=4)
     return result
