@@ -19,6 +19,8 @@ PEERS = "peers.json"
 _INK, _SOFT, _RULE, _OURS, _PEER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {_INK: "--ink", _SOFT: "--soft", _RULE: "--rule", _OURS: "--ours", _PEER: "--peer"}
 _FILE_HEAD = ("file", "size", "latency", "machine")
+# Times so many times apart are drawn by powers.
+_FAR = 20
 _SCORE_HEAD = ("held-back photos", "number", "AP50", "AP", "AP int8", "MR", "head AP50")
 
 _COLOURS = """
@@ -238,7 +240,7 @@ def draw_panel(data: str, cards: list[Card], peers: dict) -> str:
             axes.plot(milliseconds[-1:], scores[-1:], "o", color=_OURS, markersize=8)
         every = [row for rows in (*others.values(), *ours.values()) for row in rows]
         low = min(score for _, score in every)
-        axes.set_xlim(0, 1.15 * max(time for time, _ in every))
+        _set_times(axes, [time for time, _ in every])
         axes.set_ylim(low - 0.12 * (1 - low), max(score for _, score in every) + 0.12 * (1 - low))
         axes.set_title(peers["sets"][data]["title"], loc="left", fontsize=11, fontweight="bold")
         axes.set_xlabel("milliseconds, faster to the left")
@@ -264,6 +266,20 @@ def draw_panel(data: str, cards: list[Card], peers: dict) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
+
+
+def _set_times(axes, times: list[float]) -> None:
+    """From 0 on; where some take many times as long as others, by powers."""
+    first, last = min(times), max(times)
+    if last <= _FAR * first:
+        axes.set_xlim(0, 1.15 * last)
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(first / 1.6, last * 1.3)
+    ticks = [n * 10**power for power in range(-2, 5) for n in (1, 2, 5)]
+    axes.set_xticks([t for t in ticks if first / 1.6 <= t <= last * 1.3])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def _write_labels(axes, labels: list, every: list, lines: list) -> None:

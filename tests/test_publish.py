@@ -25,7 +25,7 @@ def test_a_docstring_gets_another_last_paragraph():
     doc, before = (ast.get_docstring(ast.parse(text)) for text in (made, RECIPE))
     assert doc.split("\n\n")[:-1] == before.split("\n\n")[:-1]
     last = doc.split("\n\n")[-1]
-    assert last.startswith("It takes an hour, and") and last.endswith("in the end.")
+    assert last.startswith("It takes an hour, and") and last.endswith("in it.")
     assert max(map(len, made.splitlines())) <= 105 and made.endswith(RECIPE.partition('yet.\n')[2])
     assert PUBLISH.with_last_paragraph(made, "It has not been trained yet.") == RECIPE
 

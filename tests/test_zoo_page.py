@@ -69,6 +69,14 @@ def test_the_times_of_peers_are_scaled(preset):
     assert max(at["twice"]) == 8 and max(at["once"]) == 4
 
 
+def test_times_far_apart_are_drawn_by_powers(preset):
+    card, far = preset[0], copy.deepcopy(PEERS)
+    far["peers"][0]["milliseconds"] = 100.0
+    ticks = re.findall(r">([\d.]+)</text>", zoo_page.draw_panel("street", [card], far))
+    # From 3.2 ms to 200 ms, twice those of the table.
+    assert {"5", "10", "20", "50", "100", "200"} <= set(ticks) and "150" not in ticks
+
+
 def test_the_plot_names_presets_by_their_short_names(preset):
     (card, _), short = preset, preset[0].aliases[0]
     assert f">{short}</text>" in zoo_page.draw_panel("street", [card], PEERS)
