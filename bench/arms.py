@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import pathlib
 import sys
@@ -107,10 +106,9 @@ class Run:
 
     def by_epoch(self, figure: str) -> list[float]:
         """A figure after each epoch, of an arm that was watched."""
-        from kerasdet.training.folder import LOG
+        from kerasdet.training.folder import LOG, read_log
 
-        with (self.folder / LOG).open(newline="") as file:
-            return [float(row[f"val_{figure}"]) for row in csv.DictReader(file)]
+        return [row[f"val_{figure}"] for row in read_log(self.folder / LOG)]
 
     def _open(self, path: pathlib.Path):
         kept = np.load(path, allow_pickle=False)

@@ -246,7 +246,7 @@ def _draw_plots(folder: Path, name: str | None, overwrite: bool):
     peers = zoo_page.read_peers(zoo_.shelves())
     if peers is None:
         raise ValueError(f"no shelf has a {zoo_page.PEERS}, which says what to draw; see the one in zoo/")
-    files = {folder / f"ap_latency_{data}.svg": data for data in peers["sets"]}
+    files = {folder / zoo_page.PLOT.format(data): data for data in peers["sets"]}
     for file in files:
         check_new("--plots", file, (".svg",), overwrite)
     drawn = zoo_page.drawings([card for card, _ in zoo_.presets(name)], peers)

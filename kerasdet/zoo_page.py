@@ -15,6 +15,8 @@ from pathlib import Path
 from kerasdet.card import Card, file_rows, picture_of, summary_rows
 
 PEERS = "peers.json"
+# A plot's file, by the set's name.
+PLOT = "ap_latency_{}.svg"
 # Stand for the page's colours, light or dark, in the plot.
 _INK, _SOFT, _RULE, _OURS, _PEER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {_INK: "--ink", _SOFT: "--soft", _RULE: "--rule", _OURS: "--ours", _PEER: "--peer"}

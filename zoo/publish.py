@@ -44,9 +44,7 @@ PRECISIONS = ("float32", "float16", "int8")
 CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 100
 
 
-def measure(
-    preset: str, train, held_back: dict, keep_float: str | None
-) -> tuple[list[dict], list[dict]]:
+def measure(preset: str, train, held_back: dict, keep_float: str | None) -> tuple[list[dict], list[dict]]:
     """Score rows and latency rows of a preset's card; its int8 file leaves layers in float, see `export`."""
     command = f"python zoo/publish.py {preset} --data DATA"
     model = kerasdet.zoo.load(preset)
@@ -166,7 +164,7 @@ def tell(preset: str):
     README.write_text(with_tables(README.read_text(), markdown(kerasdet.zoo.presets())))
     peers = zoo_page.read_peers([SHELF])
     for data, svg in zoo_page.drawings(kerasdet.zoo.cards(), peers).items():
-        (PLOTS / f"ap_latency_{data}.svg").write_text(svg, encoding="utf-8")
+        (PLOTS / zoo_page.PLOT.format(data)).write_text(svg, encoding="utf-8")
 
 
 def main():
@@ -189,9 +187,8 @@ def main():
             command=" ".join(recipe.__doc__.split("\n\n")[1].split()),
         )
         kerasdet.zoo.save_preset(model, folder, card)
-    scores, speeds = measure(
-        options.preset, train, held_back, getattr(recipe, "KEEP_FLOAT", None)
-    )
+    keep_float = getattr(recipe, "KEEP_FLOAT", None)
+    scores, speeds = measure(options.preset, train, held_back, keep_float)
     card = dataclasses.replace(kerasdet.zoo.card(options.preset), scores=scores, latency=speeds)
     if options.run:
         if (options.run / "ablation.json").exists():

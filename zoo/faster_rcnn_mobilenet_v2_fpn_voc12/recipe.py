@@ -40,8 +40,8 @@ CARD = {
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "AdamW with a cosine schedule and averaged weights; the paper has SGD with drops.",
         "Its backbone starts from a CenterNet of the same photos; the paper's from ImageNet alone.",
-        "Its int8 file is one of the pyramid, the proposals and the head; the backbone stays in float "
-        "(`keep_float='mobilenet_v2/'`), or more boxes than 5 % move.",
+        "Its int8 file has the pyramid, the proposals and the head in eight bits; the backbone stays in "
+        "float (`keep_float='mobilenet_v2/'`), as otherwise more than 5 % of the boxes move.",
     ],
 }
 sets = voc12.sets
