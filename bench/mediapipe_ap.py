@@ -3,9 +3,9 @@
     python bench/mediapipe_ap.py OURS.tflite ... --data DATA [--split val] [--classes cat,dog]
 
 Whatever a file has dropped already, MediaPipe may drop boxes that overlap a surer one. First a file that
-gives the same pairs of boxes for every photo tells from which IoU on, within a class and between two. Then
-every file goes over the whole set: in LiteRT, in LiteRT with boxes cut to whole pixels, which is what an app
-is given by MediaPipe, and in MediaPipe.
+gives the same pairs of boxes for every photo tells from which IoU on, within a class and between two, and
+which pairs come as one detection with two categories. Then every file goes over the whole set: in LiteRT, in
+LiteRT with boxes cut to whole pixels, which is what an app is given by MediaPipe, and in MediaPipe.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def main(argv=None) -> int:
     if options.classes:
         data = data.select(*options.classes.split(","))
     print_machine()
-    for kind, limit in suppression().items():
-        said = "none is dropped" if limit is None else f"the less sure box goes from an IoU of {limit:.2f} on"
-        print(f"MediaPipe, pairs {kind}: {said}")
+    for kind, pairs in suppression().items():
+        said = (f"from an IoU of {min(ious):.2f} on {what}" if ious else f"none {what}"
+                for what, ious in pairs.items())
+        print(f"MediaPipe, pairs {kind}: {'; '.join(said)}")
     print()
     rows = []
     for file in options.files:
@@ -69,8 +70,8 @@ def whole_pixels(found):
 # === MediaPipe's suppression ===
 
 
-def suppression() -> dict[str, float | None]:
-    """Kind of pair -> the least IoU at which MediaPipe drops the less sure box; None where it drops none."""
+def suppression() -> dict[str, dict[str, list[float]]]:
+    """Kind of pair -> what MediaPipe does -> at which IoUs it does so."""
     from kerasdet.deploy.mediapipe import MediaPipeDetector
 
     with tempfile.TemporaryDirectory() as folder:
@@ -79,13 +80,18 @@ def suppression() -> dict[str, float | None]:
         with MediaPipeDetector(path) as detector:
             (found,) = detector.detect([np.zeros((1000, 1000, 3), np.uint8)])
     # Each pair has a row of its own in the photo; its height tells which.
-    kept = {(round(float(y1)), int(label)) for (_, y1, _, _), label, score in
-            zip(found.boxes, found.labels, found.scores, strict=True) if score < 0.85}
-    limits = {}
-    for kind, label, first in (("of one class", 0, 0), ("of two classes", 1, len(IOUS))):
-        dropped = [float(iou) for i, iou in enumerate(IOUS) if (_top(first + i), label) not in kept]
-        limits[kind] = min(dropped, default=None)
-    return limits
+    pairs: dict[int, list] = {}
+    for box in found.boxes.tolist():
+        pairs.setdefault(round(box[1]), []).append(box)
+    done = {}
+    for kind, first in (("of one class", 0), ("of two classes", len(IOUS))):
+        boxes = {float(iou): pairs.get(_top(first + row), []) for row, iou in enumerate(IOUS)}
+        done[kind] = {
+            "loses the less sure box": [iou for iou, pair in boxes.items() if len(pair) < 2],
+            "comes as one detection with two categories": [
+                iou for iou, pair in boxes.items() if len(pair) == 2 and pair[0] == pair[1]],
+        }
+    return done
 
 
 def _top(row: int) -> int:

@@ -163,7 +163,11 @@ def export(
         InputDtype, typer.Option(help="float32 is for GPU delegates.")
     ] = InputDtype.uint8,
     keep_float: Annotated[
-        str | None, typer.Option(help="For int8: layers left in float, a regular expression; see report.")
+        str | None,
+        typer.Option(
+            help="For int8: layers left in float, a regular expression; see report. '' leaves none, where "
+            "the detector brings its own."
+        ),
     ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Say what a phone's accelerators take of the file.")

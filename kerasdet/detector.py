@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 
 import keras
@@ -68,7 +69,7 @@ class Detector(keras.Model):
             raise ValueError(f"resize is {resize!r}; give one of {', '.join(photos_.RESIZES)}")
         self._settings = {
             "classes": tuple(classes), "image_size": int(image_size), "parts": tuple(parts),
-            "resize": resize, "max_detections": int(max_detections), "nms_iou": nms_iou,
+            "resize": resize, "max_detections": int(max_detections), "nms_iou": nms_iou, "keep_float": None,
         }
         # The arguments of a subclass's constructor, which the subclass puts here.
         self._config: dict = {}
@@ -82,6 +83,20 @@ class Detector(keras.Model):
     resize = property(lambda self: self._settings["resize"], doc="How a photo becomes the square.")
     max_detections = property(lambda self: self._settings["max_detections"])
     nms_iou = property(lambda self: self._settings["nms_iou"])
+
+    @property
+    def keep_float(self) -> str | None:
+        """Layers that int8 files of it leave in float, see `export`; may be set, and is saved with it."""
+        return self._settings["keep_float"]
+
+    @keep_float.setter
+    def keep_float(self, pattern: str | None):
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(f"keep_float is {pattern!r}, no regular expression: {error}") from error
+        self._settings["keep_float"] = pattern
 
     given_proposals = 0
     mask_size = 0
@@ -113,6 +128,8 @@ class Detector(keras.Model):
         config = _plain(dict(self._config, name=self.name))
         if isinstance(config.get("backbone"), keras.Model):
             config["backbone"] = backbones.serialize(config["backbone"])
+        if self.keep_float:
+            config["keep_float"] = self.keep_float
         return config
 
     @classmethod
@@ -120,7 +137,10 @@ class Detector(keras.Model):
         config = copy.deepcopy(config)  # Keras empties what it deserialises
         if isinstance(config.get("backbone"), dict):
             config["backbone"] = backbones.deserialize(config["backbone"], custom_objects)
-        return cls(**config)
+        keep_float = config.pop("keep_float", None)
+        detector = cls(**config)
+        detector.keep_float = keep_float
+        return detector
 
     # === Training ===
 

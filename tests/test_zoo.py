@@ -219,8 +219,13 @@ def test_a_weight_beyond_float16_is_refused(tmp_path):
 
 def test_load_takes_keras_files_presets_and_folders(shelf, tmp_path, photo):
     detector = tiny_csp()
+    detector.keep_float = "^neck"
     detector.save(tmp_path / "mine.keras")
     loaded = kerasdet.load(tmp_path / "mine.keras")
+    # Loaded, or with other classes: what int8 leaves in float comes along.
+    assert loaded.keep_float == zoo.adapt(loaded, ["cat"]).keep_float == "^neck"
+    with pytest.raises(ValueError, match=r"keep_float is '\(', no regular expression"):
+        detector.keep_float = "("
     np.testing.assert_array_equal(
         loaded.detect(photo, score=0).boxes, detector.detect(photo, score=0).boxes
     )

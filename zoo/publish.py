@@ -44,8 +44,8 @@ PRECISIONS = ("float32", "float16", "int8")
 CALIBRATION_PHOTOS, THREADS, ROUNDS = 200, 2, 100
 
 
-def measure(preset: str, train, held_back: dict, keep_float: str | None) -> tuple[list[dict], list[dict]]:
-    """Score rows and latency rows of a preset's card; its int8 file leaves layers in float, see `export`."""
+def measure(preset: str, train, held_back: dict) -> tuple[list[dict], list[dict]]:
+    """Score rows and latency rows of a preset's card."""
     command = f"python zoo/publish.py {preset} --data DATA"
     model = kerasdet.zoo.load(preset)
     detectors, sizes = {"keras": model}, {}
@@ -58,7 +58,6 @@ def measure(preset: str, train, held_back: dict, keep_float: str | None) -> tupl
                 path, precision=precision, calibration=photos, check_photos=functools.reduce(
                     operator.add, held_back.values()
                 ),
-                keep_float=keep_float if precision == "int8" else None,
             )
             Console().print(report)
             detectors[precision] = kerasdet.load(path)
@@ -187,8 +186,7 @@ def main():
             command=" ".join(recipe.__doc__.split("\n\n")[1].split()),
         )
         kerasdet.zoo.save_preset(model, folder, card)
-    keep_float = getattr(recipe, "KEEP_FLOAT", None)
-    scores, speeds = measure(options.preset, train, held_back, keep_float)
+    scores, speeds = measure(options.preset, train, held_back)
     card = dataclasses.replace(kerasdet.zoo.card(options.preset), scores=scores, latency=speeds)
     if options.run:
         if (options.run / "ablation.json").exists():

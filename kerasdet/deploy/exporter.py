@@ -19,8 +19,9 @@ from kerasdet.deploy.report import ExportReport, ParityError
 PRECISIONS = ("float32", "float16", "int8", "int8_weights")
 OUTPUTS = ("detections", "boxes", "raw")
 INPUT_DTYPES = ("uint8", "float32")
-# Ranges of activations settle after some hundred photos, AP on a hundred tells a broken file.
-CALIBRATION_PHOTOS, FEW_PHOTOS, CHECK_PHOTOS = 200, 100, 100
+# Ranges of activations settle after some hundred photos. A hundred photos may hold less than two hundred sure
+# boxes, among which one in twenty that moves is hardly told from one in twenty-five.
+CALIBRATION_PHOTOS, FEW_PHOTOS, CHECK_PHOTOS = 200, 100, 200
 THREADS = 2
 _OTHER_FORMATS = (".keras", ".h5", ".onnx", ".pb", ".mlmodel", ".pt", ".lite")
 
@@ -60,7 +61,8 @@ def export(
         check_photos: photos to compare on, a `Dataset` or a list; None takes `calibration`, or
             drawn scenes if there is none.
         keep_float: for int8, layers that stay in float: a regular expression that is found in their names, as
-            `kerasdet report INT8 --float FLOAT` prints them with what each loses.
+            `kerasdet report INT8 --float FLOAT` prints them with what each loses. None takes the detector's
+            own, see `Detector.keep_float`; "" leaves none.
         overwrite: replace what is at `path`.
         on_parity: "error" writes nothing when file and Keras disagree; "warn" warns and writes.
 
@@ -81,6 +83,7 @@ def export(
     _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
     if keep_float is not None and precision != "int8":
         raise ValueError(f"keep_float is {keep_float!r} and precision {precision}; it is for int8 only")
+    keep_float = (detector.keep_float if keep_float is None else keep_float) or None
     if is_file and convert.given_proposals(detector):
         raise ValueError(
             f"{path}: a .tflite gets a photo and nothing else, and {type(detector).__name__} is given "

@@ -57,10 +57,12 @@ class MediaPipeDetector:
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
         boxes, scores, labels = [], [], []
         for found in self._detector.detect(image).detections:
-            box, category = found.bounding_box, found.categories[0]
-            if category.score >= score:
-                x, y = box.origin_x, box.origin_y
-                boxes.append([x, y, x + box.width, y + box.height])
-                scores.append(category.score)
-                labels.append(self.classes.index(category.category_name))
+            box = found.bounding_box
+            x, y = box.origin_x, box.origin_y
+            # Boxes that are the same to the pixel come as one, with a category for each of them.
+            for category in found.categories:
+                if category.score >= score:
+                    boxes.append([x, y, x + box.width, y + box.height])
+                    scores.append(category.score)
+                    labels.append(self.classes.index(category.category_name))
         return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, labels, self.classes)

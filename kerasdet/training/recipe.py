@@ -6,8 +6,7 @@ A recipe, `zoo/<preset>/recipe.py`, holds what is its own:
   takes and what it scores;
 - `CARD`, what a card says that no run can know, and `STAGES`;
 - `sets(folder)` -> training set, {name: held-back set}; the first of these is watched while training;
-- `build(size, weights)` -> detector;
-- `KEEP_FLOAT`, where the int8 file leaves layers in float, see `export`.
+- `build(size, weights)` -> detector.
 
 `zoo/publish.py` reads the same names. `kerasdet train DATA --recipe PRESET` runs it too.
 """

@@ -84,9 +84,10 @@ def test_a_file_scores_in_mediapipe_what_it_scores_here(tiny, capsys):
     pytest.importorskip("mediapipe")
     assert bench("mediapipe_ap", tiny.tflite, "--data", tiny.scenes) == 0
     out = capsys.readouterr().out
-    # Two boxes of one place are one; however much others overlap, both are there.
+    # However much two boxes overlap, both are there; of one place they share a detection.
     for kind in ("one class", "two classes"):
-        assert f"MediaPipe, pairs of {kind}: the less sure box goes from an IoU of 1.00 on" in out
+        assert (f"MediaPipe, pairs of {kind}: none loses the less sure box; "
+                "from an IoU of 1.00 on comes as one detection with two categories") in out
     (cells,) = rows(out, "file").values()
     figures = [float(cell) for cell in cells]
     assert figures[1::3] == pytest.approx(figures[2::3], abs=0.005)

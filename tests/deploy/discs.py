@@ -21,6 +21,7 @@ CLASSES = ("red", "blue")
 class DiscDetector:
     classes, parts = CLASSES, ("core",)
     image_size, resize, nms_iou = SIZE, "stretch", 0.5
+    keep_float = None
 
     def __init__(self):
         conv = keras.layers.Conv2D

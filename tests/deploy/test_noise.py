@@ -71,11 +71,7 @@ def test_layers_that_are_named_stay_in_float(detector, disc_set, pair, tmp_path)
     deploy.export(
         detector, path, precision="int8", outputs="raw", calibration=disc_set, keep_float="^smooth$"
     )
-    before, after = (
-        {op.layer for op in read_operations(each) if op.outputs[0].dtype == "int8" and op.name != "QUANTIZE"}
-        for each in (pair[1], path)
-    )
-    assert (before, after) == ({"smooth", "mean"}, {"mean"})
+    assert (in_eight_bits(pair[1]), in_eight_bits(path)) == ({"smooth", "mean"}, {"mean"})
     squares = photos(4)
     float_, int8, kept = (Runner(each.read_bytes()) for each in (*pair, path))
     error = [
@@ -83,6 +79,25 @@ def test_layers_that_are_named_stay_in_float(detector, disc_set, pair, tmp_path)
         for one in (int8, kept)
     ]
     assert error[1] < error[0]
+
+
+def in_eight_bits(path) -> set[str]:
+    """Layers of a file whose output is int8."""
+    return {
+        op.layer for op in read_operations(path) if op.outputs[0].dtype == "int8" and op.name != "QUANTIZE"
+    }
+
+
+def test_a_detector_brings_the_layers_that_its_files_leave_in_float(
+    detector, disc_set, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(type(detector), "keep_float", "^smooth$")
+    said = {"precision": "int8", "outputs": "raw", "calibration": disc_set}
+    for name, given, layers in (("own", {}, {"mean"}), ("none", {"keep_float": ""}, {"smooth", "mean"})):
+        deploy.export(detector, tmp_path / f"{name}.tflite", **said, **given)
+        assert in_eight_bits(tmp_path / f"{name}.tflite") == layers
+    # float32 has all in float, and needs no word of it
+    deploy.export(detector, tmp_path / "float.tflite", outputs="raw", check_photos=disc_set)
 
 
 def test_keep_float_that_does_nothing_is_said(detector, disc_set, tmp_path):

@@ -12,7 +12,7 @@ It has not been trained yet.
 from kerasdet.models.centernet import CenterNet
 from kerasdet.training import Stage, recipe, voc12
 
-STAGES = Stage(192, 30, 16), Stage(256, 40, 16)
+STAGES = Stage(192, 20, 16), Stage(256, 16, 16)
 # At the heads' rate the backbone would forget what it knows of a million photos.
 RATE, BACKBONE_RATE = 1e-3, 5e-5
 

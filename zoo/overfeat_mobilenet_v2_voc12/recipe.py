@@ -13,7 +13,7 @@ import kerasdet
 from kerasdet.models.overfeat import OverFeat
 from kerasdet.training import Stage, recipe, voc12
 
-STAGES = (Stage(320, 14, 16),)
+STAGES = (Stage(320, 10, 16),)
 # At the heads' rate the backbone would forget what it knows.
 RATE, BACKBONE_RATE = 1e-3, 5e-5
 
