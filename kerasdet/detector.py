@@ -158,7 +158,7 @@ class Detector(keras.Model):
         """
         if "loss" in kwargs and kwargs["loss"] is not None:
             raise ValueError("a detector brings its own losses; compile it without loss=")
-        if jit_compile == "auto" and _plain_tensorflow():
+        if jit_compile == "auto" and plain_tensorflow():
             jit_compile = False
         self._ema = ema
         if isinstance(optimizer, str):
@@ -356,7 +356,7 @@ class Detector(keras.Model):
                 found = self._suppress(found)
                 found |= self.look_again(found, raw)
             graph = keras.Model(inputs, found)
-            graph.compile(jit_compile=False if _plain_tensorflow() else "auto")
+            graph.compile(jit_compile=False if plain_tensorflow() else "auto")
             self._inference[key] = graph
         given = images if proposals is None else [images, proposals]
         found = self._inference[key].predict_on_batch(given)
@@ -481,7 +481,7 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _plain_tensorflow() -> bool:
+def plain_tensorflow() -> bool:
     """TensorFlow without a GPU: there XLA trains several times slower than plain graphs."""
     if keras.backend.backend() != "tensorflow":
         return False

@@ -143,7 +143,7 @@ def _crops(detector, picture, ten: bool) -> list[View]:
     ]
     if ten:
         looks += [(crop[:, ::-1], place, True) for crop, place, _ in looks]
-    every = _run(detector, detector.one_window(), np.stack([crop for crop, _, _ in looks]))
+    every = _run(detector, np.stack([crop for crop, _, _ in looks]), crops=True)
     return [_placed(view, *where) for view, (_, *where) in zip(every, looks, strict=True)]
 
 
@@ -153,22 +153,19 @@ def _dense(detector, picture, sizes, offsets: bool, flip: bool) -> list[View]:
     for size in sizes:
         square, _ = photos_.to_square(picture, size, detector.resize)
         squares = np.stack([square, square[:, ::-1]] if flip else [square])
-        every = _run(detector, detector, squares, offsets)
+        every = _run(detector, squares, offsets)
         views += [_placed(view, whole, bool(number)) for number, view in enumerate(every)]
     return views
 
 
-def _run(detector, network, squares: np.ndarray, offsets: bool = True) -> list[View]:
-    """The windows of some squares of one size, boxes as fractions of the square.
-
-    `network` is the detector, or its `one_window`.
-    """
+def _run(detector, squares: np.ndarray, offsets: bool = True, crops: bool = False) -> list[View]:
+    """The windows of some squares of one size, boxes as fractions of the square; see `OverFeat.looking`."""
     from keras import ops
 
-    raw = network(squares, training=False)
-    _, rows, columns, classes = raw["class_logits"].shape
-    scores = ops.convert_to_numpy(detector.heads(raw)["class"])
-    moved = ops.convert_to_numpy(detector.class_boxes(raw)).reshape(len(squares), rows, columns, -1, 4)
+    seen = detector.looking(squares.shape[1], crops).predict_on_batch(squares)
+    scores = np.asarray(seen["class"])
+    _, rows, columns, classes = scores.shape
+    moved = np.asarray(seen["boxes"]).reshape(len(squares), rows, columns, -1, 4)
     windows = ops.convert_to_numpy(detector.windows(rows, columns))[None, :, :, None]
     boxes = (windows + detector.window_side * moved) / squares.shape[1]
     # As many pools lie at each offset, so every p-th window is one of the first.

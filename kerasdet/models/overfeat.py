@@ -20,7 +20,7 @@ from kerasdet.boxes import assign
 from kerasdet.boxes.iou import area, intersection
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import winners
-from kerasdet.detector import Detector
+from kerasdet.detector import Detector, plain_tensorflow
 from kerasdet.distribution import batch_sum
 from kerasdet.layers import Interleave, OffsetMaxPool
 from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
@@ -211,6 +211,29 @@ class OverFeat(Detector):
             outputs = _branches(pooled, self.output, self.get_layer)
             self._inference["window"] = keras.Model(images, outputs)
         return self._inference["window"]
+
+    def looking(self, size: int, crops: bool = False) -> keras.Model:
+        """What the windows of squares show, as one compiled network.
+
+        Args:
+            size: side of the squares in pixels.
+            crops: they are of one window each, see `one_window`.
+
+        Returns:
+            (batch, size, size, 3) RGB 0..255 -> class (batch, h, w, classes), probabilities without
+            background's; boxes (batch, h * w, classes, 4), or 1 in place of classes, as the raw outputs.
+        """
+        if (size, crops) not in self._inference:
+            images = keras.Input((size, size, 3), name="images")
+            # Not self: a model that holds its holder cannot be walked through.
+            layers_alone = self.one_window() if crops else keras.Model(self.inputs[0], self.output)
+            take_any_size(layers_alone)
+            raw = layers_alone(images)
+            seen = {"class": self.heads(raw)["class"], "boxes": self.class_boxes(raw)}
+            network = keras.Model(images, seen)
+            network.compile(jit_compile=False if plain_tensorflow() else "auto")
+            self._inference[size, crops] = network
+        return self._inference[size, crops]
 
     # === Training ===
 
