@@ -106,7 +106,7 @@ def _csp(classes, size, weights, *, backbone, parts=("head",), cls=None, **optio
 
     return (cls or CSP)(
         classes, backbone=backbone, backbone_weights=weights, image_size=size, stride=8, neck="light",
-        channels=96, parts=parts, **options,
+        channels=96, parts=parts, resize="letterbox", **options,  # a ratio of width and height is kept by it
     )
 
 

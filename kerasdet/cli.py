@@ -61,6 +61,11 @@ class InputDtype(enum.StrEnum):
     float32 = enum.auto()
 
 
+class OnParity(enum.StrEnum):
+    error = enum.auto()
+    warn = enum.auto()
+
+
 # === What all commands share ===
 
 
@@ -169,6 +174,9 @@ def export(
             "the detector brings its own."
         ),
     ] = None,
+    on_parity: Annotated[
+        OnParity, typer.Option(help="Where the file and Keras disagree: write nothing, or warn and write.")
+    ] = OnParity.error,
     report: Annotated[
         bool, typer.Option("--report", help="Say what a phone's accelerators take of the file.")
     ] = False,
@@ -189,6 +197,7 @@ def export(
         found = detector.export(
             out, precision=precision.value, calibration=photos, outputs=outputs.value,
             input_dtype=input_dtype.value, keep_float=keep_float, overwrite=overwrite,
+            on_parity=on_parity.value,
         )
     Console().print(str(found), highlight=False, markup=False)
     if report:

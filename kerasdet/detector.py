@@ -75,6 +75,8 @@ class Detector(keras.Model):
         self._config: dict = {}
         self._loss_means: dict[str, keras.metrics.Mean] = {}
         self._ema = None
+        # Whether the loss that is being computed is learned from, or only looked at.
+        self._learning = True
         self._inference: dict = {}
 
     classes = property(lambda self: self._settings["classes"], doc="Names of the classes.")
@@ -123,6 +125,11 @@ class Detector(keras.Model):
 
     def merge_flipped(self, heads: dict, mirrored: dict) -> dict:
         raise ValueError(f"{type(self).__name__} cannot be tested with flipping; leave flip=True out")
+
+    def at_size(self, image_size: int) -> dict:
+        """What else changes in the configuration for another image size: its weights have learned sides in
+        pixels, so what is given as fractions of the square does."""
+        return {}
 
     def get_config(self):
         config = _plain(dict(self._config, name=self.name))
@@ -213,8 +220,8 @@ class Detector(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the detector's named losses; each part's mean is shown in the progress bar."""
         targets = {key: ops.convert_to_tensor(value) for key, value in y.items()}
-        raw = {key: ops.cast(value, "float32") for key, value in y_pred.items()}
-        parts = self.loss_parts(targets, raw)
+        self._learning = bool(training)
+        parts = self.loss_parts(targets, _in_full(y_pred))
         total = sum(parts.values())
         # Of replicas it is the sum that counts: Keras adds up their gradients, and takes the mean of metrics.
         replicas = replicas_apart()
@@ -262,7 +269,7 @@ class Detector(keras.Model):
         if outputs not in DEPTHS:
             raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
         self._check_given(proposals)
-        heads = self.heads(_with_proposals(self(images, training=False), proposals))
+        heads = self.heads(_with_proposals(_in_full(self(images, training=False)), proposals))
         if outputs == "raw":
             return heads
         found = self.decode(heads)
@@ -346,7 +353,7 @@ class Detector(keras.Model):
             if proposals is not None:
                 given = keras.Input((self.given_proposals, 4), name="proposals")
                 inputs.append(given)
-            raw = _with_proposals(self.output, given)
+            raw = _with_proposals(_in_full(self.output), given)
             heads = self.heads(raw)
             if flip:
                 again = keras.Model(inputs, heads)
@@ -479,6 +486,12 @@ def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _in_full(raw: dict) -> dict:
+    """Raw outputs as float32, whatever precision the network computes in."""
+    kinds = {key: keras.backend.standardize_dtype(value.dtype) for key, value in raw.items()}
+    return {key: v if kinds[key] == "float32" else ops.cast(v, "float32") for key, v in raw.items()}
 
 
 def plain_tensorflow() -> bool:

@@ -30,6 +30,8 @@ _TOO_LARGE = f"is more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixel
 MAX_BYTES = 2**30
 # Pillow's names of `SUFFIXES`; it knows many more kinds, some of which call other programs.
 _KINDS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+# Numbers of tags in EXIF and TIFF.
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
 
 
 def read(photo) -> np.ndarray:
@@ -119,7 +121,7 @@ def find(arguments: list[str]) -> list[pathlib.Path]:
     for argument in arguments:
         path = pathlib.Path(argument)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            inside = within(path)
             if not inside:
                 kinds = ", ".join(sorted(SUFFIXES))
                 raise ValueError(f"{argument}: no photos in this folder ({kinds})")
@@ -133,24 +135,36 @@ def find(arguments: list[str]) -> list[pathlib.Path]:
     return list(dict.fromkeys(found))
 
 
+def within(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The photos in a folder and those inside, by their names' endings, in order."""
+    # "._a.jpg" is what macOS leaves beside a.jpg on other systems' disks.
+    return [
+        path for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
+    ]
+
+
 def _read_file(path: str) -> np.ndarray:
     import cv2
 
     data = _bytes_of(path)
-    kind = _header(io.BytesIO(data), path).format
+    header = _header(io.BytesIO(data), path)
     image = None
     if not _is_truncated(data):
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            # Which kinds OpenCV turns upright hangs on its version.
+            how = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
         except cv2.error:  # said below
             pass
     # Whatever OpenCV read of it, if not what the header promised.
     if image is None or image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise ValueError(
-            f"{path}: the {kind} image is truncated or damaged, or of a kind that OpenCV cannot decode; "
-            "replace it, or save it as JPEG or PNG"
+            f"{path}: the {header.format} image is truncated or damaged, or of a kind that OpenCV cannot "
+            "decode; replace it, or save it as JPEG or PNG"
         )
-    return image
+    # But a TIFF, whose orientation is no note in it but part of the format, is always turned.
+    return image if header.format == "TIFF" else _turned(image, _orientation(header))
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:
@@ -160,19 +174,45 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
         FileNotFoundError: no such file.
         ValueError: the file is no image that can be read, or one beyond `MAX_PIXELS`.
     """
-    from PIL import Image
-
     path = os.fspath(path)
     _check_file(path)
     with open(path, "rb") as file:
         header = _header(file, path)
-        try:
-            # Cameras store an upright photo lying down and say so in EXIF tag 274. `header.getexif()` would
-            # decode the whole of a PNG.
-            turned = Image.Image.getexif(header).get(274, 1) >= 5
-        except Exception:  # a damaged note; OpenCV passes over it too
-            turned = False
-    return header.size[::-1] if turned else header.size
+        size = header.size
+        if header.format == "TIFF":  # whose size some versions of Pillow have turned already
+            size = header.tag_v2[_WIDTH], header.tag_v2[_HEIGHT]
+        return size[::-1] if _orientation(header) >= 5 else size
+
+
+def _orientation(header) -> int:
+    """How a photo lies in its file, 1 to 8 as EXIF numbers it; 1 is upright.
+
+    Cameras store an upright photo lying down and note it. Only EXIF's note counts, as in other programs: not
+    XMP's, which `header.getexif()` would take in its place (and decode the whole of a PNG).
+    """
+    from PIL import Image
+
+    try:
+        if header.format == "TIFF":
+            said = header.tag_v2.get(_ORIENTATION, 1)
+        else:
+            note = Image.Exif()
+            note.load(header.info.get("exif") or b"")
+            said = note.get(_ORIENTATION, 1)
+        return said if said in range(1, 9) else 1
+    except Exception:  # a damaged note
+        return 1
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The photo upright, see `_orientation`."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _bytes_of(path: str) -> bytes:

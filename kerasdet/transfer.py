@@ -37,6 +37,8 @@ def adapt(detector, classes=None, image_size: int | None = None, label_smoothing
     changes = {key: value for key, value in given.items() if value not in (None, own[key])}
     if not changes:
         return detector
+    if "image_size" in changes:
+        changes |= detector.at_size(image_size)
     fresh = type(detector).from_config(detector.get_config() | changes)
     _transfer(detector, fresh)
     return fresh

@@ -209,16 +209,18 @@ def test_export_hands_on_what_was_asked_for(scenes, photos, tmp_path, monkeypatc
     monkeypatch.setattr(zoo, "load_file", lambda model: Recorder())
     out = tmp_path / "x.tflite"
     options = ["--outputs", "boxes", "--input-dtype", "float32", "--keep-float", "neck", "--overwrite"]
+    options += ["--on-parity", "warn"]
     run("export", "m.keras", "-o", out, "--precision", "int8", "--calibration", scenes.root, *options)
     run("export", "m.keras", "-o", out, "--calibration", photos)
     (path, first), (_, second) = calls
     assert path == out and len(first.pop("calibration")) == len(scenes)
     assert first == {
         "precision": "int8", "outputs": "boxes", "input_dtype": "float32", "keep_float": "neck",
-        "overwrite": True,
+        "overwrite": True, "on_parity": "warn",
     }
     assert second["calibration"] == [photos / "a.jpg", photos / "inner" / "b.png"]
     assert second["precision"] == "float32" and second["overwrite"] is False
+    assert second["on_parity"] == "error"
 
 
 def test_a_file_that_fails_parity_is_code_1(tmp_path, monkeypatch):

@@ -45,6 +45,30 @@ def test_exif_orientation_is_applied(picture, tmp_path):
     assert difference[5:25, 5:35].mean() < 10 and difference[52:58, 2:8].mean() < 40
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_opencv_turns_them(picture, tmp_path, kind, orientation):
+    """And the header alone says which size they have then."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind}"
+    Image.fromarray(picture).save(path, exif=exif, lossless=True)
+    expected = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert expected.shape == ((40, 60, 3) if orientation < 5 else (60, 40, 3))
+    np.testing.assert_array_equal(photo.read(path), expected)
+    assert photo.size_of(path) == expected.shape[1::-1]
+
+
+def test_what_xmp_says_of_orientation_is_passed_over(picture, tmp_path):
+    """As browsers, OpenCV and MediaPipe do; Pillow turns such a photo."""
+    said = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    Image.fromarray(picture).save(tmp_path / "a.jpg", xmp=said)
+    with Image.open(tmp_path / "a.jpg") as header:
+        assert header.getexif()[0x0112] == 6
+    assert photo.read(tmp_path / "a.jpg").shape == (40, 60, 3)
+    assert photo.size_of(tmp_path / "a.jpg") == (60, 40)
+
+
 def test_other_pixel_formats_become_eight_bit_rgb(picture, tmp_path):
     Image.fromarray(picture).convert("L").save(tmp_path / "grey.png")
     grey = photo.read(tmp_path / "grey.png")

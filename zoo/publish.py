@@ -31,7 +31,7 @@ import kerasdet
 from kerasdet import zoo_page
 from kerasdet.card import card_tables, in_words, markdown
 from kerasdet.deploy import timing
-from kerasdet.training.recipe import read
+from kerasdet.training.recipe import ABLATION, read
 from kerasdet.views import six_sizes
 
 SHELF = pathlib.Path(__file__).parent
@@ -101,7 +101,7 @@ def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[di
             "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": timing.processor(),
             **_figures(found),
         }
-        for arm, found in json.loads((run / "ablation.json").read_text()).items()
+        for arm, found in json.loads((run / ABLATION).read_text()).items()
     ]
 
 
@@ -189,7 +189,7 @@ def main():
     scores, speeds = measure(options.preset, train, held_back)
     card = dataclasses.replace(kerasdet.zoo.card(options.preset), scores=scores, latency=speeds)
     if options.run:
-        if (options.run / "ablation.json").exists():
+        if (options.run / ABLATION).exists():
             card = dataclasses.replace(card, scores=scores + ablation(
                 options.preset, options.run, recipe, held_back
             ))

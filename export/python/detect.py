@@ -170,6 +170,9 @@ def read(path: str | os.PathLike) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
+            # Without EXIF's note Pillow turns a photo by XMP's, which kerasdet and browsers pass over.
+            for name in ("xmp", "XML:com.adobe.xmp"):
+                image.info.pop(name, None)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such photo") from error

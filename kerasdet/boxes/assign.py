@@ -87,7 +87,7 @@ def by_overlap(
     if best:
         most = ops.max(overlap, axis=2, keepdims=True)
         # Of equal places all learn it; an object that overlaps none has no best place.
-        is_best = ops.logical_and(overlap >= most - 1e-6, most > 0)
+        is_best = ops.logical_and(overlap >= most * (1 - 1e-6), most > 0)
         wanted = ops.any(is_best, axis=1)
         by_whom = ops.cast(ops.argmax(ops.where(is_best, overlap, -1.0), axis=1), "int32")
         nearest = ops.where(wanted, by_whom, nearest)
@@ -184,3 +184,18 @@ def balanced(random, positive, negative, count: int, share: float):
     chosen = highest(random, positive, int(count * share))
     left = count - ops.sum(chosen, axis=-1)
     return chosen, highest(random, negative, ops.cast(left, "int32"))
+
+
+def mean_weight(weight):
+    """Mean weight of what is learned on each photo.
+
+    Args:
+        weight: (batch, k) float32, 0 where nothing is learned.
+
+    Returns:
+        (batch,) float32, 1 where nothing is learned at all.
+
+    Example: of weights .3, 0 and .5 it is .4.
+    """
+    learned = ops.sum(ops.cast(weight > 0, "float32"), axis=-1)
+    return ops.where(learned > 0, ops.sum(weight, axis=-1) / ops.maximum(learned, 1.0), 1.0)

@@ -158,6 +158,7 @@ def _look_at_photos(
                 turned = " (turned upright, as the camera's note in it says)" if written == size[::-1] else ""
                 what = f"written as {written[0]} x {written[1]}, is {size[0]} x {size[1]}{turned}"
                 faults.append(Fault("wrong size", split, record.photo, what, look.path))
+                continue  # of which photo its boxes speak, nobody knows
             record.width, record.height = size
             seen[split].append(look)
     return seen

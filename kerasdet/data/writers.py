@@ -87,12 +87,18 @@ def write(
     _warn_of_losses(sets, to)
     names = _photo_names(sets)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and then moved, so that a full disk leaves no half set under the name.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+    # Written elsewhere and then moved, so that a full disk leaves no half set under the name. An empty folder
+    # may be where one stands, or another disk's: it is filled, not replaced.
+    there = folder.exists()
+    with tempfile.TemporaryDirectory(dir=folder if there else folder.parent) as work:
         unfinished = Path(work) / "set"
         _write_photos(unfinished, sets, names, _PLACES.get(to, "images/{}"), link, progress)
         _WRITERS[to](unfinished, sets, names)
-        os.replace(unfinished, folder)
+        if there:
+            for entry in unfinished.iterdir():
+                os.replace(entry, folder / entry.name)
+        else:
+            os.replace(unfinished, folder)
 
 
 def refuse_full(folder: str | os.PathLike) -> None:

@@ -198,7 +198,7 @@ def _check_backend():
 def _check_path(path: Path, is_file: bool, overwrite: bool):
     if path.exists():
         if not overwrite:
-            raise FileExistsError(f"{path} exists; give overwrite=True to replace it")
+            raise FileExistsError(f"{path} exists; give overwrite=True (--overwrite) to replace it")
         if is_file and path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; give another name")
         if not is_file and not (path / "saved_model.pb").is_file() and any(path.iterdir()):
@@ -257,7 +257,8 @@ def _judge(detector, found, check, outputs, precision, path, on_parity):
         if on_parity == "error":
             hint = "keep_float leaves layers in float, " if precision == "int8" else ""
             raise ParityError(
-                f"{text}. Nothing was written; {hint}on_parity='warn' writes it all the same"
+                f"{text}. Nothing was written; {hint}on_parity='warn' (--on-parity warn) writes it all "
+                "the same"
             )
         warnings.warn(text, stacklevel=4)
     return result

@@ -8,11 +8,12 @@ import keras
 
 
 def measure_statistics(model: keras.Model, images: Sequence) -> None:
-    """Sets means and variances of all trained batch norms to what they are on `images`.
+    """Sets means and variances of trained batch norms to what they are on `images`.
 
     While a model trains, they are running averages over weights of the past; for averaged weights they
     are those of another model. Either way boxes come out several percent too large or too small. Frozen
-    batch norms (the backbones') are left alone.
+    batch norms (the backbones') are left alone, and so are those that only regions go through (an `RCNN` with
+    its backbone's batch norms trained).
 
     Args:
         model: changed in place.

@@ -31,9 +31,12 @@ class L2Norm(keras.layers.Layer):
     def call(self, inputs):
         # By the mean of squares: of the sum, LiteRT makes an L2_NORMALIZATION, which GPU delegates refuse.
         channels = inputs.shape[-1]
-        squares = ops.mean(ops.square(inputs), axis=-1, keepdims=True)
+        # Squares of more than 256, and the smallest length, are beyond float16.
+        full = ops.cast(inputs, "float32")
+        squares = ops.mean(ops.square(full), axis=-1, keepdims=True)
         length = ops.rsqrt(ops.maximum(squares, 1e-12 / channels))
-        return inputs * length * (self.gamma / channels**0.5)
+        scaled = full * length * (ops.cast(self.gamma, "float32") / channels**0.5)
+        return ops.cast(scaled, inputs.dtype)
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}

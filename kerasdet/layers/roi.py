@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from kerasdet.boxes.iou import area
-from kerasdet.boxes.peaks import take
+from kerasdet.boxes.rows import at_rows
 
 # Side of the box that goes to P4: ImageNet's photos, on photos with a short side of 800 px.
 CANONICAL_SIDE = 224.0
@@ -109,12 +109,11 @@ def roi_pool(features, stride: int, boxes, size: int = 7):
     Source: Fast R-CNN (Girshick 2015), section 2.1, and SPPnet's windows (He et al. 2014, appendix A).
     """
     _, height, width, channels = features.shape
-    flat = ops.reshape(features, (-1, height * width, channels))
     # A bin of a box as large as the map, and the cells that its rounded borders add.
     most = math.ceil(max(height, width) / size) + 1
 
     def bins(low, high, cells):
-        """Rows (or columns) of each bin, (batch, n, size * most) float32, and which of them count."""
+        """Rows (or columns) of each bin, (batch, n, size, most) int32, and which of them count."""
         low, high = (ops.clip(ops.floor(value / stride + 0.5), 0, cells - 1) for value in (low, high))
         # Whole numbers: in floating-point some backends take 7 * 3 / 7 for a little more than 3.
         side = ops.cast(ops.maximum(high - low + 1, 1.0), "int32")[..., None]
@@ -122,26 +121,22 @@ def roi_pool(features, stride: int, boxes, size: int = 7):
         begin = ops.cast(side * number // size, "float32") + low[..., None]
         end = ops.cast((side * (number + 1) + size - 1) // size, "float32") + low[..., None]
         at = begin[..., None] + ops.arange(most, dtype="float32")
-        shape = (-1, boxes.shape[1], size * most)
-        return ops.reshape(ops.minimum(at, cells - 1.0), shape), ops.reshape(at < end[..., None], shape)
+        return ops.cast(ops.minimum(at, cells - 1.0), "int32"), at < end[..., None]
 
-    rows, in_rows = bins(boxes[..., 1], boxes[..., 3], height)
-    columns, in_columns = bins(boxes[..., 0], boxes[..., 2], width)
-    each = _gather(flat, rows[..., :, None] * width + columns[..., None, :])
-    counts = ops.logical_and(in_rows[..., :, None], in_columns[..., None, :])[..., None]
-    # Every bin has a cell that counts.
-    return _pooled(ops.where(counts, each, -1e30), size, most, ops.max_pool)
+    def highest(lines, which, counts):
+        """The highest of the lines (b, cells, c) that each bin (b, bins, most) has, (b, bins, c)."""
+        found = at_rows(lines, ops.reshape(which, (-1, which.shape[1] * most)))
+        found = ops.reshape(found, (-1, *which.shape[1:], lines.shape[-1]))
+        # Every bin has one that counts.
+        return ops.max(ops.where(counts[..., None], found, -1e30), axis=2)
 
-
-def _gather(flat, cells):
-    """Values of cells (batch, n, s, s), numbers as float32, of (batch, cells, c): (batch, n, s, s, c)."""
-    _, n, s, _ = cells.shape
-    index = ops.reshape(ops.cast(cells, "int32"), (-1, n * s * s))
-    return ops.reshape(take(flat[:, None], index), (-1, n, s, s, flat.shape[-1]))
-
-
-def _pooled(values, size: int, cells: int, pool):
-    """(batch, n, size * cells, size * cells, c) to (batch, n, size, size, c)."""
-    _, n, side, _, channels = values.shape
-    small = pool(ops.reshape(values, (-1, side, side, channels)), cells, cells)
-    return ops.reshape(small, (-1, n, size, size, channels))
+    count = boxes.shape[1]
+    rows, columns = bins(boxes[..., 1], boxes[..., 3], height), bins(boxes[..., 0], boxes[..., 2], width)
+    # Whole rows first: all cells of all bins at once would be three times as many.
+    lines = ops.reshape(features, (-1, height, width * channels))
+    bands = highest(lines, *(ops.reshape(value, (-1, count * size, most)) for value in rows))
+    bands = ops.transpose(ops.reshape(bands, (-1, size, width, channels)), (0, 2, 1, 3))
+    bands = ops.reshape(bands, (-1, width, size * channels))
+    found = highest(bands, *(ops.reshape(value, (-1, size, most)) for value in columns))
+    found = ops.transpose(ops.reshape(found, (-1, size, size, channels)), (0, 2, 1, 3))
+    return ops.reshape(found, (-1, count, size, size, channels))

@@ -40,19 +40,19 @@ class Dilated(layers.Layer):
         return self.convolution.compute_output_shape(input_shape)
 
 
-def trident(body: keras.Model, level: str, dilations: Sequence[int], blocks: int | None, share: bool = True):
+def trident(body: keras.Model, end, dilations: Sequence[int], blocks: int | None, share: bool = True):
     """Splits a backbone into a stem and branches that look at areas of several sizes.
 
     Args:
         body: a backbone, see `backbones.build`.
-        level: whose map the branches end in, such as "P4".
+        end: the backbone's map that the branches end in, such as its P4.
         dilations: of each branch.
         blocks: how many 3x3 convolutions before that map are dilated; None takes all of stride 1 that work
             at its resolution: in a ResNet's stage those of every unit but the strided one.
         share: the branches have the same weights; otherwise all but the first a copy to begin with.
 
     Returns:
-        the stem, photos to the map that branches begin with; the branches, that map to maps of `level`, whose
+        the stem, photos to the map that branches begin with; the branches, that map to maps as `end`, whose
         batch norms keep their statistics; and how many convolutions each dilates.
 
     Raises:
@@ -60,14 +60,13 @@ def trident(body: keras.Model, level: str, dilations: Sequence[int], blocks: int
 
     Source: TridentNet (Li et al. 2019), section 4.1.
     """
-    end = body.output[level]
     trunk = keras.Model(body.input, end)
     able = [layer for layer in trunk.layers if _can_dilate(layer, end.shape[1])]
     count = len(able) if blocks is None else blocks
     if not 1 <= count <= len(able):
         raise ValueError(
-            f"blocks is {blocks}; of the {len(able)} convolutions of stride 1 that {body.name} has at "
-            f"{level}'s resolution, 1 or more are dilated"
+            f"blocks is {blocks}; of the {len(able)} convolutions of stride 1 that {body.name} has at that "
+            "map's resolution, 1 or more are dilated"
         )
     start = _start_of(trunk, able[-count:])
     segment = keras.Model(start, end)

@@ -7,6 +7,7 @@ no anchors. From top to bottom: network, targets, losses, decoding.
 from __future__ import annotations
 
 import math
+import warnings
 
 import keras
 from keras import ops
@@ -53,7 +54,8 @@ class CSP(Detector):
         target: "paper", one positive cell an object, or "dense", in which every cell near the centre
             learns the whole box (TTFNet, Liu et al. 2020): learns faster, for small budgets.
         aspect_ratio: None predicts height and width; a number (0.41 for pedestrians in the paper)
-            predicts the height alone, the width is aspect_ratio times that.
+            predicts the height alone, the width is aspect_ratio times that on the square: give
+            resize="letterbox" too, or photos of one shape and the ratio that they have once stretched.
         parts: names of further boxes of the same object, such as ("head",).
         head_blocks: separable 5x5 convolutions of its own that the centre, the box and each part have
             before their 1x1 convolutions; the paper has none.
@@ -83,6 +85,13 @@ class CSP(Detector):
             raise ValueError(f"image_size is {image_size}; give a multiple of 32")
         if target == "dense" and aspect_ratio is not None:
             raise ValueError("dense targets learn height and width; leave aspect_ratio out")
+        if aspect_ratio is not None and resize == "stretch":
+            warnings.warn(
+                f"aspect_ratio is {aspect_ratio} and resize 'stretch', which changes widths and heights of a "
+                "photo that is not square: unless all photos have one shape, give resize='letterbox', or "
+                "leave aspect_ratio out",
+                stacklevel=2,
+            )
         channels = channels or {"deconv": 256, "fpn": 256, "light": 96}[neck]
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,

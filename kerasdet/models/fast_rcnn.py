@@ -20,7 +20,7 @@ from kerasdet.models.regions import RegionDetector
 NECKS = ("c4", "dc5")
 # R-CNN, appendix A: pixels of context about each box, on the warped square.
 CONTEXT = 16
-# Regions that go through R-CNN's backbone together.
+# Regions that go through what looks at them together.
 AT_ONCE = 32
 
 
@@ -48,6 +48,30 @@ class _Given(RegionDetector):
             targets: as of all detectors, and proposals (batch, n, 4) float32 xyxy pixels.
         """
         return self.learn_regions(targets, raw, targets["proposals"])
+
+
+    def regions_of(self, raw: dict, boxes, training: bool = False) -> dict:
+        """As of `RegionDetector`, in use some regions after the other: all at once fill the memory."""
+        count = boxes.shape[1]
+        if training or count <= AT_ONCE:
+            return super().regions_of(raw, boxes, training)
+        turns = -(-count // AT_ONCE)
+        boxes = ops.pad(boxes, ((0, 0), (0, turns * AT_ONCE - count), (0, 0)))
+        some = ops.transpose(ops.reshape(boxes, (-1, turns, AT_ONCE, 4)), (1, 0, 2, 3))
+        # Where a graph is built, what is looped over has to hold all that the loop sees.
+        name = f"map_{self.levels[0]}"
+        maps = ops.stack([raw[name]] * turns)
+
+        def look(each):
+            return super(_Given, self).regions_of({name: each[0]}, each[1])
+
+        said = ops.map(look, (maps, some))
+        joined = {}
+        for key, value in said.items():
+            rest = value.shape[3:]
+            value = ops.transpose(value, (1, 0, *range(2, len(value.shape))))
+            joined[key] = ops.reshape(value, (-1, turns * AT_ONCE, *rest))[:, :count]
+        return joined
 
 
 @keras.saving.register_keras_serializable(package="kerasdet")
@@ -85,13 +109,15 @@ class FastRCNN(_Given):
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
         if not 0 <= background[0] < background[1] <= 0.5:
             raise ValueError(f"background is {tuple(background)}; give two overlaps, rising from 0 to 0.5")
+        if image_size % 32:
+            raise ValueError(f"image_size is {image_size}; give a multiple of 32")
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "dc5" else 32,
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        level, features = one_map(body, images, neck, image_size)
+        level, features = one_map(body, images, neck)
         super().__init__(
             images, {f"map_{level}": features}, classes=classes, image_size=image_size,
             roi_head=roi_head(body, neck, features.shape[-1], head_units, len(classes), agnostic),
@@ -159,28 +185,6 @@ class RCNN(_Given):
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until,
             "warp_size": warp_size, "agnostic": agnostic,
         }
-
-    def regions_of(self, raw: dict, boxes, training: bool = False) -> dict:
-        """As of `RegionDetector`, in use some regions after the other: all at once fill the memory."""
-        count = boxes.shape[1]
-        if training or count <= AT_ONCE:
-            return super().regions_of(raw, boxes, training)
-        turns = -(-count // AT_ONCE)
-        boxes = ops.pad(boxes, ((0, 0), (0, turns * AT_ONCE - count), (0, 0)))
-        some = ops.transpose(ops.reshape(boxes, (-1, turns, AT_ONCE, 4)), (1, 0, 2, 3))
-        # Where a graph is built, what is looped over has to hold all that the loop sees.
-        photos = ops.stack([raw["map_photo"]] * turns)
-
-        def look(each):
-            return super(RCNN, self).regions_of({"map_photo": each[0]}, each[1])
-
-        said = ops.map(look, (photos, some))
-        joined = {}
-        for key, value in said.items():
-            rest = value.shape[3:]
-            value = ops.transpose(value, (1, 0, *range(2, len(value.shape))))
-            joined[key] = ops.reshape(value, (-1, turns * AT_ONCE, *rest))[:, :count]
-        return joined
 
     def pooled(self, raw: dict, boxes, size: int):
         """Appendix A: each box with some context, warped to a square whatever its shape."""

@@ -98,11 +98,11 @@ class MaskRCNN(FasterRCNN):
         """As of `FasterRCNN`, and the mean cross-entropy of cells (section 3): of a region that is an object
         its own class alone is asked for, so that classes do not compete."""
         goal = self.region_targets(targets, proposals)
-        losses = self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=True))
+        losses = self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=self._learning))
         # Objects come first, and no more than this share is sampled.
         first = max(1, int(self.regions * self.share))
         goal = {key: value[:, :first] for key, value in goal.items()}
-        logits = self.cells_of(raw, goal["boxes"], goal["label"], training=True)
+        logits = self.cells_of(raw, goal["boxes"], goal["label"], training=self._learning)
         truth = self.mask_targets(goal, targets)
         cost = ops.mean(ops.softplus(logits) - logits * truth, axis=(2, 3))
         weight = goal["positive"] * goal["weight"] * at_rows(targets["mask_weights"], goal["owner"])

@@ -134,6 +134,11 @@ class OverFeat(Detector):
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         if regression not in REGRESSIONS:
             raise ValueError(f"regression is {regression!r}; give one of {', '.join(REGRESSIONS)}")
+        if not background and len(tuple(classes)) < 2:
+            raise ValueError(
+                f"classes is {tuple(classes)} and background False: there is nothing to tell apart; give two "
+                "classes or more, or background=True"
+            )
         if width <= 0 or (window is not None and window < 1):
             raise ValueError(f"width is {width}, window {window}; give a width above 0, and 1 cell or more")
         plan = NETWORKS[network]
@@ -342,6 +347,8 @@ class OverFeat(Detector):
             miss = background_cross_entropy(logits, self.label_smoothing)
             # Smoothed, the loss of what is surely background would be high too.
             hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
+            # Of photos that are mixed, objects weigh less: so does their share of background.
+            hard = hard * assign.mean_weight(weight)[:, None]
             class_loss += ops.sum(hard * miss) / total
         error = self.class_boxes(raw) - goal["boxes"][..., None, :]
         if self.regression == "per_class":

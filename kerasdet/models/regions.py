@@ -154,7 +154,7 @@ class RegionDetector(Detector):
     def learn_regions(self, targets: dict, raw: dict, proposals) -> dict:
         """The losses of regions sampled from proposals (batch, n, 4)."""
         goal = self.region_targets(targets, proposals)
-        return self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=True))
+        return self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=self._learning))
 
     def region_losses(self, goal: dict, said: dict) -> dict:
         """Cross-entropy and absolute errors of regions.

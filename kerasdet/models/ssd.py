@@ -69,6 +69,9 @@ class SSD(Detector):
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of box and class that are decoded.
 
+    What scores less than .01 is not looked at, and suppression leaves 200 boxes at an overlap of .45:
+    SSD300's limits (section 3.1), for SSDLite too, where torchvision has .001, 300 and .55.
+
     The raw outputs, for each of the N default boxes: class_logits (.., N, classes); background_logit
     (.., N, 1), which joins them in one softmax; boxes (.., N, 4), see `boxes.coders.encode`.
     """
@@ -126,6 +129,11 @@ class SSD(Detector):
         }
         self.track_losses("class_loss", "box_loss")
 
+    def at_size(self, image_size: int) -> dict:
+        """Default boxes of as many pixels as before."""
+        sizes = self._config["anchor_sizes"]
+        return {"anchor_sizes": [side * self.image_size / image_size for side in sizes]}
+
     # === Targets ===
 
     def targets(self, targets: dict) -> dict:
@@ -163,6 +171,8 @@ class SSD(Detector):
         count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
         # Smoothed, the loss of what is surely background would be high too.
         hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
+        # Of photos that are mixed, objects weigh less: so does their share of background.
+        hard = hard * assign.mean_weight(goal["weight"])[:, None]
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
         total = ops.maximum(batch_sum(goal["weight"]), 1.0)

@@ -18,7 +18,7 @@ from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.boxes.iou import area, pairwise_iou
 from kerasdet.layers.heads import rpn_head
 from kerasdet.layers.trident import trident
-from kerasdet.models.faster_rcnn import RATIOS, check_sizes, roi_head
+from kerasdet.models.faster_rcnn import RATIOS, before_stage5, check_sizes, roi_head, to_p4
 from kerasdet.models.regions import PAPER_SIDE
 from kerasdet.models.two_stage import RPN_NEGATIVE, TwoStage
 
@@ -39,7 +39,8 @@ class TridentNet(TwoStage):
         share_weights: of the branches; False gives each its own, to compare with (the paper's table 1).
         ranges: of each branch the smallest and the largest sqrt(w h), in pixels of the square, of what it
             learns and finds (scale-aware training); "paper" scales 0 to 90, 30 to 160 and 90 on, which are
-            meant for 800 px; None leaves all open, as TridentNet Fast is trained.
+            meant for 800 px, and makes it the paper's TridentNet; None leaves all open, as TridentNet Fast
+            is trained.
         inference: "all" branches, or the "middle" one alone: TridentNet Fast, which costs no more than the
             network that it was made of; see `fast`.
         agnostic: as of `FasterRCNN`.
@@ -49,6 +50,8 @@ class TridentNet(TwoStage):
         resize, max_detections, nms_iou: see `Detector`.
 
     The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
+
+    Differs from the paper as `FasterRCNN` does, with as many proposals.
     """
 
     def __init__(
@@ -72,14 +75,15 @@ class TridentNet(TwoStage):
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        stem, branches, _ = trident(body, "P4", dilations, blocks, share_weights)
+        stem, branches, _ = trident(body, before_stage5(body), dilations, blocks, share_weights)
         shared = stem(images)
         maps = [branch(shared) for branch in branches]
         cells, width = maps[0].shape[1], maps[0].shape[-1]
         rpn = rpn_head(width, channels, len(RATIOS) * len(sizes))
-        outputs = {}
+        outputs, shown = {}, to_p4(body)
         for k, x in enumerate(maps):
-            outputs |= {f"{key}_{k}": value for key, value in rpn(x).items()} | {f"map_P4_{k}": x}
+            said = rpn(shown(x))
+            outputs |= {f"{key}_{k}": value for key, value in said.items()} | {f"map_P4_{k}": x}
         super().__init__(
             images, outputs, roi_head=roi_head(body, "c4", width, 0, len(classes), agnostic),
             anchors=rpn_anchors([cells], [image_size / cells], [sizes], RATIOS), classes=classes,
@@ -93,10 +97,10 @@ class TridentNet(TwoStage):
         self.ranges, self.inference = pixels, inference
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until,
-            "channels": channels, "anchor_sizes": anchor_sizes and list(anchor_sizes),
+            "channels": channels, "anchor_sizes": list(sizes),
             "dilations": list(dilations), "blocks": blocks,
             "share_weights": share_weights, "inference": inference, "agnostic": agnostic,
-            "ranges": ranges if ranges is None or ranges == "paper" else [list(pair) for pair in pixels],
+            "ranges": pixels and [list(pair) for pair in pixels],
         }
 
     def fast(self) -> TridentNet:

@@ -81,7 +81,12 @@ def check_folder(out: Path, resume: bool):
 def settle_config(path: Path, settings: dict, resume: bool):
     """Writes what the run is made with; a run that goes on has to be made with the same."""
     if resume:
-        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: not the settings of a run ({type(error).__name__}: {error}); give another folder"
+            ) from error
         # As json has them: lists for tuples.
         for key, value in json.loads(json.dumps(settings)).items():
             if before.get(key) != value:
@@ -91,7 +96,9 @@ def settle_config(path: Path, settings: dict, resume: bool):
                 )
         return
     text = json.dumps({"settings": settings, "versions": versions()}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    partial = path.with_name(f"partial_{path.name}")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
 
 
 def versions() -> dict[str, str]:

@@ -26,9 +26,11 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from kerasdet.metrics import CocoMetrics
-from kerasdet.training.folder import CONFIG, LOG, Keep, best_of, settle_config
+from kerasdet.training.folder import CONFIG, LOG, Keep, best_of, check_folder, settle_config
 from kerasdet.training.stages import Stage, train_in_stages
 
+# What a folder of --out has of an ablation.
+ABLATION = "ablation.json"
 # Files that --backbone takes, as cards name them.
 MOBILENET_V2 = {
     "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
@@ -53,11 +55,12 @@ def run(
     """Trains as the command line says; this is what a recipe ends with.
 
     Arguments of the command: --data, the folder that `sets` reads; --backbone, the file of the starting
-    weights; --out, the run's folder; --steps, an epoch's steps, to try a recipe out; and, with
-    `ablation`, --ablation. The same command again goes on with a run that was killed. The folder then
-    holds `model.keras`, with the averaged weights, and `best.keras`, those of the epoch with the highest AP,
-    with all that they scored in `scores.json`; `log.csv` and, drawn, `curves.png`; and `config.json`, with
-    the settings and versions. With --ablation, `ablation.json` and a folder for each arm.
+    weights, without which keras.applications' are taken; --out, the run's folder; --steps, an epoch's steps,
+    to try a recipe out; and, with `ablation`, --ablation. The same command again goes on with a run that was
+    killed. The folder then holds `model.keras`, with the averaged weights, and `best.keras`, those of the
+    epoch with the highest AP, with all that they scored in `scores.json`; `log.csv` and, drawn, `curves.png`;
+    and `config.json`, with the settings and versions. With --ablation, `ablation.json` and a folder for each
+    arm.
 
     Args:
         doc: the recipe's docstring.
@@ -93,10 +96,10 @@ def run(
         short, arms = ablation
         scores = {}
         for name, build_arm in arms.items():
-            model = train_on(build_arm, short, options.out / name.replace(" ", "_"))
+            model = train_on(build_arm, short, options.out / _folder(name))
             scores[name] = model.evaluate_detections(watched)
             print(name, scores[name], flush=True)
-        (options.out / "ablation.json").write_text(json.dumps(scores, indent=1))
+        (options.out / ABLATION).write_text(json.dumps(scores, indent=1))
         return None
     settings = {
         "data": str(options.data), "backbone": options.backbone, "steps": options.steps, "rate": rate,
@@ -104,8 +107,10 @@ def run(
         "stages": [dataclasses.asdict(stage) for stage in stages],
         "batches": {name: str(value) for name, value in (batches or {}).items()},
     }
+    resume = (options.out / CONFIG).is_file()
+    _check_out(options.out, resume, ablation[1] if ablation else ())
     options.out.mkdir(parents=True, exist_ok=True)
-    settle_config(options.out / CONFIG, settings, resume=(options.out / CONFIG).is_file())
+    settle_config(options.out / CONFIG, settings, resume)
     evaluation = CocoMetrics(watched, every=every)
     keep = Keep(options.out, evaluation, best_of(options.out / LOG))
     model = train_on(build, stages, options.out, [evaluation, keep])
@@ -113,6 +118,18 @@ def run(
     for name, data in held_back.items():
         print(name, model.evaluate_detections(data), flush=True)
     return model
+
+
+def _folder(arm: str) -> str:
+    """Of the run of one arm of an ablation."""
+    return arm.replace(" ", "_")
+
+
+def _check_out(out: pathlib.Path, resume: bool, arms):
+    """See `check_folder`; what an ablation has left there is the recipe's own."""
+    own = {ABLATION, *map(_folder, arms)}
+    if resume or not out.is_dir() or any(entry.name not in own for entry in out.iterdir()):
+        check_folder(out, resume)
 
 
 def read(path: str | os.PathLike):
@@ -144,7 +161,11 @@ def _arguments(doc: str, argv, ablation: bool, own_start: bool) -> argparse.Name
     if own_start:
         parser.set_defaults(backbone=None)
     else:
-        parser.add_argument("--backbone", required=True, help="file of the backbone's ImageNet weights")
+        parser.add_argument(
+            "--backbone", default="imagenet",
+            help="file of the backbone's ImageNet weights; without it those of keras.applications, which are "
+            "downloaded",
+        )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the run")
     parser.add_argument("--steps", type=int, help="stop every epoch after so many steps (to try it out)")
     if ablation:

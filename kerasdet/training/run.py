@@ -13,6 +13,7 @@ from kerasdet import zoo
 from kerasdet.data.augment import Augment
 from kerasdet.ema import EMA
 from kerasdet.metrics import CocoMetrics
+from kerasdet.metrics.matching import class_map
 from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import (
     CONFIG,
@@ -110,6 +111,7 @@ def train(
     keras.utils.set_random_seed(seed)
     model_name = model if isinstance(model, (str, os.PathLike)) else model.name
     detector = detector_of(model, training.classes, image_size, label_smoothing)
+    class_map(detector.classes, validation.classes)  # a class that cannot be scored is told now
     batches = training.batches(batch_size, detector, training=True, seed=seed, sizes=sizes, **mixing)
     steps = len(batches) * epochs
     rates = rate_schedule(schedule, rate, steps, None if warmup is None else round(warmup * len(batches)))
@@ -167,7 +169,8 @@ def _sets(data, val, seed):
     """The training and the validation set."""
     is_path = isinstance(data, (str, os.PathLike))
     training = data_.load(data) if is_path else data
-    if val is None and is_path and "val" in data_.splits(data):
+    # A set that is called val alone is what there is to train on.
+    if val is None and is_path and len(data_.splits(data)) > 1 and "val" in data_.splits(data):
         validation = data_.load(data, split="val")
     elif val is None:
         training, validation = training.split(TRAIN_SHARE, seed=seed)

@@ -184,3 +184,19 @@ def test_every_place_is_sampled_as_often():
     positives, negatives = counts[:10], counts[40 + 10 :]
     np.testing.assert_allclose(positives, 300 * 4 / 10, atol=45)
     np.testing.assert_allclose(negatives, 300 * 12 / 30, atol=45)
+
+
+def test_a_sliver_has_its_best_places_alone():
+    """However little it overlaps them: places that it does not touch are background."""
+    places = np.array([[0, 0, 100, 100], [50, 0, 150, 100], [200, 0, 300, 100]], np.float32)
+    boxes = np.array([[[60, 10, 60.01, 10.01]]], np.float32)
+    owner, background = assign.by_overlap(
+        boxes, np.zeros((1, 1), np.int32), places, 0.7, (0.0, 0.3), best=True
+    )
+    assert ops.convert_to_numpy(owner).tolist() == [[0, 0, -1]]
+    assert ops.convert_to_numpy(background).tolist() == [[False, False, True]]
+
+
+def test_mean_weight_of_what_is_learned():
+    weight = np.array([[0.3, 0, 0.5], [0, 0, 0], [1, 0, 0]], np.float32)
+    np.testing.assert_allclose(ops.convert_to_numpy(assign.mean_weight(weight)), [0.4, 1, 1], rtol=1e-6)

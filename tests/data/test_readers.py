@@ -70,10 +70,14 @@ def test_coco_outlines_are_polygons_or_run_lengths(tmp_path):
     assert data.select("cat")[0].masks == data[0].masks and data.select("dog")[0].masks == ()
 
 
-def test_an_outline_that_cannot_be_read_is_named(tmp_path):
-    coco(tmp_path, [annotation([0, 0, 5, 5], id=9, segmentation=[[1, 2, 3, 4]])])
-    with pytest.raises(ValueError, match="annotation 9 has a segmentation .*fewer than 3 .*write polygons"):
-        kerasdet.data.load(tmp_path)
+def test_an_outline_that_cannot_be_read_is_named_and_its_box_stays(tmp_path):
+    sound = [[1, 2, 3, 4, 5, 1]]
+    odd = annotation([0, 0, 5, 5], id=9, segmentation=[[1, 2, 3, 4]])
+    coco(tmp_path, [odd, annotation([0, 0, 5, 5], segmentation=sound)])
+    with pytest.warns(UserWarning, match="1 objects keep .*annotation 9 .*fewer than 3.* Write poly"):
+        data = kerasdet.data.load(tmp_path)
+    assert data[0].boxes.tolist() == [[0, 0, 5, 5]] * 2
+    assert data[0].masks[0] == () and len(data[0].masks[1]) == 1
 
 
 def test_coco_boxes_become_xyxy_with_classes_in_id_order(tmp_path):
@@ -362,8 +366,9 @@ def test_pipes_are_no_annotations(tmp_path):
 )
 def test_run_lengths_that_lead_out_of_the_mask(tmp_path, runs):
     """pycocotools 2.0.11 reads and writes beyond its memory at some of these."""
-    with pytest.raises(ValueError, match="annotation 1 has a segmentation that cannot be read"):
-        kerasdet.data.load(coco(tmp_path, [annotation([1, 2, 3, 4], segmentation=runs)]))
+    with pytest.warns(UserWarning, match="1 objects keep their box and lose their outline.*annotation 1 "):
+        data = kerasdet.data.load(coco(tmp_path, [annotation([1, 2, 3, 4], segmentation=runs)]))
+    assert len(data[0].boxes) == 1 and not data[0].masks
 
 
 def test_yaml_that_grows_is_refused_in_a_few_words(tmp_path):

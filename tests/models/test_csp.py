@@ -180,7 +180,7 @@ def test_an_object_of_weight_zero_teaches_nothing(paper):
 
 
 def test_height_alone_when_the_aspect_ratio_is_fixed():
-    detector = csp(aspect_ratio=0.41)
+    detector = csp(aspect_ratio=0.41, resize="letterbox")
     assert detector.output["scale"].shape[-1] == 1
     found = losses(detector, objects([10, 6, 31, 45]), raw_maps(detector))
     assert found["scale_loss"] == pytest.approx(0.5, rel=1e-5)
@@ -368,15 +368,20 @@ class TestDenseCSP(DetectorHarness):
 
 
 def test_height_alone_is_decoded_with_the_aspect_ratio():
-    detector = csp(aspect_ratio=0.5)
+    detector = csp(aspect_ratio=0.5, resize="letterbox")
     heads = hand_made(detector, [(8, 8, 0, 0.9, 6, 1, 0, 0)])
     found = detector.decode({key: ops.convert_to_tensor(v.astype("float32")) for key, v in heads.items()})
     # Centre 8.5 cells = 34 px, 24 px high and so 12 wide.
     np.testing.assert_allclose(ops.convert_to_numpy(found["boxes"])[0, 0], [28, 22, 40, 46], atol=1e-3)
 
 
+def test_a_fixed_ratio_does_not_go_with_stretching():
+    with pytest.warns(UserWarning, match="aspect_ratio is 0.41 and resize 'stretch'.* give resize="):
+        csp(aspect_ratio=0.41)
+
+
 def test_height_alone_is_learned_and_kept(shapes, tmp_path, untraced):
-    detector = csp(SHAPES, aspect_ratio=0.41)
+    detector = csp(SHAPES, aspect_ratio=0.41, resize="letterbox")
     detector.compile()
     history = detector.fit(shapes.batches(8, detector), verbose=0).history
     assert {"center_loss", "scale_loss", "offset_loss"} <= set(history)

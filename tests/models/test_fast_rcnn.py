@@ -74,8 +74,9 @@ def test_rcnn_cuts_regions_out_of_the_photo_with_context():
     np.testing.assert_allclose(cut[0, 1, :13, :13], mean, atol=1e-2)
 
 
-def test_rcnn_gives_the_same_some_regions_after_the_other(monkeypatch):
-    detector = slow()
+@pytest.mark.parametrize("build", [lambda: slow(), lambda: fast()], ids=["rcnn", "fast"])
+def test_the_same_comes_out_some_regions_after_the_other(build, monkeypatch):
+    detector = build()
     photo = ops.convert_to_tensor(np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)), "float32")
     corners = np.sort(np.random.default_rng(2).uniform(0, 64, (2, 11, 2, 2)), axis=2)
     boxes = ops.convert_to_tensor(corners.reshape(2, 11, 4), "float32")
@@ -86,6 +87,19 @@ def test_rcnn_gives_the_same_some_regions_after_the_other(monkeypatch):
     for key, value in at_once.items():
         a, b = ops.convert_to_numpy(value), ops.convert_to_numpy(in_turn[key])
         np.testing.assert_allclose(a, b, atol=1e-4, err_msg=key)
+
+
+def test_looking_at_losses_changes_no_statistics(shapes):
+    """Of batch norms that regions go through and that are trained."""
+    detector = slow(backbone=tiny_backbone())
+    detector.compile("adamw", ema=None)
+    given = with_boxes(shapes)
+    before = [value.copy() for value in detector.get_weights()]
+    detector.evaluate(given.batches(4, detector), verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, detector.get_weights(), strict=True))
+    detector.compile(keras.optimizers.SGD(0.0), ema=None)
+    detector.fit(given.batches(4, detector), verbose=0)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, detector.get_weights(), strict=True))
 
 
 def test_regions_that_overlap_nothing_teach_fast_rcnn_nothing():

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
 from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
-from keras import ops
+from keras import layers, ops
 
-from kerasdet import zoo
+from kerasdet import backbones, zoo
 from kerasdet.boxes import coders
-from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.models.fast_rcnn import RCNN, FastRCNN
+from kerasdet.models.faster_rcnn import FasterRCNN, before_stage5, one_map, to_p4
+from kerasdet.models.trident import TridentNet
 
 
 def faster(classes=SHAPES, neck="fpn", **options):
@@ -75,6 +77,36 @@ def test_c4_runs_the_last_stage_on_regions_alone(c4):
     assert not deepest & {weight.path for weight in trunk.weights}
 
 
+@pytest.mark.parametrize("backbone", ["resnet50v2", "mobilenet_v2_0.35"])
+def test_c4_s_stage_goes_on_from_where_its_trunk_ends(backbone):
+    """A ResNet v2's P4 is behind a normalisation that the last stage's first shortcut leads past."""
+    body = backbones.build(backbone, image_size=64)
+    photo = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype("float32")
+    _, features = one_map(body, ops.convert_to_tensor(photo), "c4")
+    whole = body(photo, training=False)
+    stage = keras.Model(before_stage5(body), body.output["P5"])
+    for found, level in ((to_p4(body)(features), "P4"), (stage(features), "P5")):
+        expected = ops.convert_to_numpy(whole[level])
+        np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_c4_needs_a_last_stage_of_its_own():
+    """A P5 that looks at P3 as well cannot be run on regions of P4."""
+    body = tiny_backbone()
+    mixed = layers.Concatenate()([body.output["P5"], layers.AveragePooling2D(4)(body.output["P3"])])
+    body = keras.Model(body.input, body.output | {"P5": mixed}, name="mixed")
+    with pytest.raises(ValueError, match="mixed: its P5 does not come from P4 alone.*neck='fpn'"):
+        faster(neck="c4", backbone=body)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", [FasterRCNN, FastRCNN, RCNN, TridentNet])
+def test_every_region_detector_is_built_as_it_comes(detector):
+    options = {"neck": "c4"} if detector is FasterRCNN else {}
+    made = detector(("a", "b"), image_size=64, **options)
+    assert made.roi_head.output["class_logits"].shape[-1] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -108,10 +140,12 @@ def test_other_classes_take_over_what_was_learned(options):
     np.testing.assert_allclose(after["deltas"][:, kept[1]], before["deltas"][:, kept[0]], atol=1e-5)
 
 
-def test_another_size_has_anchors_of_its_own():
+def test_anchors_of_another_size_have_as_many_pixels():
+    """The weights have learned how far from 2.56 px an object is; on a larger photo that is the same."""
     detector = faster(anchor_sizes=None, backbone="mobilenet_v2_0.35")
     larger = zoo.adapt(detector, image_size=96)
-    np.testing.assert_allclose(larger.anchors[0][1, 2:] - larger.anchors[0][1, :2], 32 * 96 / 800, rtol=1e-4)
+    assert len(larger.anchors[0]) > len(detector.anchors[0])
+    np.testing.assert_allclose(larger.anchors[0][1, 2:] - larger.anchors[0][1, :2], 32 * 64 / 800, rtol=1e-4)
     weights = zip(detector.get_weights(), larger.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in weights)
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from handmade import arrays
 from harness import SHAPES, batch_of, tiny_backbone
 from keras import ops
 from overfeats import small
@@ -51,6 +52,13 @@ def test_losses_are_float32(family, shapes):
         mixed.set_weights(plain.get_weights())
         raw = mixed(images, training=False)
         assert any(value.dtype == "float16" for value in raw.values())
+        # What is exported and what is found is computed in full from there on.
+        out = mixed.forward(images)
+        assert {keras.backend.standardize_dtype(value.dtype) for value in out.values()} == {"float32"}
+        # The best of them; what an untrained network finds besides is all but equal.
+        best = [arrays(each)["scores"][:, 0] for each in (out, plain.forward(images))]
+        np.testing.assert_allclose(*best, atol=0.02)
+        assert np.isfinite(mixed.infer(images)["boxes"]).all()
         raw = {key: ops.cast(value, "float32") for key, value in raw.items()}
         parts = mixed.loss_parts({key: ops.convert_to_tensor(v) for key, v in targets.items()}, raw)
         assert {keras.backend.standardize_dtype(value.dtype) for value in parts.values()} == {"float32"}

@@ -152,9 +152,12 @@ def test_weights_scale_what_an_object_teaches(paper):
     far = [46, 46, 58, 58]
     half = losses(paper, objects([22, 14, 34, 26], far, weights=[0.5, 1]), raw)
     full = losses(paper, objects([22, 14, 34, 26], far), raw)
-    # All positives cost the same, so weights cancel; the 24 negatives are shared by 6 instead of 8.
-    assert half["class_loss"] == pytest.approx(math.log(4) * (1 + 24 / 6), rel=1e-4)
+    # All places cost the same, so weights cancel: three negatives count as much as a positive, mean of .75.
+    assert half["class_loss"] == pytest.approx(math.log(4) * (1 + 24 * 0.75 / 6), rel=1e-4)
     assert full["class_loss"] == pytest.approx(math.log(4) * (1 + 24 / 8), rel=1e-4)
+    faint = losses(paper, objects([22, 14, 34, 26], weights=[0.1]), raw)
+    # Less than one positive is divided by one.
+    assert faint["class_loss"] == pytest.approx(math.log(4) * (4 * 0.1 + 12 * 0.1), rel=1e-4)
     none = losses(paper, objects([22, 14, 34, 26], weights=[0.0]), raw)
     assert none == {"class_loss": 0, "box_loss": 0}
 

@@ -52,7 +52,7 @@ def three():
 def test_branches_begin_where_the_first_dilated_unit_does():
     body = residual_backbone()
     for blocks, before in ((1, 1), (2, 0)):
-        stem, branches, count = trident(body, "P4", (1, 2), blocks)
+        stem, branches, count = trident(body, body.output["P4"], (1, 2), blocks)
         assert count == blocks and len(branches) == 2
         names = [layer.name for layer in stem.layers]
         assert "conv4" in names and ("unit0" in names) == bool(before) and "unit1" not in names
@@ -66,7 +66,7 @@ def test_branches_begin_where_the_first_dilated_unit_does():
 
 def test_a_dilated_branch_is_the_network_with_dilated_convolutions():
     body = residual_backbone()
-    stem, branches, _ = trident(body, "P4", (3,), 2)
+    stem, branches, _ = trident(body, body.output["P4"], (3,), 2)
     x = np.random.default_rng(0).normal(size=(1, 4, 4, 40)).astype("float32")
     expected = ops.convert_to_tensor(x)
     norms = [layer for layer in body.layers if isinstance(layer, layers.BatchNormalization)]
@@ -105,7 +105,7 @@ def test_weights_of_their_own_begin_as_copies():
 
 def test_named_backbones_have_the_papers_units():
     body = backbones.build("resnet50v2", image_size=64)
-    _, branches, count = trident(body, "P4", (1, 2, 3), None)
+    _, branches, count = trident(body, body.output["P4"], (1, 2, 3), None)
     assert count == 5
     dilated = [layer for layer in branches[1].layers if isinstance(layer, Dilated)]
     assert len(dilated) == 5 and all("conv4" in layer.convolution.name for layer in dilated)
@@ -117,7 +117,7 @@ def test_named_backbones_have_the_papers_units():
     [
         ({"inference": "last"}, "inference is 'last'; give one of all, middle"),
         ({"dilations": ()}, "dilations is .*give numbers from 1 on"),
-        ({"blocks": 3}, "blocks is 3; of the 2 convolutions of stride 1 that residual has at P4"),
+        ({"blocks": 3}, "blocks is 3; of the 2 convolutions of stride 1 that residual has at that map"),
         ({"ranges": ((0, 9), (5, 20))}, "ranges is .*for each of the 3"),
         ({"ranges": "paper", "dilations": (1, 2)}, "ranges is .*for each of the 2"),
         ({"ranges": ((0, 9), (20, 5), (3, 9))}, "a smallest and a largest side"),

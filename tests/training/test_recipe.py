@@ -88,6 +88,33 @@ def test_a_run_own_start_asks_for_no_weights(data, tmp_path):
     assert given == [(64, None)]
 
 
+def test_without_a_file_keras_own_weights_are_taken(data, tmp_path):
+    given = []
+    argv = ["--data", str(data), "--out", str(tmp_path / "run"), "--steps", "1"]
+    recipe.run(DOC, sets, builder(given), (Stage(64, 1, 4),), rate=1e-3, every=9, argv=argv)
+    assert given == [(64, "imagenet")]
+
+
+def test_a_folder_with_other_things_is_left_as_it_is(data, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "ablation.json").write_text("{}")  # that a recipe with one has left
+    (out / "log.csv").write_text("epoch,loss\n0,1.0\n")
+    stages, arms = (Stage(64, 1, 4),), {"one": builder([])}
+    with pytest.raises(FileExistsError, match="run: is not empty"):
+        recipe.run(
+            DOC, sets, builder([]), stages, rate=1e-3, ablation=(stages, arms), argv=arguments(data, out)
+        )
+    assert sorted(path.name for path in out.iterdir()) == ["ablation.json", "log.csv"]
+    assert (out / "log.csv").read_text().count("\n") == 2
+    (out / "log.csv").unlink()
+    recipe.run(
+        DOC, sets, builder([]), stages, rate=1e-3, every=9, ablation=(stages, arms),
+        argv=arguments(data, out),
+    )
+    assert (out / "model.keras").is_file() and (out / "ablation.json").is_file()
+
+
 def test_an_ablation_trains_every_arm_from_the_same_seed(data, tmp_path):
     arms = {"one": builder([]), "same again": builder([])}
     found = recipe.run(

@@ -19,7 +19,7 @@ from kerasdet.data import Dataset
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.compare import read_scores
 from kerasdet.models.yolo_v3 import YOLOv3
-from kerasdet.training.folder import Keep
+from kerasdet.training.folder import Keep, settle_config
 from kerasdet.training.run import train
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "rate": 1e-3, "seed": 1}
@@ -125,7 +125,17 @@ def test_wrong_settings_leave_no_folder(scenes, tmp_path):
         train(scenes, tiny_csp(), out, val=scenes.subset([]))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         train(tmp_path / "gone", tiny_csp(), out)
+    stranger = scenes.as_one_class("stranger")
+    with pytest.raises(ValueError, match="stranger"):
+        train(scenes, tiny_csp(), out, val=stranger)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ['{"settings": {"ep', "{}", "[1]", '{"settings": 3}'])
+def test_settings_that_are_none_are_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="config.json: not the settings of a run .* give another folder"):
+        settle_config(tmp_path / "config.json", {"epochs": 1}, resume=True)
 
 
 def test_the_validation_split_of_a_folder_is_used(tmp_path):
@@ -138,6 +148,10 @@ def test_the_validation_split_of_a_folder_is_used(tmp_path):
     alone = tmp_path / "annotation_train.odgt"
     assert [len(part) for part in _sets(alone, None, 0)] == [3, 1]
     assert [len(part) for part in _sets(alone, tmp_path, 0)] == [4, 3]
+    # The name of its only file does not make a set one to validate on.
+    training, validation = _sets(tmp_path / "annotation_val.odgt", None, 0)
+    assert [len(training), len(validation)] == [2, 1]
+    assert not {sample.path for sample in training} & {sample.path for sample in validation}
 
 
 def tiny_yolo():

@@ -34,13 +34,8 @@ def to_dataset(
     refuse_wrong_unit(annotations)
     finder = PhotoFinder(source)
     paths = [finder.find(record) for record in records]
-    sizes = np.array(
-        [
-            (r.width, r.height) if r.width > 0 and r.height > 0 else photo_.size_of(path)
-            for r, path in zip(records, paths, strict=True)
-        ],
-        np.int64,
-    )
+    sizes = np.array([photo_.size_of(path) for path in paths], np.int64)
+    _refuse_other_sizes(records, paths, sizes)
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
     boxes = _array([record.boxes for record in records])
     labels = _labels(records, classes)
@@ -112,6 +107,23 @@ def refuse_wrong_unit(annotations: Annotations) -> None:
             f"{[x1, y1, x2, y2]} of image {record.photo!r}: they look relative; multiply x by the "
             "photo's width and y by its height, this format is in pixels"
         )
+
+
+def _refuse_other_sizes(records: list[Record], paths: list[str], sizes: np.ndarray) -> None:
+    """Raises ValueError where an annotation speaks of a photo of another size: its boxes lie elsewhere."""
+    written = np.array([(record.width, record.height) for record in records], np.int64)
+    wrong = np.flatnonzero((written > 0).all(1) & (written != sizes).any(1))
+    if not len(wrong):
+        return
+    first = wrong[0]
+    record, (width, height), size = records[first], written[first], tuple(sizes[first])
+    turned = " once turned upright, as the camera's note in it says" if size == (height, width) else ""
+    others = f" (and {len(wrong) - 1} photos more)" if len(wrong) > 1 else ""
+    raise ValueError(
+        f"{record.file}: image {record.photo!r} is written as {width} x {height}, and {paths[first]} has "
+        f"{size[0]} x {size[1]}{turned}{others}, so its boxes may lie elsewhere: `kerasdet data doctor` names"
+        " all such photos and writes a copy without them; if the boxes are right, take the sizes out"
+    )
 
 
 def bad_box(box, width: int, height: int) -> str | None:

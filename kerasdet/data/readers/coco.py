@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,13 @@ def find(folder: Path) -> list[Source]:
     instances = [s for s in sources if s.files[0].name.startswith("instances_")]
     found = []
     for source in instances or sources:
-        source.document = _parse(source.files[0])
+        try:
+            source.document = _parse(source.files[0])
+        except ValueError:
+            # A cut set is to be named; settings with comments, or a json a line, are none.
+            if instances or b'"annotations"' in source.files[0].read_bytes():
+                raise
+            continue
         if _is_coco(source.document):
             found.append(source)
     return found
@@ -27,6 +34,8 @@ def find(folder: Path) -> list[Source]:
 
 def read(source: Source) -> Annotations:
     """The photos of one file; `iscrowd` (and `ignore`) annotations become ignore regions.
+
+    An outline that cannot be read is left out, its box stays, and a warning counts them.
 
     Raises:
         ValueError: not COCO, a repeated image id, or an annotation of an unknown image or
@@ -63,6 +72,7 @@ def read(source: Source) -> Annotations:
         if record.image_id in records:
             raise ValueError(f"{file}: image id {record.image_id!r} occurs twice; make it unique")
         records[record.image_id] = record
+    odd: list[str] = []
     for position, annotation in enumerate(document["annotations"]):
         if not isinstance(annotation, dict):
             raise ValueError(f"{file}: annotation {position} is {str(annotation)[:60]!r} and not an object")
@@ -94,7 +104,17 @@ def read(source: Source) -> Annotations:
             )
         record.boxes.append(box)
         record.names.append(name)
-        record.masks.append(_outline(annotation.get("segmentation"), record, where))
+        try:
+            record.masks.append(_outline(annotation.get("segmentation"), record))
+        except (TypeError, ValueError, OverflowError) as error:
+            record.masks.append(())
+            odd.append(f"{where} ({error})")
+    if odd:
+        warnings.warn(
+            f"{len(odd)} objects keep their box and lose their outline, which cannot be read; the first: "
+            f"{odd[0]}. Write polygons [[x1, y1, x2, y2, x3, y3, ...]]",
+            stacklevel=5,
+        )
     return Annotations(list(records.values()), order)
 
 
@@ -112,24 +132,18 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
         ) from error
 
 
-def _outline(segmentation, record: Record, where: str) -> tuple[np.ndarray, ...]:
-    """An object's polygons, or those around its run lengths."""
+def _outline(segmentation, record: Record) -> tuple[np.ndarray, ...]:
+    """An object's polygons, or those around its run lengths; errors of many kinds where it has none."""
     if not segmentation:
         return ()
-    try:
-        if isinstance(segmentation, dict):
-            size = (record.height, record.width)
-            if all(size) and list(segmentation.get("size") or ()) != list(size):
-                raise ValueError(f"its size is not the photo's, {list(size)}")
-            return outlines.outline_of(outlines.decode(segmentation))
-        polygons = [np.array(numbers, np.float32).reshape(-1, 2) for numbers in segmentation]
-        if min(len(points) for points in polygons) < 3:
-            raise ValueError("a polygon has fewer than 3 corners")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{where} has a segmentation that cannot be read ({error}); write polygons "
-            "[[x1, y1, x2, y2, x3, y3, ...]], or leave it out"
-        ) from None
+    if isinstance(segmentation, dict):
+        size = (record.height, record.width)
+        if all(size) and list(segmentation.get("size") or ()) != list(size):
+            raise ValueError(f"its size is not the photo's, {list(size)}")
+        return outlines.outline_of(outlines.decode(segmentation))
+    polygons = [np.array(numbers, np.float32).reshape(-1, 2) for numbers in segmentation]
+    if min(len(points) for points in polygons) < 3:
+        raise ValueError("a polygon has fewer than 3 corners")
     return tuple(polygons)
 
 

@@ -195,17 +195,19 @@ class PhotoFinder:
             raise ValueError(
                 f"{record.file}: photo {record.photo[:60]!r} is no name of a file; write it as it is called"
             )
-        if not inside(os.path.join(self.folders[0], record.photo), self.root):
-            raise ValueError(
-                f"{record.file}: photo {record.photo!r} lies outside of {self.root}; write paths "
-                "relative to the photos' folder"
-            )
-        for name in filter(None, (record.photo, record.spare)):
+        # The last for what was written on Windows.
+        names = [record.photo, record.spare, record.photo.replace("\\", "/")]
+        for name in dict.fromkeys(filter(None, names)):
             for folder in self.folders:
                 path = os.path.normpath(os.path.join(folder, name))
                 for suffix in ("", *PHOTO_SUFFIXES):
                     if inside(path, self.root) and self._exists(path + suffix):
                         return path + suffix
+        if not inside(os.path.join(self.folders[0], record.photo), self.root):
+            raise ValueError(
+                f"{record.file}: photo {record.photo!r} lies outside of {self.root}; write paths "
+                "relative to the photos' folder"
+            )
         folders = ", ".join(self.folders)
         raise FileNotFoundError(
             f"{record.file}: photo {record.photo!r} is not there; looked in {folders}. "

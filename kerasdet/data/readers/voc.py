@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def find(folder: Path) -> list[Source]:
         # "cat_train.txt" lists the photos for one class's classifier, "train.txt" all of them.
         lists = [file for file in lists if "_" not in file.stem]
         for file in lists:
-            listed = [_listed(place, line.split()[0], file) for line in _lines(file)]
+            # "name", or "name 1" with whether the class is in it; names may have spaces.
+            listed = [_listed(place, re.sub(r"\s+-?[01]$", "", line.strip()), file) for line in _lines(file)]
             if not listed:
                 raise ValueError(f"{file}: lists no photos; write their names, or take it away")
             sources.append(Source(canonical_split(file.stem), root, listed, folders))
@@ -93,7 +95,7 @@ def read(source: Source) -> Annotations:
                     f"{file}: object {position} has name {name!r} and bndbox {str(texts)[:80]}; it needs "
                     f"a <name> and a <bndbox> with {', '.join(_CORNERS)}"
                 )
-            if (thing.findtext("difficult") or "0").strip() == "1":
+            if (thing.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes"):
                 # A region for every class, as `writers` write it, is one region.
                 if box not in record.ignore:
                     record.ignore.append(box)

@@ -65,7 +65,7 @@ def read(source: Source) -> Annotations:
         raise FileNotFoundError(f"{labels}: its photos are not there; they should be in {images}")
     names = _names(source.files[0], source.root)
     files = {_stem(file, labels): file for file in _label_files(labels)}
-    photos = sorted(file for file in images.rglob("*") if file.suffix.lower() in photo_.SUFFIXES)
+    photos = photo_.within(images)
     records = []
     for photo in photos:
         name = photo.relative_to(images).as_posix()
