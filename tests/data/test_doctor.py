@@ -167,7 +167,7 @@ def test_one_fault_of_each_kind_and_nothing_else(sound, tmp_path):
     again = examine(tmp_path / "clean")
     # Photos of a class have to be found by the user.
     assert [fault.kind for fault in again.faults] == ["absent class"]
-    assert again.photos == {"train": 5, "val": 3}
+    assert again.photos == {"train": 6, "val": 3}
     train = {sample.path[-6:]: sample for sample in again.sets["train"]}
     assert "12.png" not in train
     np.testing.assert_array_equal(train["13.png"].boxes, [[5, 5, 25, 25]])
