@@ -171,6 +171,7 @@ def test_a_tflite_has_no_place_for_proposals(tmp_path):
     [
         (lambda: fast(neck="fpn"), "neck is 'fpn'; give one of c4, dc5"),
         (lambda: fast(proposals=0), "proposals is 0; give 1 or more"),
+        (lambda: fast(image_size=72), "image_size is 72; give a multiple of 32"),
         (lambda: fast(background=(0.5, 0.1)), r"background is \(0.5, 0.1\); give two overlaps"),
         (lambda: slow(warp_size=32), "warp_size is 32; give a multiple of 32 above 32"),
         (lambda: slow(regions=0), "regions=0"),
