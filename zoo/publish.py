@@ -10,7 +10,6 @@ files at three precisions, on the sets that the recipe holds back.
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
 import json
@@ -31,6 +30,7 @@ import kerasdet
 from kerasdet import zoo_page
 from kerasdet.card import card_tables, in_words, markdown
 from kerasdet.deploy import timing
+from kerasdet.training.folder import read_log
 from kerasdet.training.recipe import ABLATION, read
 from kerasdet.views import six_sizes
 
@@ -114,20 +114,16 @@ def _figures(found: dict) -> dict:
 
 def curve(log: pathlib.Path) -> list[dict]:
     """One row an epoch that was evaluated, from a run's log.csv."""
-    rows, last = [], None
-    with log.open(newline="") as file:
-        for row in csv.DictReader(file):
-            # `CocoMetrics(every=2)` repeats its figures in the epochs between.
-            if row["val_AP"] == last:
-                continue
-            last = row["val_AP"]
-            point = {"epoch": int(row["epoch"]) + 1, "loss": round(float(row["loss"]), 4)}
-            point |= {
-                key: round(float(row[f"val_{key}"]), 4)
-                for key in ("AP", "AP50", "head_AP50") if f"val_{key}" in row
-            }
-            rows.append(point)
-    return rows
+    points, last = [], None
+    for row in read_log(log):
+        # `CocoMetrics(every=2)` repeats its figures in the epochs between.
+        if row["val_AP"] == last:
+            continue
+        last = row["val_AP"]
+        figures = {key: row[f"val_{key}"] for key in ("AP", "AP50", "head_AP50") if f"val_{key}" in row}
+        point = {"loss": row["loss"]} | figures
+        points.append({"epoch": row["epoch"] + 1} | {key: round(value, 4) for key, value in point.items()})
+    return points
 
 
 def look(model):
