@@ -83,7 +83,6 @@ def export(
     _check_options(path, is_file, precision, outputs, calibration, input_dtype, on_parity)
     if keep_float is not None and precision != "int8":
         raise ValueError(f"keep_float is {keep_float!r} and precision {precision}; it is for int8 only")
-    keep_float = (detector.keep_float if keep_float is None else keep_float) or None
     if is_file and convert.given_proposals(detector):
         raise ValueError(
             f"{path}: a .tflite gets a photo and nothing else, and {type(detector).__name__} is given "
@@ -105,7 +104,8 @@ def export(
 
     data, names = convert.convert(detector, outputs, input_dtype, half=precision == "float16")
     if precision == "int8":
-        data = quantise.quantise(data, _calibration_squares(detector, calibration), keep_float)
+        keep_float = detector.keep_float if keep_float is None else keep_float
+        data = quantise.quantise(data, _calibration_squares(detector, calibration), keep_float or None)
     elif precision == "int8_weights":
         data = quantise.quantise_weights(data)
     about = describe(detector, names, options, path.stem)

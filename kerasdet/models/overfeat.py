@@ -134,11 +134,6 @@ class OverFeat(Detector):
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         if regression not in REGRESSIONS:
             raise ValueError(f"regression is {regression!r}; give one of {', '.join(REGRESSIONS)}")
-        if not background and len(tuple(classes)) < 2:
-            raise ValueError(
-                f"classes is {tuple(classes)} and background False: there is nothing to tell apart; give two "
-                "classes or more, or background=True"
-            )
         if width <= 0 or (window is not None and window < 1):
             raise ValueError(f"width is {width}, window {window}; give a width above 0, and 1 cell or more")
         plan = NETWORKS[network]

@@ -166,7 +166,6 @@ def test_the_stride_is_the_maps_at_any_size():
     "options, message",
     [({"network": "slow"}, "network is 'slow'; give one of fast, accurate"),
      ({"regression": "both"}, "regression is 'both'; give one of per_class, single"),
-     ({"classes": ("a",), "background": False}, "background False: there is nothing to tell apart; give two"),
      ({"width": 0}, "width is 0, window 2; give a width above 0, and 1 cell or more"),
      ({"window": 0}, "window 0; give a width above 0, and 1 cell or more")],
 )
