@@ -105,7 +105,8 @@ class OverFeat(Detector):
         image_size: side of the network's square in pixels.
         offsets: pool at every offset (section 3.3); False pools at the first one only.
         background: whether windows may show none of the classes, as detection needs it (section 5).
-            Without it a window says which class it shows most of; only windows on objects teach.
+            Without it a window says which class it shows most of; only windows on objects teach (of one class
+            alone nothing but boxes is learned).
         regression: a box for each class ("per_class"), or one for all ("single").
         label_smoothing: how soft the classes, with background among them, are learned, see
             `losses.soft_targets`; 0 as in the paper.
