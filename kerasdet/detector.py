@@ -165,8 +165,8 @@ class Detector(keras.Model):
         """
         if "loss" in kwargs and kwargs["loss"] is not None:
             raise ValueError("a detector brings its own losses; compile it without loss=")
-        if jit_compile == "auto" and plain_tensorflow():
-            jit_compile = False
+        if jit_compile == "auto":
+            jit_compile = _jit_compile()
         self._ema = ema
         if isinstance(optimizer, str):
             optimizer = keras.optimizers.get(optimizer)
@@ -362,9 +362,7 @@ class Detector(keras.Model):
             if suppress:
                 found = self._suppress(found)
                 found |= self.look_again(found, raw)
-            graph = keras.Model(inputs, found)
-            graph.compile(jit_compile=False if plain_tensorflow() else "auto")
-            self._inference[key] = graph
+            self._inference[key] = for_use(inputs, found)
         given = images if proposals is None else [images, proposals]
         found = self._inference[key].predict_on_batch(given)
         return {name: np.asarray(value) for name, value in found.items()}
@@ -494,10 +492,17 @@ def _in_full(raw: dict) -> dict:
     return {key: v if kinds[key] == "float32" else ops.cast(v, "float32") for key, v in raw.items()}
 
 
-def plain_tensorflow() -> bool:
-    """TensorFlow without a GPU: there XLA trains several times slower than plain graphs."""
+def for_use(inputs, outputs) -> keras.Model:
+    """A network for `predict_on_batch`, compiled as detectors are."""
+    network = keras.Model(inputs, outputs)
+    network.compile(jit_compile=_jit_compile())
+    return network
+
+
+def _jit_compile():
+    """Of `compile`: no XLA on TensorFlow without a GPU, where it trains several times slower."""
     if keras.backend.backend() != "tensorflow":
-        return False
+        return "auto"
     import tensorflow as tf
 
-    return not tf.config.list_physical_devices("GPU")
+    return "auto" if tf.config.list_physical_devices("GPU") else False

@@ -61,3 +61,21 @@ def untraced():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def one_photo(tmp_path):
+    """A set of one 100x50 photo; arguments go to its only sample."""
+    import numpy as np
+    from PIL import Image
+
+    from kerasdet.data import Dataset, Sample
+
+    def make(boxes, classes=("person",), **fields):
+        pixels = np.random.default_rng(0).integers(0, 256, (50, 100, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        boxes = np.array(boxes, np.float32).reshape(-1, 4)
+        fields = {"labels": np.zeros(len(boxes), np.int32)} | fields
+        return Dataset([Sample(str(tmp_path / "a.png"), boxes, **fields)], classes)
+
+    return make

@@ -117,9 +117,9 @@ def curve(log: pathlib.Path) -> list[dict]:
     points, last = [], None
     for row in read_log(log):
         # `CocoMetrics(every=2)` repeats its figures in the epochs between.
-        if row["val_AP"] == last:
+        if str(row["val_AP"]) == last:  # as text, in which nan equals nan
             continue
-        last = row["val_AP"]
+        last = str(row["val_AP"])
         figures = {key: row[f"val_{key}"] for key in ("AP", "AP50", "head_AP50") if f"val_{key}" in row}
         point = {"loss": row["loss"]} | figures
         points.append({"epoch": row["epoch"] + 1} | {key: round(value, 4) for key, value in point.items()})

@@ -20,7 +20,7 @@ from kerasdet.boxes import assign
 from kerasdet.boxes.iou import area, intersection
 from kerasdet.boxes.rows import at_rows, top_pairs
 from kerasdet.boxes.slots import winners
-from kerasdet.detector import Detector, plain_tensorflow
+from kerasdet.detector import Detector, for_use
 from kerasdet.distribution import batch_sum
 from kerasdet.layers import Interleave, OffsetMaxPool
 from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
@@ -226,14 +226,15 @@ class OverFeat(Detector):
         """
         if (size, crops) not in self._inference:
             images = keras.Input((size, size, 3), name="images")
-            # Not self: a model that holds its holder cannot be walked through.
-            layers_alone = self.one_window() if crops else keras.Model(self.inputs[0], self.output)
-            take_any_size(layers_alone)
-            raw = layers_alone(images)
+            if crops:
+                raw = self.one_window()(images)
+            else:
+                # Not self: a model that holds its holder cannot be walked through.
+                again = keras.Model(self.inputs[0], self.output)
+                take_any_size(again)
+                raw = again(images)
             seen = {"class": self.heads(raw)["class"], "boxes": self.class_boxes(raw)}
-            network = keras.Model(images, seen)
-            network.compile(jit_compile=False if plain_tensorflow() else "auto")
-            self._inference[size, crops] = network
+            self._inference[size, crops] = for_use(images, seen)
         return self._inference[size, crops]
 
     # === Training ===

@@ -108,7 +108,8 @@ def run(
         "batches": {name: str(value) for name, value in (batches or {}).items()},
     }
     resume = (options.out / CONFIG).is_file()
-    _check_out(options.out, resume, ablation[1] if ablation else ())
+    if not resume:
+        _check_out(options.out, ablation[1] if ablation else ())
     options.out.mkdir(parents=True, exist_ok=True)
     settle_config(options.out / CONFIG, settings, resume)
     evaluation = CocoMetrics(watched, every=every)
@@ -125,11 +126,11 @@ def _folder(arm: str) -> str:
     return arm.replace(" ", "_")
 
 
-def _check_out(out: pathlib.Path, resume: bool, arms):
-    """See `check_folder`; what an ablation has left there is the recipe's own."""
+def _check_out(out: pathlib.Path, arms):
+    """As `check_folder` of a new run; but what an ablation has left there is the recipe's own."""
     own = {ABLATION, *map(_folder, arms)}
-    if resume or not out.is_dir() or any(entry.name not in own for entry in out.iterdir()):
-        check_folder(out, resume)
+    if not out.is_dir() or any(entry.name not in own for entry in out.iterdir()):
+        check_folder(out, resume=False)
 
 
 def read(path: str | os.PathLike):

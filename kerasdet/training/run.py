@@ -169,8 +169,9 @@ def _sets(data, val, seed):
     """The training and the validation set."""
     is_path = isinstance(data, (str, os.PathLike))
     training = data_.load(data) if is_path else data
+    splits = data_.splits(data) if is_path and val is None else ()
     # A set that is called val alone is what there is to train on.
-    if val is None and is_path and len(data_.splits(data)) > 1 and "val" in data_.splits(data):
+    if "val" in splits and len(splits) > 1:
         validation = data_.load(data, split="val")
     elif val is None:
         training, validation = training.split(TRAIN_SHARE, seed=seed)

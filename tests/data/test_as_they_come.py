@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from annotations import annotation, coco, photo, voc
 from PIL import Image
-from test_readers import annotation, coco, photo, voc
 
 import kerasdet.data
 from kerasdet.data.doctor import examine
