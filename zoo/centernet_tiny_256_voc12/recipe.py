@@ -41,10 +41,10 @@ CARD = {
 sets = voc12.sets
 
 
-def build(size: int, weights: str | None) -> CenterNet:
+def build(size: int, weights: str | None, name: str = "centernet_tiny_256_voc12") -> CenterNet:
     detector = CenterNet(
         voc12.CLASSES, backbone="mobilenet_v2_0.35", backbone_weights=weights, image_size=size, stride=8,
-        neck="light", channels=96, target="dense", head_blocks=2, name="centernet_tiny_256_voc12",
+        neck="light", channels=96, target="dense", head_blocks=2, name=name,
     )
     # On 300 photos of the training set 95 % of the boxes agree with Keras by an IoU of .8 when these few
     # narrow layers are in eight bits too, and 97 % so; it takes no longer.
