@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image, PngImagePlugin
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,6 +26,8 @@ ROWS_SHOWN = 20
 # Photos that go through the network together, and those that are read ahead. Two such batches are held at
 # most: a photo of twelve megapixels takes 36 MB.
 BATCH, AHEAD = 8, 4
+# What drawings say of themselves in their first bytes, as a comment that viewers do not show.
+DRAWN, HEADER = b"drawn by kerasdet detect", 256
 
 
 def detect(
@@ -52,20 +55,20 @@ def detect(
     stopped goes on with --resume. Shards write a file each, detections-3-of-16.json; their image ids are
     those of all photos.
     """
+    if resume and overwrite:
+        raise ValueError("--resume goes on with what is in --out, --overwrite begins anew; give one of them")
     number, count = _part(shard)
-    paths = photo_.find(photos)
-    # What another shard has drawn is no photo of the list that all share.
-    if resume or overwrite or shard is not None:
-        paths = _outside(paths, out)
+    # What was drawn before, or by another shard, is no photo of the list that all runs share.
+    paths = _without_drawings(photo_.find(photos), out)
     todo = list(enumerate(paths, 1))[number - 1 :: count]
     name = "detections" if shard is None else f"detections-{number}-of-{count}"
     results = ResultsFile(
-        out / f"{name}.json", _settings(model, score, shard, paths), resume=resume, overwrite=overwrite
+        out / f"{name}.json", _settings(model, score, draw, shard, paths), resume=resume, overwrite=overwrite
     )
-    targets = picture_names(paths, out) if draw else None
-    if draw and not (resume or overwrite):
-        _refuse_drawn([targets[image_id - 1] for image_id, _ in todo], paths)
     rest, before = todo[results.done :], results.done
+    targets = picture_names(paths, out) if draw else None
+    if draw:
+        _check_targets([targets[image_id - 1] for image_id, _ in rest], paths, resume or overwrite)
     detector = zoo.load_file(model) if rest else None
     table = Table("photo", "found", "best score")
     with results, _bar() as bar:
@@ -77,7 +80,7 @@ def detect(
                     warn("skipped", sentence(each))
                     continue
                 if draw:
-                    each.draw().save(targets[image_id - 1], quality=92)
+                    _save(each.draw(), targets[image_id - 1])
                 rows += _coco_rows(each, image_id, path)
                 if table.row_count < ROWS_SHOWN:
                     best = f"{each.scores[0]:.2f}" if len(each) else ""
@@ -105,22 +108,22 @@ def _part(shard: str | None) -> tuple[int, int]:
     return number, count
 
 
-def _outside(paths: list[Path], out: Path) -> list[Path]:
-    """The photos without those in the results' folder: what was drawn before is none to look at."""
+def _without_drawings(paths: list[Path], out: Path) -> list[Path]:
+    """The photos without what was drawn into the results' folder."""
     folder = out.resolve()
     # Folder by folder: of a hundred thousand photos, files would take half a minute.
     places = {parent: parent.resolve() for parent in {path.parent for path in paths}}
-    kept = [path for path in paths if places[path.parent] != folder]
+    kept = [path for path in paths if places[path.parent] != folder or not _is_drawing(path)]
     if not kept:
-        raise ValueError(f"{out}: holds all of the photos; give another --out")
+        raise ValueError(f"{out}: all of the photos are drawings of an earlier run; give the photos themselves")
     return kept
 
 
-def _settings(model: str, score: float, shard: str | None, paths: list[Path]) -> dict:
+def _settings(model: str, score: float, draw: bool, shard: str | None, paths: list[Path]) -> dict:
     names = hashlib.sha256("\n".join(map(str, paths)).encode("utf-8", "surrogateescape"))
     return {
-        "model": model, "score": score, "shard": shard or "1/1", "photos": len(paths),
-        "list of photos (sha256)": names.hexdigest(),
+        "model": model, "weights (sha256)": zoo.fingerprint(model), "score": score, "draw": draw,
+        "shard": shard or "1/1", "photos": len(paths), "list of photos (sha256)": names.hexdigest(),
     }
 
 
@@ -143,14 +146,36 @@ def picture_names(paths: list[Path], out: Path) -> list[Path]:
     return targets
 
 
-def _refuse_drawn(targets: list[Path], paths: list[Path]):
+def _check_targets(targets: list[Path], paths: list[Path], again: bool):
+    """Refuses to draw over anything; but over an earlier run's drawings, when a run goes on or begins anew."""
     for target in targets:
-        if target.exists():
-            if any(path.exists() and path.samefile(target) for path in paths):
-                raise ValueError(
-                    f"{target}: is one of the photos, and would be drawn over; give another --out"
-                )
+        if not target.exists() or (again and _is_drawing(target)):
+            continue
+        if any(path.exists() and path.samefile(target) for path in paths):
+            raise ValueError(f"{target}: is one of the photos, and would be drawn over; give another --out")
+        if _is_drawing(target):
             raise FileExistsError(f"{target} exists; give another --out, or --overwrite")
+        raise FileExistsError(f"{target} exists, and was not drawn by this command; give another --out")
+
+
+def _save(picture: Image.Image, path: Path):
+    """Writes a drawing, whole or not at all, with a mark that tells it from the user's photos."""
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".png":
+        note = PngImagePlugin.PngInfo()
+        note.add_text("Software", DRAWN.decode())
+        picture.save(partial, "PNG", pnginfo=note)
+    else:
+        picture.save(partial, "JPEG", quality=92, comment=DRAWN)
+    os.replace(partial, path)
+
+
+def _is_drawing(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return DRAWN in file.read(HEADER)
+    except OSError:
+        return False
 
 
 def _bar() -> Progress:

@@ -6,6 +6,11 @@ import json
 import os
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: there two runs into one file are not told
+    fcntl = None
+
 
 class ResultsFile:
     """A COCO results file that is written batch by batch, as a context manager.
@@ -27,7 +32,8 @@ class ResultsFile:
 
     Raises:
         FileExistsError: there is a file, and neither resume nor overwrite; or none to go on from beside it.
-        ValueError: the file to go on with was made with other settings, or is shorter than it was.
+        ValueError: the file to go on with was made with other settings, or is shorter than it was; on
+            entering it: another process is writing it (not told on Windows).
     """
 
     def __init__(self, path: str | os.PathLike, settings: dict, resume=False, overwrite=False):
@@ -69,15 +75,32 @@ class ResultsFile:
 
     def __enter__(self) -> ResultsFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._end:
-            self._file = self.path.open("r+b")
-        else:
-            # What is killed right now must not go on from another run's end.
-            self._progress.unlink(missing_ok=True)
-            self._file = self.path.open("wb")
-            self._end = self._file.write(b"[")
-        self.add([], 0)
+        self.path.open("ab").close()  # not "wb": what another run has there stays until the lock is ours
+        self._file = self.path.open("r+b")
+        try:
+            self._lock()
+            if not self._end:
+                # What is killed right now must not go on from another run's end.
+                self._progress.unlink(missing_ok=True)
+                self._end = self._file.write(b"[")
+            self.add([], 0)
+        except BaseException:
+            self._file.close()
+            raise
         return self
+
+    def _lock(self):
+        """Keeps other processes out until the file is closed, however that comes."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{self.path}: another run is writing it; wait for it or stop it, or give another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
 
     def __exit__(self, *error):
         self._file.close()

@@ -193,6 +193,23 @@ def load_file(path: str | os.PathLike):
     return _load_keras(path)
 
 
+def fingerprint(path: str | os.PathLike) -> str:
+    """sha256 of a detector's weights: of the file's bytes, or as the preset's card has it.
+
+    Args:
+        path: as for `load_file`, which is not called.
+
+    Raises:
+        As `load_file`, where there is no such file or preset.
+    """
+    text, path = os.fspath(path), Path(path)
+    if path.suffix.lower() in (".keras", ".tflite"):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file (looked from {os.getcwd()})")
+        return _sha256(path)
+    return Card.read(path if (path / FILE).is_file() else _find(text)).weights["sha256"]
+
+
 def _load_keras(path: Path):
     import keras
 

@@ -188,3 +188,42 @@ def test_what_was_drawn_is_neither_drawn_over_nor_looked_at(many, tmp_path, brig
     (folder / "found" / "detections.progress").unlink()
     output = run("detect", folder / "20.png", "-o", folder / "found", code=2)
     assert "20.png exists; give another --out, or --overwrite" in output
+
+
+def test_photos_in_the_results_folder_are_looked_at_and_never_drawn_over(many, tmp_path, bright):
+    folder, source = tmp_path / "photos", (many / "20.png").read_bytes()
+    for name in ("20.png", "day/21.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(source)
+    for options in ([], ["--resume"], ["--overwrite"], ["--shard", "1/1"]):
+        output = run("detect", folder, "-o", folder, *options, code=2)
+        assert "20.png: is one of the photos, and would be drawn over" in output
+    for options in ([], ["--resume"], ["--overwrite"]):
+        run("detect", folder, "-o", folder, "--no-draw", *options)
+        assert [row["file_name"] for row in rows_of(folder / "detections.json")] == [
+            str(folder / name) for name in ("20.png", "day/21.png")
+        ]
+    assert (folder / "20.png").read_bytes() == source
+    # Whatever else has the name of a drawing is not ours to replace.
+    run("detect", many / "21.png", "-o", tmp_path / "out")
+    (tmp_path / "out" / "21.png").write_bytes(source)
+    assert "21.png exists, and was not drawn by this command" in run(
+        "detect", many / "21.png", "-o", tmp_path / "out", "--overwrite", code=2
+    )
+
+
+def test_it_does_not_go_on_with_another_model_of_the_same_name(many, tmp_path, bright):
+    (tmp_path / "best.tflite").write_bytes(b"one")
+    again = ["detect", many / "20.png", "-o", tmp_path / "out", "-m", tmp_path / "best.tflite"]
+    run(*again)
+    run(*again, "--resume")
+    (tmp_path / "best.tflite").write_bytes(b"another")
+    assert "was begun with weights (sha256)" in run(*again, "--resume", code=2)
+    assert "give one of them" in run(*again, "--resume", "--overwrite", code=2)
+
+
+def test_drawings_of_jpegs_are_known_again(many, tmp_path, bright):
+    Image.open(many / "20.png").save(tmp_path / "a.jpg")
+    run("detect", tmp_path / "a.jpg", "-o", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "a.jpg").size == (12, 8)
+    assert "all of the photos are drawings" in run("detect", tmp_path / "out", "-o", tmp_path / "out", code=2)

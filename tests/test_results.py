@@ -68,3 +68,16 @@ def test_a_file_that_is_not_ours_or_was_cut_is_told(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match="has 20 bytes, and a.progress knows of .* begin anew"):
         ResultsFile(path, SETTINGS, resume=True)
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    path = tmp_path / "a.json"
+    with ResultsFile(path, SETTINGS) as results:
+        results.add([row(1)], 1)
+        for option in ("resume", "overwrite"):
+            with pytest.raises(ValueError, match=r"a\.json: another run is writing it"):
+                ResultsFile(path, SETTINGS, **{option: True}).__enter__()
+        results.add([row(2)], 1)
+    assert json.loads(path.read_text()) == [row(1), row(2)]
+    with ResultsFile(path, SETTINGS, resume=True) as results:
+        assert results.done == 2
