@@ -31,7 +31,8 @@ class LiteRTDetector:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a `.tflite`, one that ends in raw heads, or other outputs than four.
+        ValueError: not a `.tflite`, one that ends in raw heads, other outputs than four, or other images
+            and numbers than it can be sure of.
         ImportError: ai-edge-litert is missing.
     """
 
@@ -73,6 +74,14 @@ class LiteRTDetector:
         if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[1] < 1 or shape[3] != 3:
             raise ValueError(
                 f"{self.path}: takes images of {'x'.join(map(str, shape[1:]))}; only square RGB works"
+            )
+        kinds = {np.dtype(kind) for kind in self._runner.output_dtypes}
+        if self._runner.dtype not in (np.uint8, np.float32) or kinds != {np.dtype(np.float32)}:
+            # What another's eight bits stand for, pixels or boxes, nothing says for sure.
+            raise ValueError(
+                f"{self.path}: takes {np.dtype(self._runner.dtype)} and gives "
+                f"{', '.join(sorted(map(str, kinds)))}; only images of uint8 or float32 and outputs of float32 "
+                "work, convert it so (in TensorFlow's converter inference_input_type, inference_output_type)"
             )
         shapes = self._runner.output_shapes
         rows = shapes[0][1] if len(shapes[0]) == 3 else 0
@@ -166,6 +175,7 @@ class Runner:
         self.dtype = self._input["dtype"]
         self.input_shape = tuple(int(n) for n in self._input["shape"])
         self.output_shapes = [tuple(int(n) for n in o["shape"]) for o in self._outputs]
+        self.output_dtypes = [o["dtype"] for o in self._outputs]
 
     def __call__(self, square: np.ndarray) -> list[np.ndarray]:
         self._interpreter.set_tensor(self._input["index"], square[None].astype(self.dtype))

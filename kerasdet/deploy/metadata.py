@@ -9,6 +9,7 @@ looks for labels; a LiteRT interpreter ignores what follows the flatbuffer.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import struct
 import zipfile
@@ -24,6 +25,8 @@ DETECTION_NAMES = ("location", "category", "score", "number of detections")
 _LABELS, ABOUT = "labels.txt", "kerasdet.json"
 # Bytes of a text behind the model, and how many files are there. A zip's own words may promise any size.
 MAX_TEXT, MAX_FILES = 2**20, 100
+# Steps that prepare an image, and numbers of one, that are looked at.
+MAX_UNITS, MAX_NUMBERS = 10, 16
 # What zipfile raises of a damaged archive; RuntimeError and its kind of encrypted or unknown files in it.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error)
 
@@ -276,12 +279,13 @@ def _read_normalization(data: bytes) -> tuple[list[float], list[float]] | None:
         offset = field(table, slot)
         start = offset and table.Vector(offset)
         count = table.VectorLen(offset) if offset else 0
-        return [table.Get(kinds.Float32Flags, start + 4 * i) for i in range(count)]
+        return [table.Get(kinds.Float32Flags, start + 4 * i) for i in range(min(count, MAX_NUMBERS))]
 
     root = Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
-    for graph in children(root, 3):
-        for tensor in children(graph, 2):
-            for unit in children(tensor, 4):
+    # The first tensor of the first graph: its image. A hostile file may name one table a million times.
+    for graph in itertools.islice(children(root, 3), 1):
+        for tensor in itertools.islice(children(graph, 2), 1):
+            for unit in itertools.islice(children(tensor, 4), MAX_UNITS):
                 kind = field(unit, 0)
                 if kind and unit.Get(kinds.Int8Flags, kind + unit.Pos) == 1:
                     options = child(unit, 1)

@@ -24,7 +24,7 @@ def run_once(path: str | os.PathLike) -> None:
         path: a `.tflite` file.
 
     Raises:
-        ValueError: the process came to its end, filled the memory or did not finish. What LiteRT itself finds
+        ValueError: the process came to its end, could not be had, filled the memory or did not finish. What LiteRT itself finds
             wrong with the file is left to whoever loads it next.
     """
     if not sys.executable:  # Python inside another program
@@ -32,12 +32,15 @@ def run_once(path: str | os.PathLike) -> None:
     try:
         done = run_python(
             _PROGRAM, os.fspath(path), timeout=SECONDS, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )
     except subprocess.TimeoutExpired:
         raise ValueError(
             f"{path}: did not come to an end within {SECONDS} s on one picture; do not run it"
         ) from None
+    if done.returncode == 1:  # Python's own, of an error that nobody caught
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
+        raise ValueError(f"{path}: could not be tried in a process of its own ({reason}); mend that first")
     if done.returncode:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise ValueError(

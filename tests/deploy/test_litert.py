@@ -85,6 +85,28 @@ def test_a_foreign_file_without_labels_has_numbers_for_names(exported, tmp_path)
     assert named.names == [CLASSES[int(name)] for name in found.names]
 
 
+@pytest.mark.filterwarnings("ignore:int8 is calibrated on")
+def test_eight_bits_that_may_stand_for_anything_are_refused(exported, tmp_path, monkeypatch):
+    """Cast to int8, pixels from 128 on would be negative."""
+    model = flatbuffer.read(exported("int8")[0].read_bytes())
+    (number,) = model.subgraphs[0].inputs
+    image = model.subgraphs[0].tensors[number]
+    assert image.type == 3  # uint8
+    image.type = 9  # int8
+    (tmp_path / "foreign.tflite").write_bytes(flatbuffer.write(model))
+    with pytest.raises(ValueError, match=r"foreign\.tflite: takes int8 .* only images of uint8 or float32"):
+        deploy.LiteRTDetector(tmp_path / "foreign.tflite")
+
+    class Bytes(litert.Runner):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.output_dtypes = [np.uint8, *self.output_dtypes[1:]]
+
+    monkeypatch.setattr(litert, "Runner", Bytes)
+    with pytest.raises(ValueError, match="gives float32, uint8; .* outputs of float32 work"):
+        deploy.LiteRTDetector(exported()[0])
+
+
 def test_the_peer_detector_runs():
     path = os.environ.get("KERASDET_PEER", "")
     if not os.path.exists(path):

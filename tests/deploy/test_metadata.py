@@ -61,6 +61,39 @@ def test_normalisation_of_foreign_metadata_is_read(exported, tmp_path):
     assert about == {"classes": ("one", "two"), "normalization": ([0.0], [1.0])}
 
 
+def test_a_table_named_over_and_over_is_looked_at_a_few_times(exported, monkeypatch):
+    """1000 graphs of 1000 images of 1000 steps each, in some kilobytes: each the same table."""
+    import flatbuffers
+    from flatbuffers import table
+
+    builder = flatbuffers.Builder()
+    builder.StartObject(1)
+    inner = builder.EndObject()
+    for slot in (4, 2, 3):  # steps of an image, images of a graph, graphs of a model
+        builder.StartVector(4, 1000, 4)
+        for _ in range(1000):
+            builder.PrependUOffsetTRelative(inner)
+        vector = builder.EndVector()
+        builder.StartObject(slot + 1)
+        builder.PrependUOffsetTRelativeSlot(slot, vector, 0)
+        inner = builder.EndObject()
+    builder.Finish(inner, b"M001")
+    model = flatbuffer.read(exported()[0].read_bytes())
+    flatbuffer.set_metadata(model, metadata.KEY, bytes(builder.Output()))
+
+    class Counted(table.Table):
+        made = 0
+
+        def __init__(self, *place):
+            super().__init__(*place)
+            Counted.made += 1
+            assert Counted.made < 100
+
+    monkeypatch.setattr(table, "Table", Counted)
+    assert metadata._read_normalization(flatbuffer.write(model)) is None
+    assert Counted.made > 10
+
+
 def object_detector(path, score, mode="IMAGE", callback=None):
     """MediaPipe's ObjectDetector on a file, or a skip that says why."""
     vision = pytest.importorskip(

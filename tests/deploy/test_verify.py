@@ -257,6 +257,20 @@ def test_what_breaks_litert_breaks_another_process(exported, monkeypatch, progra
         trial.run_once(exported()[0])
 
 
+def test_a_trial_imports_nothing_that_lies_about(exported, tmp_path, monkeypatch):
+    """A stranger's folder may hold a numpy.py beside its .tflite, and the command be given in there."""
+    (tmp_path / "numpy.py").write_text("open('was_run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    trial.run_once(exported()[0])
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_trial_that_could_not_be_made_blames_no_file(exported, monkeypatch):
+    monkeypatch.setattr(trial, "_PROGRAM", "import no_such_module")
+    with pytest.raises(ValueError, match="could not be tried .*No module named 'no_such_module'"):
+        trial.run_once(exported()[0])
+
+
 def test_a_trial_that_does_not_end(exported, monkeypatch):
     monkeypatch.setattr(trial, "_PROGRAM", "import time; time.sleep(60)")
     monkeypatch.setattr(trial, "SECONDS", 1)
