@@ -91,13 +91,19 @@ def exported(model: str, folder: Path) -> Path:
         folder: for what is made of a preset or a `.keras` file, in float32.
 
     Raises:
-        ValueError, FileNotFoundError: as of `kerasdet.load`; or a `.tflite` with other outputs.
+        ValueError, FileNotFoundError: as of `kerasdet.load`; or a `.tflite` with other outputs, or one
+            of another's that takes no uint8.
     """
     detector = zoo_.load_file(model)
     if model.lower().endswith(".tflite"):
         if detector.outputs != "detections":
             raise ValueError(
                 f"{model}: ends in {detector.outputs}; export it with --outputs detections to run it here"
+            )
+        if "outputs" not in detector.about and detector.dtype != "uint8":
+            raise ValueError(
+                f"{model}: takes {detector.dtype} images, and the page does not know how another's are "
+                "normalised; convert it with uint8 images, or use kerasdet detect"
             )
         return Path(model)
     made = folder / f"{Path(model).stem}.tflite"

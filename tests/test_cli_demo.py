@@ -11,6 +11,7 @@ import pytest
 from commands import run
 
 from kerasdet import cli_demo, deploy
+from kerasdet.deploy import flatbuffer
 
 
 @pytest.fixture
@@ -76,6 +77,13 @@ def test_a_preset_is_exported_and_a_file_taken_as_it_is(shelf, tmp_path):
     assert detector.outputs == "detections" and detector.image_size == 64
     assert detector.detect(np.zeros((48, 64, 3), np.uint8)).photo.shape == (48, 64, 3)
     assert cli_demo.exported(str(made), tmp_path / "unused") == made
+    # As another's, which takes float images and says how they are normalised: the page cannot do that.
+    model = flatbuffer.read(made.read_bytes())
+    (number,) = model.subgraphs[0].inputs
+    model.subgraphs[0].tensors[number].type = 0
+    (tmp_path / "floats.tflite").write_bytes(flatbuffer.write(model))
+    with pytest.raises(ValueError, match=r"floats\.tflite: takes float32 images, and the page does not know"):
+        cli_demo.exported(str(tmp_path / "floats.tflite"), tmp_path)
     with pytest.raises(FileNotFoundError, match="none.tflite"):
         cli_demo.exported("none.tflite", tmp_path)
 

@@ -26,6 +26,7 @@ class LiteRTDetector:
     Attributes:
         classes, parts, image_size, resize: as of a `Detector`; parts is empty unless the file holds
             them.
+        dtype: of the images that the file takes, "uint8" or "float32"; `detect` takes uint8 all the same.
         outputs: the depth at which the file ends, "boxes" or "detections" ("raw" cannot be run).
         about: what the file says of itself, see `read_metadata`.
 
@@ -66,7 +67,8 @@ class LiteRTDetector:
         self.image_size = self._check_shapes()
         self.classes = tuple(classes or self.about["classes"] or _UNNAMED)
         self._normalise = None
-        if self._runner.dtype == np.float32 and "outputs" not in self.about:
+        self.dtype = np.dtype(self._runner.dtype).name
+        if self.dtype == "float32" and "outputs" not in self.about:
             self._normalise = self._foreign_normalization()
 
     def _check_shapes(self) -> int:

@@ -19,6 +19,7 @@ from discs import CLASSES, SIZE, photo
 from PIL import Image
 
 from kerasdet import cli_demo, deploy
+from kerasdet.deploy import flatbuffer
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -179,6 +180,62 @@ def test_the_camera(browser, exported, camera_film):
         assert nearest < 8  # a twelfth of a disc: the film's colours are coarse
 
 
+def test_the_camera_is_off_when_the_page_says_so(browser, exported):
+    """Stopped and started again while the browser still asks whether it may be used."""
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        browser.run(
+            """
+            const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+            window.tracks = [];
+            devices.getUserMedia = async (wanted) => {
+              await new Promise((later) => setTimeout(later, 500));
+              const stream = await ask(wanted);
+              window.tracks.push(...stream.getTracks());
+              return stream;
+            };
+            """
+        )
+        for _ in range(3):
+            browser.click("camera")
+        browser.wait(
+            "return window.tracks.length === 2 && parseFloat(document.getElementById('frames').textContent) > 0"
+        )
+        states = "return window.tracks.map((track) => track.readyState)"
+        assert sorted(browser.run(states)) == ["ended", "live"]
+        browser.click("camera")
+        browser.wait("return document.getElementById('rate').hidden")
+        browser.wait("return window.tracks.every((track) => track.readyState === 'ended')")
+
+
+def test_what_cannot_be_kept_is_shown_all_the_same(browser):
+    """The service worker's own code, in a browser that has no room left."""
+    browser.open("about:blank", ready=False)
+    found = browser.run(
+        """
+        const listeners = {}, kept = [];
+        const self = { addEventListener: (name, listener) => (listeners[name] = listener), location };
+        const full = async (request) => { kept.push(request.url); throw new DOMException("full"); };
+        const caches = { open: async () => ({ put: full, match: async () => undefined }) };
+        let status = 200;
+        const fetch = async () => new Response("from the server", { status });
+        """
+        + (cli_demo.page() / "offline.js").read_text()
+        + """
+        const event = (url) => {
+          const asked = { request: { url, method: "GET" }, waitUntil: () => {} };
+          return new Promise((done) => listeners.fetch({ ...asked, respondWith: done }));
+        };
+        return (async () => {
+          const whole = await (await event("about:one")).text();
+          status = 206;
+          return [whole, await (await event("about:two")).text(), kept];
+        })();
+        """
+    )
+    assert found == ["from the server", "from the server", ["about:one"]]
+
+
 def test_any_web_server_will_do(browser, exported, pictures):
     """Without headers there are no threads, and without a file beside the page one is chosen."""
     handler = functools.partial(Quiet, directory=str(cli_demo.page()))
@@ -207,9 +264,20 @@ def test_the_page_says_what_it_cannot_take_and_goes_on(browser, exported, pictur
         assert "text.tflite is not a .tflite file" in browser.refuses("file", tmp_path / "text.tflite")
         assert "This photo cannot be read" in browser.refuses("photo", tmp_path / "text.jpg")
         assert "cut.tflite cannot be run" in browser.refuses("file", tmp_path / "cut.tflite")
+        model = flatbuffer.read(exported()[0].read_bytes())
+        model.metadata = []
+        foreign = tmp_path / "foreign.tflite"
+        foreign.write_bytes(flatbuffer.write(model))
+        browser.load(foreign)  # of uint8
+        # Its image as float32, which the file casts it to first.
+        (number,) = model.subgraphs[0].inputs
+        model.subgraphs[0].tensors[number].type = 0
+        floats = tmp_path / "floats.tflite"
+        floats.write_bytes(flatbuffer.write(model))
+        assert "floats.tflite takes float32 images" in browser.refuses("file", floats)
         raw = exported(outputs="raw")[0]
         assert "ends in raw. Export it with --outputs detections" in browser.refuses("file", raw)
-        assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(exported()[0]).detect(pictures[0]))
+        assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(foreign).detect(pictures[0]))
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ export interface About {
   outputs: "detections" | "boxes" | "raw";
   resize: "stretch" | "letterbox";
   precision?: string;
+  /** kerasdet made it: float images are 0..255 there. */
+  ours: boolean;
 }
 
 /** Reads it; of a file that is not kerasdet's, what can be known: labels, and MediaPipe's stretching. */
@@ -15,10 +17,11 @@ export async function readAbout(bytes: Uint8Array, fileName: string): Promise<Ab
   }
   const files = await unzip(bytes);
   const ours = files.get("kerasdet.json");
-  if (ours) return JSON.parse(ours) as About;
+  if (ours) return { ...(JSON.parse(ours) as About), ours: true };
   const labels = [...files].find(([name]) => name.endsWith(".txt") && name.includes("label"));
   const classes = labels ? labels[1].trimEnd().split(/\r?\n/) : [];
-  return { name: fileName.replace(/\.tflite$/, ""), classes, outputs: "detections", resize: "stretch" };
+  const name = fileName.replace(/\.tflite$/, "");
+  return { name, classes, outputs: "detections", resize: "stretch", ours: false };
 }
 
 /** The text files of a zip at the end of `bytes`, by name; none where there is no zip. */

@@ -2,7 +2,8 @@
 
 export class Camera {
   private readonly video = document.createElement("video");
-  private stream: MediaStream | undefined;
+  /** Which start is the one that runs: while the browser asks, people stop and start again. */
+  private turn = 0;
   on = false;
 
   /**
@@ -22,38 +23,42 @@ export class Camera {
     if (!navigator.mediaDevices) {
       throw new Error("The browser gives the camera only to pages from localhost or https.");
     }
+    const turn = ++this.turn;
     this.on = true;
     this.tell(0);
+    let stream: MediaStream | undefined;
     try {
       const video = { facingMode: "environment", width: { ideal: 1280 } };
-      this.stream = await navigator.mediaDevices.getUserMedia({ video }).catch((error: Error) => {
+      stream = await navigator.mediaDevices.getUserMedia({ video }).catch((error: Error) => {
         throw new Error(`The camera cannot be used (${error.message}).`);
       });
-      this.video.srcObject = this.stream;
+      if (turn !== this.turn) return;
+      this.video.srcObject = stream;
       await this.video.play();
-      await this.run();
+      await this.run(turn);
     } finally {
-      this.stop();
+      stream?.getTracks().forEach((track) => track.stop());
+      if (turn === this.turn) this.stop();
     }
   }
 
-  private async run() {
+  private async run(turn: number) {
     let rate = 0;
-    while (this.on) {
+    while (turn === this.turn) {
       const begin = performance.now();
       await this.look(this.video);
       // A frame of rest, so that the page can be drawn and used.
       await new Promise(requestAnimationFrame);
       const now = 1000 / (performance.now() - begin);
       rate = rate ? 0.9 * rate + 0.1 * now : now;
-      if (this.on) this.tell(rate);
+      if (turn === this.turn) this.tell(rate);
     }
   }
 
+  /** Lets go of the camera as soon as the picture in hand has been looked at. */
   stop() {
+    this.turn++;
     this.on = false;
-    this.stream?.getTracks().forEach((track) => track.stop());
-    this.stream = undefined;
     this.tell(undefined);
   }
 }

@@ -64,6 +64,15 @@ export class Detector {
           "scores and count come out.",
       );
     }
+    const image: string = model.getInputDetails()[0].dtype;
+    const given = new Set<string>(model.getOutputDetails().map((tensor) => tensor.dtype));
+    if (!(image === "uint8" || (image === "float32" && about.ours)) || [...given].join() !== "float32") {
+      model.delete();
+      throw new Error(
+        `${fileName} takes ${image} images and gives ${[...given].join(", ")}. Of files that kerasdet did not ` +
+          "make, this page takes those with uint8 images and float32 outputs.",
+      );
+    }
     const detector = new Detector(about, model);
     // The first run makes ready what the others use; its time says nothing.
     await detector.detect(new ImageData(1, 1));
