@@ -270,8 +270,10 @@ class Detector(keras.Model):
             raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
         self._check_given(proposals)
         heads = self.heads(_with_proposals(_in_full(self(images, training=False)), proposals))
-        if outputs == "raw":
-            return heads
+        return heads if outputs == "raw" else self.from_heads(heads, outputs)
+
+    def from_heads(self, heads: dict, outputs="detections") -> dict:
+        """What `forward` gives at the depth "boxes" or "detections", from what it gives at "raw"."""
         found = self.decode(heads)
         if outputs == "detections":
             found = self._suppress(found)

@@ -241,9 +241,10 @@ def _calibration_squares(detector, calibration) -> list[np.ndarray]:
 
 def _judge(detector, found, check, outputs, precision, path, on_parity):
     keras = parity.run_keras(detector, check, outputs)
-    result = parity.compare(keras, found, check, detector, precision)
+    compare = parity.compare_raw if outputs == "raw" else parity.compare
+    result = compare(keras, found, check, detector, precision)
     wrong = parity.failures(result, precision)
-    if not result.raw_error and not result.boxes:
+    if not result.boxes:
         warnings.warn(
             f"nothing scored {parity.SURE} on the {result.photos} photos of the comparison, which "
             "therefore says nothing; give check_photos= with objects, or train the detector",

@@ -139,6 +139,32 @@ def run_keras(detector, check: CheckSet, outputs: str, batch_size: int = 8) -> l
     return found
 
 
+def compare_raw(
+    keras: list[dict], exported: list[dict], check: CheckSet, detector, precision: str
+) -> Parity:
+    """As `compare`, of raw heads: number by number, and by the boxes that the detector makes of them.
+
+    Heads that are all a little too low are near in numbers, and nothing is found any more.
+    """
+    heads = compare(keras, exported, check, detector, precision)
+    found = decoded(keras, detector), decoded(exported, detector)
+    boxes = compare(*found, check, detector, precision)
+    return dataclasses.replace(
+        boxes, raw_error=heads.raw_error, matched=min(heads.matched, boxes.matched)
+    )
+
+
+def decoded(raw: list[dict], detector, batch_size: int = 8) -> list[dict]:
+    """What the detector finds in its heads, photo by photo; see `Detector.from_heads`."""
+    found = []
+    for start in range(0, len(raw), batch_size):
+        some = raw[start : start + batch_size]
+        heads = {name: np.stack([one[name] for one in some]) for name in some[0]}
+        answers = {n: np.asarray(v) for n, v in detector.from_heads(heads).items()}
+        found += [{n: v[i] for n, v in answers.items()} for i in range(len(some))]
+    return found
+
+
 def compare(
     keras: list[dict], exported: list[dict], check: CheckSet, detector, precision: str
 ) -> Parity:

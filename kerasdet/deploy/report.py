@@ -15,8 +15,8 @@ class Parity:
 
     Boxes that score .3 or higher are compared; for float precisions, the five best of each photo
     as well. Two boxes match if they have one class and overlap by IoU .8.
-    With raw heads there are no boxes, and `raw_error` is filled instead; of detectors with proposals these
-    are compared as boxes, and the heads of those that match.
+    Of raw heads it is the boxes that the detector makes of them, and `raw_error` is filled too; of detectors
+    with proposals it is that of the heads of those proposals that match.
 
     Attributes:
         photos: how many, and `source`, which ("check_photos", "calibration" or "synthetic").
@@ -95,7 +95,6 @@ def _parity_rows(parity: Parity) -> list[tuple[str, str]]:
     rows = [("compared on", f"{parity.photos} photos: {source.get(parity.source, parity.source)}")]
     if parity.raw_error:
         rows += [("error", f"{error:.2g} in {name}") for name, error in parity.raw_error.items()]
-        return rows
     rows.append(("agreement", f"{parity.matched:.1%} of {parity.boxes} boxes found by both"))
     if parity.boxes:
         rows.append(

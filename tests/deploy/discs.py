@@ -58,6 +58,9 @@ class DiscDetector:
         raw["center"] = ops.sigmoid(raw["center"])
         if outputs == "raw":
             return {k: raw[k] for k in ("center", "scale", "offset", "core_scale", "core_offset")}
+        return self.from_heads(raw, outputs)
+
+    def from_heads(self, raw, outputs="detections"):
         side = SIZE // STRIDE
         peaks = ops.max_pool(raw["center"], 3, 1, "same")
         heat = ops.where(ops.equal(peaks, raw["center"]), raw["center"], 0.0)

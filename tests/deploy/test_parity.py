@@ -82,6 +82,23 @@ def test_a_planted_fault_in_raw_heads_or_parts_or_a_saved_model_fails(detector, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:int8 is calibrated on")
+@pytest.mark.parametrize("by", [0.6, [1.0, 0.5]])
+def test_raw_heads_in_int8_that_are_near_in_numbers_but_find_other_boxes_fail(
+    detector, disc_set, tmp_path, by
+):
+    def lowered(found):
+        return found | {"center": found["center"] * by}
+
+    with pytest.raises(deploy.ParityError, match="scores differ by|AP falls by") as told:
+        deploy.export(
+            Faulty(detector, lowered), tmp_path / "wrong.tflite", precision="int8", outputs="raw",
+            calibration=disc_set,
+        )
+    assert "is off by" not in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_on_parity_warn_writes_the_file_and_says_what_is_wrong(detector, tmp_path):
     path = tmp_path / "wrong.tflite"
     with pytest.warns(UserWarning, match="found by both"):
