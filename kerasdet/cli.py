@@ -161,7 +161,7 @@ def export(
     ],
     precision: Annotated[Precision, typer.Option()] = Precision.float32,
     calibration: Annotated[
-        str | None, typer.Option(help="Photos as the device will see them; int8 needs 100 or more.")
+        str | None, typer.Option(help="Photos as the device will see them, to compare on; int8 needs 100.")
     ] = None,
     outputs: Annotated[Outputs, typer.Option(help="Where the graph ends.")] = Outputs.detections,
     input_dtype: Annotated[

@@ -115,7 +115,7 @@ def _without_drawings(paths: list[Path], out: Path) -> list[Path]:
     places = {parent: parent.resolve() for parent in {path.parent for path in paths}}
     kept = [path for path in paths if places[path.parent] != folder or not _is_drawing(path)]
     if not kept:
-        raise ValueError(f"{out}: all of the photos are drawings of an earlier run; give the photos themselves")
+        raise ValueError(f"{out}: all of the photos were drawn by an earlier run; give those it looked at")
     return kept
 
 
@@ -147,7 +147,7 @@ def picture_names(paths: list[Path], out: Path) -> list[Path]:
 
 
 def _check_targets(targets: list[Path], paths: list[Path], again: bool):
-    """Refuses to draw over anything; but over an earlier run's drawings, when a run goes on or begins anew."""
+    """Refuses to draw over anything, but for earlier drawings when a run goes on or begins anew."""
     for target in targets:
         if not target.exists() or (again and _is_drawing(target)):
             continue

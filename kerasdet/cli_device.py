@@ -21,7 +21,7 @@ from kerasdet.cli_says import PLOTS, check_new
 
 TABLES = (".json", ".csv")
 NAME_WIDTH = 12
-KINDS_SHOWN, LAYERS_SHOWN, NOISE_SHOWN = 6, 3, 15
+KINDS_SHOWN, LAYERS_SHOWN, NOISE_SHOWN, NOISE_PHOTOS = 6, 3, 15, 20
 
 
 # === benchmark ===
@@ -66,6 +66,8 @@ def benchmark(
     """
     check_new("--plot", plot, PLOTS, overwrite)
     check_new("--out", out, TABLES, overwrite)
+    if data is None and (split, classes) != (None, None):
+        raise ValueError("--split and --classes are of the photos to score on; give --data too")
     if plot is not None and data is None:
         raise ValueError("--plot draws accuracy against latency, and needs --data to score on; give both")
     counts = _counts(threads)
@@ -148,8 +150,12 @@ def report(
     data: Annotated[
         str | None, typer.Option(help="Photos to run both on: a folder, a photo, or a labelled set.")
     ] = None,
-    photos: Annotated[int, typer.Option(min=1, help="How many of them.")] = 20,
-    layers: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = NOISE_SHOWN,
+    photos: Annotated[
+        int | None, typer.Option(min=1, help=f"How many of them; else {NOISE_PHOTOS}.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help=f"How many layers to show; else {NOISE_SHOWN}.")
+    ] = None,
     without: Annotated[
         bool, typer.Option("--without", help="Try each of these layers in float; a second or two a layer.")
     ] = False,
@@ -166,47 +172,55 @@ def report(
     layer's output is compared. 20 dB is noise of 1 %, 10 dB of 10 %. The layers
     where most noise comes in stand first, but much of it may be gone where eight
     bits end. So --without tries each of them in float, and says what is left
-    there. Export with --keep-float and its name leaves a layer in float.
+    there; what the file leaves in float already stays so. The line below says
+    what to give to export's --keep-float for the best of them.
     """
-    if without and reference is None:
-        raise ValueError("--without tries the layers of an int8 export; give --float and --data too")
+    if reference is None and (without or (photos, layers) != (None, None)):
+        raise ValueError(
+            "--photos, --layers and --without are of the layers of an int8 export; give --float and --data"
+        )
     if (reference is None) != (data is None):
         raise ValueError("--float and --data go together: the float32 export, and photos to run both on")
     delegates(file)
     if reference is None:
         return
     from kerasdet.deploy.metadata import read_metadata
-    from kerasdet.deploy.noise import last_noise, noise_without, quantisation_noise
+    from kerasdet.deploy.noise import in_float, last_noise, noise_without, quantisation_noise
     from kerasdet.deploy.parity import load_squares
     from kerasdet.deploy.trial import run_once
 
     for each in (reference, file):
         run_once(each)
-    about = read_metadata(reference)
+    about, kept = read_metadata(reference), read_metadata(file).get("keep_float")
     if "image_size" not in about:
         raise ValueError(f"{reference}: is no export of kerasdet; only those are compared layer by layer")
     console = Console()
     with console.status("Comparing layer by layer"):
         network = types.SimpleNamespace(**about)  # its image_size, and how it resizes
-        squares = load_squares(network, cli_data.photos_of(data), photos, "data").squares
+        squares = load_squares(network, cli_data.photos_of(data), photos or NOISE_PHOTOS, "data").squares
         rows = quantisation_noise(reference, file, squares)
-    shown = [row.layer for row in rows[:layers]]
-    left = noise_without(reference, squares, shown, progress=console.is_terminal) if without else {}
-    title = f"noise of {len(rows)} layers in eight bits, {len(squares)} photos"
+    every, rows = rows, rows[: layers or NOISE_SHOWN]
+    left = {}
+    if without:
+        names = [row.layer for row in rows]
+        left = noise_without(reference, squares, names, kept, progress=console.is_terminal)
+    title = f"noise of {len(every)} layers in eight bits, {len(squares)} photos"
     found = Table(title=title)
     found.add_column("layer", overflow="fold")
     found.add_column("operator")
     for column in ("dB", "noise", "comes in here", *(["end, in float"] if left else [])):
         found.add_column(column, justify="right")
-    for row in rows[:layers]:
+    for row in rows:
         added = f"{row.added:.2%}" if row.added > 0 else ""
         end = [f"{left[row.layer]:.2%}"] if left else []
         found.add_row(escape(row.layer), row.operator, f"{row.decibels:.1f}", f"{row.noise:.2%}", added, *end)
     console.print(found)
-    ends = ", ".join(row.layer for row in rows if row.last)
-    text = f"noise where eight bits end ({ends}): {last_noise(rows):.2%}"
+    ends = ", ".join(row.layer for row in every if row.last)
+    text = f"noise where eight bits end ({ends}): {last_noise(every):.2%}"
     if left:
         text += f"; calibrated on these photos only, as for the last column: {left['']:.2%}"
+        best = min(left, key=left.get)
+        text += f"\nto leave in float: --keep-float '{in_float(kept, best)}'" if best else ""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -263,13 +263,13 @@ def _read_config(folder: Path):
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the preset's configuration is missing")
+    _register_detectors()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         registered, config = values["class"], values["config"]
         untrusted.check_config(config)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); fetch the preset again") from error
-    _register_detectors()
     detector_class = keras.saving.get_registered_object(str(registered))
     if not (isinstance(detector_class, type) and issubclass(detector_class, Detector)):
         raise ValueError(f"{path}: there is no detector {registered!r} in this kerasdet")

@@ -42,7 +42,24 @@ def test_report_says_where_noise_comes_in(files):
         "--without",
     )
     assert "end, in float" in said and "calibrated on these photos only" in said
+    assert "--photos, --layers and --without are of" in run("report", files.int8, "--layers", 3, code=2)
     assert "--float and --data go together" in run("report", files.int8, "--float", files.float32, code=2)
+
+
+def test_what_a_file_leaves_in_float_stays_so_when_more_is_tried(files, tmp_path, monkeypatch):
+    given = []
+
+    def noise_without(reference, squares, layers, keep_float, progress):
+        given.append(keep_float)
+        return {"": 0.02} | {layer: 0.03 - 0.01 * (layer == layers[-1]) * 2 for layer in layers}
+
+    monkeypatch.setattr("kerasdet.deploy.noise.noise_without", noise_without)
+    run("export", files.keras, "-o", tmp_path / "kept.tflite", "--precision", "int8", "--calibration",
+        files.data, "--keep-float", "neck_block1_", "--on-parity", "warn")
+    said = run("report", tmp_path / "kept.tflite", "--float", files.float32, "--data", files.data,
+               "--photos", 3, "--layers", 1, "--without")
+    assert given == ["neck_block1_"] and "2.00%" in said and "1.00%" in said
+    assert "to leave in float: --keep-float 'neck_block1_|^" in said
 
 
 def test_export_reports_and_keeps_layers_in_float(files, tmp_path):

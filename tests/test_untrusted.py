@@ -75,6 +75,18 @@ def test_a_class_that_no_detector_is_made_of_is_refused(saved, tmp_path, module,
         kerasdet.load(path)
 
 
+def test_a_name_of_ours_that_is_not_registered_opens_no_door(saved, tmp_path):
+    def edit(text):
+        config = json.loads(text)
+        layer = config["config"]["backbone"]["config"]["layers"][3]
+        layer |= {"module": "keras.utils", "class_name": "get_file", "registered_name": "kerasdet>Nothing"}
+        return json.dumps(config)
+
+    path = changed(saved, tmp_path / "evil.keras", edit)
+    with pytest.raises(ValueError, match=r"it has a keras\.utils\.get_file, of which no detector"):
+        kerasdet.load(path)
+
+
 def test_a_file_that_is_packed_otherwise_than_keras_does_is_refused(saved, tmp_path):
     path = tmp_path / "evil.keras"
     with pytest.raises(ValueError, match="it holds '../../evil.py', which is no part of a detector"):

@@ -239,9 +239,12 @@ def _label(panel, rows, figure):
 def _find(files, reference: str | None) -> int:
     if reference is None:
         return 0
-    found = [i for i, path in enumerate(files) if reference in Path(path).stem]
+    stems = [Path(path).stem for path in files]
+    if reference in stems:  # whole, though it be part of another's or given twice
+        return stems.index(reference)
+    found = [i for i, stem in enumerate(stems) if reference in stem]
     if len(found) != 1:
-        names = ", ".join(Path(path).stem for path in files)
+        names = ", ".join(stems)
         raise ValueError(
             f"the reference is {reference!r}, part of {len(found)} names among {names}; give a part of one"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import tempfile
 import time
 import warnings
@@ -109,6 +108,8 @@ def export(
     elif precision == "int8_weights":
         data = quantise.quantise_weights(data)
     about = describe(detector, names, options, path.stem)
+    if precision == "int8" and keep_float:
+        about["keep_float"] = keep_float
     data = metadata.attach(data, about)
     runner = Runner(data, THREADS)
     found = [dict(zip(names, runner(square), strict=True)) for square in check.squares]
@@ -201,9 +202,12 @@ def _check_path(path: Path, is_file: bool, overwrite: bool):
             raise FileExistsError(f"{path} exists; give overwrite=True (--overwrite) to replace it")
         if is_file and path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; give another name")
-        if not is_file and not (path / "saved_model.pb").is_file() and any(path.iterdir()):
+        if not is_file and not path.is_dir():
+            raise NotADirectoryError(f"{path} is a file; end the name in .tflite, or give another folder")
+        if other := [] if is_file else sorted({entry.name for entry in path.iterdir()} - saved_model.NAMES):
             raise FileExistsError(
-                f"{path} holds other things than a SavedModel and is not replaced; give a new name"
+                f"{path} holds other things than a SavedModel ({', '.join(other[:3])}) and is not replaced; "
+                "give a new name"
             )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +251,7 @@ def _judge(detector, found, check, outputs, precision, path, on_parity):
     if not result.boxes:
         warnings.warn(
             f"nothing scored {parity.SURE} on the {result.photos} photos of the comparison, which "
-            "therefore says nothing; give check_photos= with objects, or train the detector",
+            "therefore says nothing; give check_photos= (--calibration) with objects, or train the detector",
             stacklevel=4,
         )
     if wrong:
@@ -295,8 +299,8 @@ def _export_folder(detector, path, check, options, on_parity) -> ExportReport:
         )
         about = describe(detector, names, options, path.name) | {"report": _numbers(report)}
         metadata.write_beside(folder, about)
-        if path.exists():
-            shutil.rmtree(path)
-        shutil.move(folder, path)
+        if path.exists():  # whoever is stopped in between still has one of the two
+            os.replace(path, Path(work) / "before")
+        os.replace(folder, path)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return dataclasses.replace(report, size=size)

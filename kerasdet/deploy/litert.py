@@ -82,8 +82,8 @@ class LiteRTDetector:
             # What another's eight bits stand for, pixels or boxes, nothing says for sure.
             raise ValueError(
                 f"{self.path}: takes {np.dtype(self._runner.dtype)} and gives "
-                f"{', '.join(sorted(map(str, kinds)))}; only images of uint8 or float32 and outputs of float32 "
-                "work, convert it so (in TensorFlow's converter inference_input_type, inference_output_type)"
+                f"{', '.join(sorted(map(str, kinds)))}; only images of uint8 or float32 and outputs of "
+                "float32 work, convert it so (inference_input_type, inference_output_type of the converter)"
             )
         shapes = self._runner.output_shapes
         rows = shapes[0][1] if len(shapes[0]) == 3 else 0

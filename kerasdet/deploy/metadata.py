@@ -147,6 +147,7 @@ _KINDS = {
     "resize": (lambda value: value in photo.RESIZES, f"one of {', '.join(photo.RESIZES)}"),
     "nms_iou": (lambda value: value is None or type(value) in (int, float) and 0 <= value <= 1,
                 "null or a number from 0 to 1"),
+    "keep_float": (lambda value: isinstance(value, str), "a regular expression"),
 }
 
 

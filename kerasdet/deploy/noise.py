@@ -111,7 +111,8 @@ def last_noise(rows: list[LayerNoise]) -> float:
 
 
 def noise_without(
-    reference: str | os.PathLike, squares: Iterable[np.ndarray], layers: Iterable[str], progress: bool = False
+    reference: str | os.PathLike, squares: Iterable[np.ndarray], layers: Iterable[str],
+    keep_float: str | None = None, progress: bool = False,
 ) -> dict[str, float]:
     """What noise is left at the end if a layer stays in float, tried for each of some layers.
 
@@ -119,10 +120,11 @@ def noise_without(
         reference: the `.tflite` in float32. For each layer it is made int8 anew.
         squares: photos as the network sees them, (S, S, 3) uint8 each, for the ranges and the comparison.
         layers: names, as `quantisation_noise` gives them.
+        keep_float: what else stays in float, as `export` has it; a file's `kerasdet.json` says what did.
         progress: show a progress bar.
 
     Returns:
-        layer -> `last_noise` with that layer in float, and "" -> that with none.
+        layer -> `last_noise` with that layer in float too, and "" -> that without.
     """
     from kerasdet.deploy.quantise import quantise
 
@@ -135,9 +137,14 @@ def noise_without(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.tflite"
         for layer in tried:
-            path.write_bytes(quantise(data, squares, f"^{re.escape(layer)}$" if layer else None))
+            path.write_bytes(quantise(data, squares, in_float(keep_float, layer)))
             found[layer] = last_noise(quantisation_noise(reference, path, squares))
     return found
+
+
+def in_float(keep_float: str | None, layer: str) -> str | None:
+    """A pattern for what stays in float, and for one layer more; of that none if it is ""."""
+    return "|".join(filter(None, [keep_float, layer and f"^{re.escape(layer)}$"])) or None
 
 
 def _compare(reference, target, samples) -> dict[str, float]:

@@ -91,7 +91,7 @@ class ExportReport:
 
 
 def _parity_rows(parity: Parity) -> list[tuple[str, str]]:
-    source = {"synthetic": "drawn scenes (give check_photos= for yours)"}
+    source = {"synthetic": "drawn scenes (give check_photos=, or --calibration, for yours)"}
     rows = [("compared on", f"{parity.photos} photos: {source.get(parity.source, parity.source)}")]
     if parity.raw_error:
         rows += [("error", f"{error:.2g} in {name}") for name, error in parity.raw_error.items()]

@@ -9,6 +9,9 @@ import numpy as np
 
 from kerasdet.deploy.convert import concrete_function, input_specs
 
+# What `save` and `metadata.write_beside` leave in a folder.
+NAMES = {"assets", "fingerprint.pb", "kerasdet.json", "labels.txt", "saved_model.pb", "variables"}
+
 
 def save(detector, folder: Path, outputs: str, input_dtype: str) -> list[str]:
     """Writes the detector at a depth as the signature `serving_default`, for any batch size.

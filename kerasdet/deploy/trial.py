@@ -24,8 +24,8 @@ def run_once(path: str | os.PathLike) -> None:
         path: a `.tflite` file.
 
     Raises:
-        ValueError: the process came to its end, could not be had, filled the memory or did not finish. What LiteRT itself finds
-            wrong with the file is left to whoever loads it next.
+        ValueError: the process came to its end, could not be had, filled the memory or did not finish. What
+            LiteRT itself finds wrong with the file is left to whoever loads it next.
     """
     if not sys.executable:  # Python inside another program
         return

@@ -76,10 +76,18 @@ def test_what_exists_is_replaced_only_on_demand(detector, tmp_path):
     with pytest.raises(FileExistsError, match="holds other things"):
         deploy.export(Untouchable(), folder, overwrite=True)
     assert (folder / "thesis.txt").exists()
+    with pytest.raises(NotADirectoryError, match="thesis.txt is a file; end the name in .tflite"):
+        deploy.export(Untouchable(), folder / "thesis.txt", overwrite=True)
     saved = tmp_path / "saved"
     deploy.export(detector, saved, check_photos=photos(2))
     deploy.export(detector, saved, check_photos=photos(2), outputs="raw", overwrite=True)
     assert '"outputs": "raw"' in (saved / "kerasdet.json").read_text()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.tflite", "mine", "saved"]
+    # A SavedModel with something of the user's beside it is not ours alone.
+    (saved / "notes.txt").write_text("measured on Monday")
+    with pytest.raises(FileExistsError, match=r"saved holds other things than a SavedModel \(notes\.txt\)"):
+        deploy.export(Untouchable(), saved, overwrite=True)
+    assert (saved / "notes.txt").exists()
 
 
 def test_a_path_that_cannot_be_written_is_told_before_converting(tmp_path):

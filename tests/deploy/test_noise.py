@@ -63,6 +63,11 @@ def test_a_layer_in_float_is_tried_on_what_is_left_at_the_end(pair):
     assert list(found) == ["", "smooth", "mean"]
     # What the first layer adds does not reach the second; with the second in float, eight bits end before it.
     assert 0 < found["smooth"] < found[""] and 0 < found["mean"] != found[""]
+    # What the file leaves in float already stays so.
+    kept = noise_without(pair[0], squares, [], keep_float="^smooth$")
+    assert kept == {"": found["smooth"]}
+    with pytest.raises(ValueError, match="nothing in eight bits"):
+        noise_without(pair[0], squares, ["mean"], keep_float="^smooth$")
 
 
 def test_layers_that_are_named_stay_in_float(detector, disc_set, pair, tmp_path):
@@ -96,6 +101,8 @@ def test_a_detector_brings_the_layers_that_its_files_leave_in_float(
     for name, given, layers in (("own", {}, {"mean"}), ("none", {"keep_float": ""}, {"smooth", "mean"})):
         deploy.export(detector, tmp_path / f"{name}.tflite", **said, **given)
         assert in_eight_bits(tmp_path / f"{name}.tflite") == layers
+        about = deploy.read_metadata(tmp_path / f"{name}.tflite")
+        assert about.get("keep_float") == (None if given else "^smooth$")
     # float32 has all in float, and needs no word of it
     deploy.export(detector, tmp_path / "float.tflite", outputs="raw", check_photos=disc_set)
 

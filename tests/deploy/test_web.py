@@ -198,9 +198,8 @@ def test_the_camera_is_off_when_the_page_says_so(browser, exported):
         )
         for _ in range(3):
             browser.click("camera")
-        browser.wait(
-            "return window.tracks.length === 2 && parseFloat(document.getElementById('frames').textContent) > 0"
-        )
+        browser.wait("return window.tracks.length === 2")
+        browser.wait("return parseFloat(document.getElementById('frames').textContent) > 0")
         states = "return window.tracks.map((track) => track.readyState)"
         assert sorted(browser.run(states)) == ["ended", "live"]
         browser.click("camera")
