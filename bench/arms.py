@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -65,7 +66,8 @@ class Run:
                 ),
                 [Stage(options.size, options.epochs, BATCH)], arm.labels(self.train), self.folder,
                 steps_per_epoch=options.steps, batches=arm.batches(options.epochs),
-                callbacks=[CocoMetrics(self.val)] if arm.watched else [], **rates,
+                callbacks=[CocoMetrics(self.val)] if arm.watched else [],
+                settings={"name": options.name, "backbone": os.path.basename(options.backbone)}, **rates,
             )
         return self._detector
 
@@ -85,14 +87,25 @@ class Run:
             return
         found = find()
         self.folder.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            path, photos=len(self.val), counts=[len(one) for one in found],
-            classes=np.array(found[0].classes),
-            **{
-                name: np.concatenate([getattr(one, name) for one in found])
-                for name in ("boxes", "scores", "labels")
-            },
-        )
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file, **self._made_with(), counts=[len(one) for one in found],
+                classes=np.array(found[0].classes),
+                **{
+                    name: np.concatenate([getattr(one, name) for one in found])
+                    for name in ("boxes", "scores", "labels")
+                },
+            )
+        os.replace(partial, path)
+
+    def _made_with(self) -> dict:
+        """What detections of the same arm may differ by."""
+        options = self.options
+        return {
+            "photos": len(self.val), "epochs": options.epochs, "steps": options.steps or 0,
+            "name": options.name, "backbone": os.path.basename(options.backbone),
+        }
 
     def kept(self, key: str) -> list:
         """The detections under a name, photo by photo."""
@@ -112,11 +125,13 @@ class Run:
 
     def _open(self, path: pathlib.Path):
         kept = np.load(path, allow_pickle=False)
-        if kept["photos"] != len(self.val):
-            raise ValueError(
-                f"{path}: of {kept['photos']} photos, and {len(self.val)} are asked for; take the file away, "
-                "or give the same --photos"
-            )
+        for key, wanted in self._made_with().items():
+            value = kept[key].item() if key in kept else None
+            if value != wanted:
+                raise ValueError(
+                    f"{path}: made with {key} {value!r}, and {wanted!r} is asked for; give the same again, "
+                    "or another --out"
+                )
         return kept
 
     def drawn(self, key: str = "detections") -> dict[str, np.ndarray]:

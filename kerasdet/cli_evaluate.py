@@ -58,7 +58,7 @@ def evaluate(
     detector, dataset = _open(model, data, split)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
     if out is not None:
-        write_scores(out, found, dataset.name, len(dataset), model=model)
+        write_scores(out, found, dataset, model=model)
     table = Table("figure", "value")
     for name, value in found.items():
         if not math.isnan(value):

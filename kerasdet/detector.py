@@ -208,14 +208,24 @@ class Detector(keras.Model):
             kwargs.setdefault("validation_steps", len(validation))
             kwargs["validation_data"] = handed_out(validation, self)
         if not _is_batches(x):
-            return super().fit(x, *args, callbacks=callbacks, **kwargs)
+            return self._fit(x, *args, callbacks=callbacks, **kwargs)
         if kwargs.get("steps_per_epoch") is None:
             kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
         batches = handed_out(x.endless(), self)
-        history = super().fit(batches, *args, callbacks=callbacks, shuffle=False, **kwargs)
+        history = self._fit(batches, *args, callbacks=callbacks, shuffle=False, **kwargs)
         x.epoch += len(history.epoch)
         return history
+
+    def _fit(self, *args, callbacks, **kwargs):
+        try:
+            return super().fit(*args, callbacks=callbacks, **kwargs)
+        except KeyboardInterrupt:
+            # Whoever stops a cell of a notebook keeps what `fit` promises: the averaged weights.
+            for callback in callbacks:
+                if isinstance(callback, EMA):
+                    callback.on_train_end()
+            raise
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the detector's named losses; each part's mean is shown in the progress bar."""

@@ -9,6 +9,7 @@ from PIL import Image
 from presets import tiny_csp
 
 from kerasdet import training
+from kerasdet.data import Dataset, Sample
 from kerasdet.metrics.compare import write_scores
 from kerasdet.training.lr_range import RangeTest
 
@@ -139,8 +140,9 @@ def test_lr_find_names_the_rates_and_draws_them(scenes, tmp_path, monkeypatch):
 
 def test_compare_prints_and_draws_every_class(tmp_path):
     before, after, plot = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "new" / "compare.png"
-    write_scores(before, {"AP": 0.4, "AP/cat": 0.5, "AP/dog": 0.3}, "zoo", 9)
-    write_scores(after, {"AP": 0.425, "AP/cat": 0.45, "AP/dog": 0.4, "AP/owl": 0.1}, "zoo", 9)
+    photos = Dataset([Sample("a.jpg", np.zeros((0, 4)), np.zeros(0))], ("cat",), name="zoo")
+    write_scores(before, {"AP": 0.4, "AP/cat": 0.5, "AP/dog": 0.3}, photos)
+    write_scores(after, {"AP": 0.425, "AP/cat": 0.45, "AP/dog": 0.4, "AP/owl": 0.1}, photos)
     output = run("compare", before, after, "--plot", plot)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
     assert rows == [

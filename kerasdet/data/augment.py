@@ -62,8 +62,24 @@ class Augment:
     def __post_init__(self):
         if not self.mixup >= 0:
             raise ValueError(f"mixup is {self.mixup}; give 0 for none, or Beta's parameter, such as 1.5")
-        if not 0 <= self.mosaic <= 1:
-            raise ValueError(f"mosaic is {self.mosaic}; give a probability, 0 to 1")
+        for name in ("flip", "mosaic"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a probability, 0 to 1")
+        for name, least, what in (
+            ("aspect", 1, "a factor, 1 for none"), ("expand", 1, "a factor, 1 for none"),
+            ("brightness", 0, "a fraction"), ("contrast", 0, "a fraction"), ("saturation", 0, "a fraction"),
+            ("hue", 0, "degrees"), ("min_side", 0, "pixels"),
+        ):
+            if not least <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give {what}, {least} or more")
+        if not 0 <= self.min_visible <= 1:
+            raise ValueError(f"min_visible is {self.min_visible}; give a fraction, 0 to 1")
+        scales = np.asarray(self.zoom, float)
+        if scales.shape != (2,) or not 0 < scales[0] <= scales[1] < np.inf:
+            raise ValueError(f"zoom is {self.zoom}; give the lowest and highest scale, such as (0.6, 1.6)")
+        picked = np.asarray(self.overlaps, float)
+        if picked.ndim != 1 or not ((picked >= 0) & (picked <= 1)).all():
+            raise ValueError(f"overlaps is {self.overlaps}; give a tuple of IoUs, 0 to 1, or ()")
 
     @property
     def photos(self) -> int:

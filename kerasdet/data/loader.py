@@ -103,6 +103,8 @@ def batches(
         raise ValueError(
             f"mix_until is {mix_until}, but nothing is mixed; give augment=Augment(mosaic=0.5), or mixup="
         )
+    if max_boxes is not None and max_boxes < 1:
+        raise ValueError(f"max_boxes is {max_boxes}; give 1 or more, or None for what the set needs")
     counts = np.array([len(sample.boxes) for sample in dataset])
     regions = np.array([len(sample.boxes) + len(sample.ignore) for sample in dataset])
     if max_boxes is None:

@@ -18,9 +18,9 @@ class CocoMetrics(keras.callbacks.Callback):
 
     Args:
         dataset: the held-back photos, a sequence of `Sample`.
-        every: measure the first epoch, every `every`-th after it and the last one. Epochs between
-            repeat the last figures, so that every log has the same columns in every row; note that
-            `EarlyStopping` counts its patience in epochs all the same.
+        every: measure the first epoch, every `every`-th after it and the last one; and the first that a run
+            goes on with. Epochs between repeat the last figures, so that every log has the same columns in
+            every row; note that `EarlyStopping` counts its patience in epochs all the same.
         batch_size: photos detected at a time.
 
     Attributes:
@@ -44,15 +44,12 @@ class CocoMetrics(keras.callbacks.Callback):
         self.metrics = None
 
     def on_train_begin(self, logs=None):
-        self._since = None  # epochs since the last evaluation of this run
+        self.metrics = None
         class_map(self.model.classes, self.dataset.classes)  # not first after an hour's epoch
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")
-        if self._since is None or self._since + 1 >= self.every or last:
+        if self.metrics is None or epoch % self.every == 0 or last:
             self.metrics = self.model.evaluate_detections(self.dataset, batch_size=self.batch_size)
-            self._since = 0
-        else:
-            self._since += 1
         if logs is not None:
             logs.update({f"val_{k}": v for k, v in self.metrics.items() if "/" not in k})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -12,18 +13,19 @@ from pathlib import Path
 SCORES = "scores.json"
 
 
-def write_scores(path: str | os.PathLike, metrics: Mapping[str, float], data: str, photos: int, **more):
+def write_scores(path: str | os.PathLike, metrics: Mapping[str, float], dataset, **more):
     """Writes an evaluation as json; figures that are nan become null.
 
     Args:
         path: of the file.
         metrics: what `evaluate` gives.
-        data: name of the set.
-        photos: how many it has.
+        dataset: the photos that it was on; their number and a digest of their names are written.
         more: what else is to be known, such as the epoch.
     """
     scores = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-    values = {"data": data, "photos": photos, **more, "scores": scores}
+    names = "\n".join(sorted(os.path.basename(str(sample.path)) for sample in dataset))
+    digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    values = {"data": dataset.name, "photos": len(dataset), "names": digest, **more, "scores": scores}
     text = json.dumps(values, indent=1, ensure_ascii=False)
     Path(path).write_text(text + "\n", encoding="utf-8")
 
@@ -51,6 +53,8 @@ def read_scores(path: str | os.PathLike) -> dict:
         scores = {
             name: math.nan if value is None else float(value) for name, value in found["scores"].items()
         }
+        if "AP" not in scores:
+            raise KeyError("AP")
         return found | {"scores": scores, "data": found["data"], "photos": found["photos"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: holds no evaluation ({error!r}); write it again") from error
@@ -111,6 +115,12 @@ def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
         raise ValueError(
             f"{before} was scored on {sets[0][0]!r} ({sets[0][1]} photos) and {after} on {sets[1][0]!r} "
             f"({sets[1][1]} photos); score both on the same photos with kerasdet evaluate"
+        )
+    # Without a split of its own, a set's validation photos hang on the seed of the run.
+    if len({found["names"] for found in (one, other) if "names" in found}) == 2:
+        raise ValueError(
+            f"{before} and {after} were scored on other photos of {sets[0][0]!r}, {sets[0][1]} each; score "
+            "both on the same ones with kerasdet evaluate, or train with the same --seed"
         )
     # nan is a class of which the photos have no object.
     apart = [

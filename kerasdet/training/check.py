@@ -12,6 +12,7 @@ import numpy as np
 from kerasdet.data.augment import Augment
 from kerasdet.ema import EMA
 from kerasdet.metrics import coco_metrics
+from kerasdet.metrics.evaluation import detect_all
 from kerasdet.metrics.matching import overlaps
 from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.optimizer import adamw
@@ -75,7 +76,7 @@ def overfit(
         )
         losses.append(float(history.history["loss"][0]))
         done += count
-        found = detector.detect([sample.path for sample in few], score=0.0, keep_photo=False)
+        found = list(detect_all(detector, few))
         metrics = coco_metrics(few, found)
         if report:
             report(done, losses[-1], metrics["AP"])

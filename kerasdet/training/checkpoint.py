@@ -23,12 +23,23 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         path: the .npz file; it is replaced in one step, so a kill while writing loses nothing.
-        ema: the run's `EMA` callback, which has to stand before this one, or None.
+        ema: the run's `EMA` callback, which has to stand before this one, or None for a run that keeps no
+            average (`compile(ema=None)`).
+
+    Raises:
+        ValueError: when training begins, where `fit` keeps an average that this one was not given.
     """
 
     def __init__(self, path: str | os.PathLike, ema: EMA | None = None):
         super().__init__()
         self.path, self.ema = os.fspath(path), ema
+
+    def on_train_begin(self, logs=None):
+        if self.ema is None and getattr(self.model, "_ema", None) is not None:
+            raise ValueError(
+                f"Checkpoint({self.path!r}) has no ema, and fit keeps an average of the weights, which would "
+                "be lost; give callbacks=[ema, Checkpoint(path, ema)] with ema = EMA(), or compile(ema=None)"
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         arrays = {"epoch": np.array(epoch + 1)}

@@ -48,10 +48,8 @@ class Keep(keras.callbacks.Callback):
             self.model.save(partial)
             os.replace(partial, self.folder / name)
         if "best.keras" in names:
-            data = self.evaluation.dataset
-            write_scores(
-                self.folder / SCORES, self.evaluation.metrics, data.name, len(data), epoch=epoch + 1
-            )
+            found = self.evaluation
+            write_scores(self.folder / SCORES, found.metrics, found.dataset, epoch=epoch + 1)
 
 
 class Curves(keras.callbacks.Callback):

@@ -14,7 +14,6 @@ A recipe, `zoo/<preset>/recipe.py`, holds what is its own:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import os
@@ -26,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from kerasdet.metrics import CocoMetrics
-from kerasdet.training.folder import CONFIG, LOG, Keep, best_of, check_folder, settle_config
+from kerasdet.training.folder import CONFIG, LOG, Keep, best_of, check_folder
 from kerasdet.training.stages import Stage, train_in_stages
 
 # What a folder of --out has of an ablation.
@@ -90,6 +89,7 @@ def run(
             lambda size, fresh: build(size, options.backbone if fresh else None), stages, train, folder,
             rate=rate, backbone_rate=backbone_rate, callbacks=callbacks, steps_per_epoch=options.steps,
             batches=batches, schedule=schedule,
+            settings={"data": str(options.data), "backbone": options.backbone},
         )
 
     if ablation and options.ablation:
@@ -101,17 +101,8 @@ def run(
             print(name, scores[name], flush=True)
         (options.out / ABLATION).write_text(json.dumps(scores, indent=1))
         return None
-    settings = {
-        "data": str(options.data), "backbone": options.backbone, "steps": options.steps, "rate": rate,
-        "backbone_rate": backbone_rate, "schedule": schedule,
-        "stages": [dataclasses.asdict(stage) for stage in stages],
-        "batches": {name: str(value) for name, value in (batches or {}).items()},
-    }
-    resume = (options.out / CONFIG).is_file()
-    if not resume:
+    if not (options.out / CONFIG).is_file():
         _check_out(options.out, ablation[1] if ablation else ())
-    options.out.mkdir(parents=True, exist_ok=True)
-    settle_config(options.out / CONFIG, settings, resume)
     evaluation = CocoMetrics(watched, every=every)
     keep = Keep(options.out, evaluation, best_of(options.out / LOG))
     model = train_on(build, stages, options.out, [evaluation, keep])
@@ -160,7 +151,7 @@ def _arguments(doc: str, argv, ablation: bool, own_start: bool) -> argparse.Name
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the data sets")
     if own_start:
-        parser.set_defaults(backbone=None)
+        parser.add_argument("--backbone", help=argparse.SUPPRESS)
     else:
         parser.add_argument(
             "--backbone", default="imagenet",
@@ -173,4 +164,10 @@ def _arguments(doc: str, argv, ablation: bool, own_start: bool) -> argparse.Name
         parser.add_argument(
             "--ablation", action="store_true", help="train the short runs of the ablation instead"
         )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if own_start and options.backbone is not None:
+        raise ValueError(
+            f"--backbone is {options.backbone}, and this recipe finds its own starting weights, or has none; "
+            "leave it out"
+        )
+    return options

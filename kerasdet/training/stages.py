@@ -11,7 +11,7 @@ import keras
 
 from kerasdet.ema import EMA
 from kerasdet.training.checkpoint import Checkpoint
-from kerasdet.training.folder import LOG, Curves, trim_log
+from kerasdet.training.folder import CONFIG, LOG, Curves, settle_config, trim_log
 from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.optimizer import adamw
 from kerasdet.training.progress import RichProgress
@@ -40,7 +40,7 @@ def train_in_stages(
     build: Callable[[int, bool], keras.Model], stages: Sequence[Stage], train, folder, *,
     rate: float = 1e-3, backbone_rate: float | None = None, batches: Mapping | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (), steps_per_epoch: int | None = None,
-    schedule: str = "cosine",
+    schedule: str = "cosine", settings: Mapping | None = None,
 ):
     """Trains a detector at one size after another, under one schedule for each phase.
 
@@ -53,7 +53,8 @@ def train_in_stages(
         build: (image_size, fresh) -> detector; fresh says whether to load starting weights.
         stages: what to train.
         train: the `Dataset`.
-        folder: gets a checkpoint a stage, `log.csv` and `curves.png`.
+        folder: gets a checkpoint a stage, `log.csv`, `curves.png`, and `config.json` with these arguments: a
+            call that goes on has to have the same.
         rate: highest learning rate of AdamW, after a linear warm-up of 300 steps, or of a tenth of them
             all if that is less.
         backbone_rate: that of the backbone, see `optimizer.adamw`; None takes `rate`.
@@ -61,15 +62,24 @@ def train_in_stages(
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
         batches: further arguments of `Dataset.batches`, the same in every stage.
         schedule: what becomes of the rate then, see `schedules.schedule`.
+        settings: what else the run hangs on, such as the folder of the data: values that json can hold.
 
     Returns:
         The last stage's detector with the averaged weights.
 
     Raises:
-        ValueError: a phase or a backbone that the detector does not have, or no such schedule.
+        ValueError: a phase or a backbone that the detector does not have, or no such schedule; or the run in
+            the folder began with other arguments.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    made_with = {
+        **(settings or {}), "photos": len(train), "steps": steps_per_epoch, "rate": rate,
+        "backbone_rate": backbone_rate, "schedule": schedule,
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+        "batches": {name: _in_words(value) for name, value in (batches or {}).items()},
+    }
+    settle_config(folder / CONFIG, made_with, resume=(folder / CONFIG).is_file())
     done, previous, model = 0, None, None
     rates, backbone_rates = (
         _schedules(schedule, highest, len(train), stages) for highest in (rate, backbone_rate)
@@ -113,6 +123,12 @@ def train_in_stages(
     return model
 
 
+def _in_words(value) -> str:
+    """The same for the same, in every process; of what has no words of its own, its kind."""
+    told = str(value)
+    return told if " at 0x" not in told else type(value).__name__
+
+
 def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stage]) -> list:
     """Each stage's; one over all stages that follow in a phase."""
     if rate is None:
@@ -120,7 +136,7 @@ def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stag
     found = []
     for _, run in itertools.groupby(stages, key=lambda stage: stage.phase):
         run = list(run)
-        total = sum(photos // stage.batch_size * stage.epochs for stage in run)
+        total = sum(max(1, photos // stage.batch_size) * stage.epochs for stage in run)
         found += [rate_schedule(kind, rate, total)] * len(run)
     return found
 

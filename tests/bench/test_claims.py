@@ -37,10 +37,10 @@ def data(tmp_path_factory):
     return folder
 
 
-def claims(kind, data, out, *arms):
+def claims(kind, data, out, *arms, steps=1):
     bench(
         "claims", kind, "--data", data, "--backbone", data / "body.weights.h5", "--out", out, "--size", 64,
-        "--epochs", 1, "--steps", 1, "--arms", *arms,
+        "--epochs", 1, "--steps", steps, "--arms", *arms,
     )
 
 
@@ -54,6 +54,12 @@ def test_arms_are_trained_once(data, tmp_path, capsys):
     claims("craft", data, tmp_path, "centernet", "centernet_mixup")
     again = capsys.readouterr()
     assert again.err == "" and rows(again.out, "arm ") == found
+    # What was tried out is not taken for the run itself, nor gone on with.
+    with pytest.raises(ValueError, match=r"centernet.detections\.npz: made with steps 1, and 2 is asked for"):
+        claims("craft", data, tmp_path, "centernet", steps=2)
+    (tmp_path / "craft_64" / "centernet" / "detections.npz").unlink()
+    with pytest.raises(ValueError, match=r"centernet.config\.json: the run began with steps 1, now it is 2"):
+        claims("craft", data, tmp_path, "centernet", steps=2)
 
 
 @pytest.mark.usefixtures("untraced")

@@ -259,3 +259,19 @@ def test_hue_turns_colours_and_leaves_grey():
     # Up to 36 degrees either way: green or blue rises to 200 * 36 / 60, never both.
     assert all(r == 200 and min(g, b) == 0 and max(g, b) <= 121 for r, g, b in seen)
     assert max(g for _, g, _ in seen) > 100 and max(b for _, _, b in seen) > 100
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"zoom": 1.5}, "zoom is 1.5; give the lowest"), ({"zoom": (1.5, 0.5)}, "zoom is"),
+        ({"zoom": (0, 1.5)}, "zoom is"), ({"aspect": 0}, "aspect is 0; give a factor"),
+        ({"overlaps": 0.5}, "overlaps is 0.5; give a tuple"), ({"overlaps": (2,)}, "overlaps is"),
+        ({"flip": 5}, "flip is 5; give a probability"), ({"min_visible": 2}, "min_visible is 2; give"),
+        ({"brightness": -3}, "brightness is -3; give a fraction, 0"), ({"expand": 0.5}, "expand is 0.5"),
+        ({"hue": float("nan")}, "hue is nan; give degrees"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options, told):
+    with pytest.raises(ValueError, match=told):
+        Augment(**options)

@@ -229,6 +229,8 @@ def test_wrong_sets_are_refused(shapes):
         shapes.batches(4, model(shapes, classes=("person",)))
     with pytest.raises(ValueError, match="batch_size is 0"):
         shapes.batches(0, model(shapes))
+    with pytest.raises(ValueError, match="max_boxes is 0; give 1 or more"):
+        shapes.batches(4, model(shapes), max_boxes=0)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "ignore"])

@@ -1,21 +1,29 @@
 """Two evaluations beside each other."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
+from kerasdet.data import Dataset, Sample
 from kerasdet.metrics.compare import compare, read_scores, write_scores
 
 BEFORE = {"AP": 0.4, "AP50": 0.6, "AP/cat": 0.5, "AP/dog": 0.3, "AP/cow": math.nan, "AP50/cat": 0.9}
 AFTER = {"AP": 0.45, "AP50": 0.6, "AP/cat": 0.45, "AP/dog": 0.45, "AP/cow": math.nan, "AP/owl": 0.1}
 
 
+def photos(count, first=0):
+    samples = [Sample(f"/data/{i}.jpg", np.zeros((0, 4)), np.zeros(0)) for i in range(first, first + count)]
+    return Dataset(samples, ("cat",), name="zoo")
+
+
 @pytest.fixture
 def runs(tmp_path):
     """A run's folder, and a file of its own."""
     (tmp_path / "a").mkdir()
-    write_scores(tmp_path / "a" / "scores.json", BEFORE, "zoo", 9, epoch=3)
-    write_scores(tmp_path / "b.json", AFTER, "zoo", 9)
+    write_scores(tmp_path / "a" / "scores.json", BEFORE, photos(9), epoch=3)
+    write_scores(tmp_path / "b.json", AFTER, photos(9))
     return tmp_path / "a", tmp_path / "b.json"
 
 
@@ -42,14 +50,26 @@ def test_the_picture_has_two_bars_a_class(runs):
 
 
 def test_what_cannot_be_compared_is_told(runs, tmp_path):
-    write_scores(tmp_path / "c.json", AFTER, "zoo", 8)
+    write_scores(tmp_path / "c.json", AFTER, photos(8))
     with pytest.raises(ValueError, match=r"scored on 'zoo' \(9 photos\) and .*c.json on 'zoo' \(8 photos\)"):
         compare(runs[0], tmp_path / "c.json")
-    write_scores(tmp_path / "d.json", {"AP": 0.5, "AP/owl": 0.5}, "zoo", 9)
+    write_scores(tmp_path / "d.json", {"AP": 0.5, "AP/owl": 0.5}, photos(9))
     with pytest.raises(ValueError, match="no class in common"):
         compare(runs[0], tmp_path / "d.json")
     with pytest.raises(FileNotFoundError, match="gone: there is no such evaluation"):
         compare(runs[0], tmp_path / "gone")
-    (tmp_path / "e.json").write_text("[1]")
-    with pytest.raises(ValueError, match="e.json: holds no evaluation"):
-        compare(runs[0], tmp_path / "e.json")
+    for text in ("[1]", '{"data": "zoo", "photos": 9, "scores": {"AP/cat": 0.5}}'):
+        (tmp_path / "e.json").write_text(text)
+        with pytest.raises(ValueError, match="e.json: holds no evaluation"):
+            compare(runs[0], tmp_path / "e.json")
+
+
+def test_as_many_photos_of_one_set_need_not_be_the_same_ones(runs, tmp_path):
+    """As where two runs draw their validation photos by different seeds."""
+    write_scores(tmp_path / "c.json", AFTER, photos(9, first=3))
+    with pytest.raises(ValueError, match=r"were scored on other photos of 'zoo', 9 each; .*the same --seed"):
+        compare(runs[0], tmp_path / "c.json")
+    # In another order, or read from another place, they are the same.
+    moved = [dataclasses.replace(sample, path=f"../{sample.path[6:]}") for sample in photos(9)][::-1]
+    write_scores(tmp_path / "c.json", AFTER, Dataset(moved, ("cat",), name="zoo"))
+    assert compare(runs[0], tmp_path / "c.json").rows == compare(*runs).rows

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -155,6 +156,36 @@ def test_every_skips_epochs_but_not_the_last():
     assert history["val_AP75"] == pytest.approx([0, 0, 0, 0, 1, 1])
     assert history["val_AP50"] == pytest.approx([0, 0, 1, 1, 1, 1])
     assert model.shifts == []
+
+
+def test_a_run_that_goes_on_measures_the_epochs_that_it_would_have():
+    """Killed after the fourth epoch of nine: the first that it goes on with, and then 7 and 9 as ever."""
+    measured = []
+
+    class Watch(CocoMetrics):
+        def on_epoch_end(self, epoch, logs=None):
+            before = self.metrics
+            super().on_epoch_end(epoch, logs)
+            if self.metrics is not before:
+                measured.append(epoch + 1)
+
+    x, y = np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32)
+    for start, epochs in ((0, 4), (4, 9)):
+        model = pretending_model([0] * 9)
+        model.fit(
+            x, y, epochs=9, initial_epoch=start, verbose=0,
+            callbacks=[Watch(people(), every=3), StopAfter(epochs)],
+        )
+    assert measured == [1, 4, 5, 7, 9]
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 == self.epochs
 
 
 def test_a_second_fit_measures_anew():

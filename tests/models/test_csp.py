@@ -104,7 +104,7 @@ def test_classes_have_maps_of_their_own():
     assert np.argwhere(goal["positive"]).tolist() == [[4, 4, 1], [6, 6, 0]]
 
 
-def test_two_objects_in_one_cell_both_count_and_the_smaller_one_teaches(paper):
+def test_of_two_objects_in_one_cell_the_smaller_one_teaches(paper):
     goal = arrays(paper.paper_targets(objects([8, 8, 40, 40], [16, 16, 32, 32])))
     assert goal["positive"].sum() == 1
     assert goal["scale_owner"][0].sum() == 0 and goal["scale_owner"][1].sum() == 25

@@ -142,3 +142,34 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     path.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match=r"a\.npz: is no checkpoint"):
         Checkpoint(path).restore(m)
+
+
+def test_an_average_that_a_checkpoint_would_lose_is_told(shapes, tmp_path):
+    detector = build()
+    batches = shapes.batches(BATCH, detector, training=True)
+    with pytest.raises(ValueError, match="has no ema, and fit keeps an average .*or compile.ema=None."):
+        detector.fit(batches, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path / "run.npz")])
+    detector.compile(keras.optimizers.AdamW(1e-2), ema=None)
+    detector.fit(batches, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path / "run.npz")])
+    with np.load(tmp_path / "run.npz") as saved:
+        assert int(saved["epoch"]) == 1 and "ema_steps" not in saved
+
+
+def test_stopped_by_hand_the_model_has_its_averages(shapes):
+    """As a cell of a notebook is, in the middle of an epoch."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    detector, ema = build(), EMA(0.9)
+    batches = shapes.batches(BATCH, detector, training=True)
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(batches, epochs=2, verbose=0, callbacks=[ema, Stop()])
+    assert ema.steps == 3
+    for variable, average in zip(ema.variables(), ema.averages, strict=True):
+        if "moving" not in variable.path:  # measured anew
+            np.testing.assert_allclose(
+                ops.convert_to_numpy(variable), ops.convert_to_numpy(average), err_msg=variable.path
+            )

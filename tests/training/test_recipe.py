@@ -86,6 +86,11 @@ def test_a_run_own_start_asks_for_no_weights(data, tmp_path):
         DOC, sets, builder(given), (Stage(64, 1, 4),), rate=1e-3, every=9, argv=argv, own_start=True
     )
     assert given == [(64, None)]
+    with pytest.raises(ValueError, match="--backbone is a.h5, and this recipe finds its own"):
+        recipe.run(
+            DOC, sets, builder(given), (Stage(64, 1, 4),), rate=1e-3, argv=[*argv, "--backbone", "a.h5"],
+            own_start=True,
+        )
 
 
 def test_without_a_file_keras_own_weights_are_taken(data, tmp_path):
@@ -129,6 +134,14 @@ def test_an_ablation_trains_every_arm_from_the_same_seed(data, tmp_path):
     assert logs[0].count("\n") == 2, "the short stages are trained"
     first = [dict(csv.DictReader(log.splitlines()).__next__()) for log in logs]
     assert float(first[0]["loss"]) == pytest.approx(float(first[1]["loss"]), rel=1e-4)
+
+
+def test_a_tried_out_ablation_is_not_taken_for_the_ablation(data, tmp_path):
+    given = {"rate": 1e-3, "ablation": ((Stage(64, 1, 4),), {"one": builder([])})}
+    argv = ["--data", str(data), "--out", str(tmp_path / "run"), "--ablation"]
+    recipe.run(DOC, sets, builder([]), (Stage(64, 9, 4),), **given, argv=[*argv, "--steps", "1"])
+    with pytest.raises(ValueError, match=r"one.config\.json: the run began with steps 1, now it is None"):
+        recipe.run(DOC, sets, builder([]), (Stage(64, 9, 4),), **given, argv=argv)
 
 
 def test_batches_take_the_recipe_s_own_arguments(data, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from presets import tiny_csp
 
 import kerasdet
-from kerasdet.data import Dataset
+from kerasdet.data import Dataset, Sample
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.compare import read_scores
 from kerasdet.models.yolo_v3 import YOLOv3
@@ -248,7 +248,8 @@ def test_the_best_epoch_is_kept(figures, kept, tmp_path):
         def save(self, path):
             path.write_text(str(self.epoch))
 
-    evaluation = CocoMetrics(Dataset([None], (), name="none"))
+    sample = Sample("a.jpg", np.zeros((0, 4)), np.zeros(0))
+    evaluation = CocoMetrics(Dataset([sample], (), name="none"))
     keep = Keep(tmp_path, evaluation)
     keep.set_model(Model())
     for epoch, figure in enumerate(figures):

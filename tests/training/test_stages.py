@@ -11,6 +11,8 @@ from overfeats import small
 from kerasdet.data.scenes import write_scenes
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, train_in_stages
+from kerasdet.training.schedules import schedule as rate_schedule
+from kerasdet.training.stages import _schedules
 
 pytestmark = pytest.mark.usefixtures("untraced")
 STAGES = Stage(64, 2, 4), Stage(96, 1, 4)
@@ -63,15 +65,38 @@ def test_killed_in_each_stage_it_ends_as_if_it_had_not_been(tmp_path):
 
 def test_the_next_size_starts_from_what_the_last_one_learned(tmp_path):
     train = write_scenes(tmp_path / "scenes", 8, size=(96, 96), seed=0)
-    small = train_in_stages(build, STAGES[:1], train, tmp_path / "run", steps_per_epoch=1)
+    small = train_in_stages(build, STAGES[:1], train, tmp_path / "small", steps_per_epoch=1)
     both = train_in_stages(
-        build, (STAGES[0], Stage(96, 0, 4)), train, tmp_path / "run", steps_per_epoch=1
+        build, (STAGES[0], Stage(96, 0, 4)), train, tmp_path / "both", steps_per_epoch=1
     )
     assert both.image_size == 96
     for one, other in zip(small.trainable_variables, both.trainable_variables, strict=True):
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other), atol=1e-6
         )
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [({"steps_per_epoch": 2}, "steps 1, now it is 2"), ({"rate": 5e-3}, r"rate 0\.001, now it is 0\.005"),
+     ({"stages": STAGES}, "stages .*'epochs': 2"), ({"settings": {"data": "b"}}, "data 'a', now it is 'b'"),
+     ({"batches": {"mix_until": 1}}, "batches")],
+)
+def test_a_run_does_not_go_on_with_other_arguments(tmp_path, change, told):
+    """Two steps to try a recipe out are not taken for the run itself."""
+    train = write_scenes(tmp_path / "scenes", 4, size=(96, 96), seed=0)
+    given = {"stages": STAGES[:0], "steps_per_epoch": 1, "settings": {"data": "a"}}
+    train_in_stages(build, train=train, folder=tmp_path / "run", **given)
+    train_in_stages(build, train=train, folder=tmp_path / "run", **given)
+    with pytest.raises(ValueError, match=rf"config\.json: the run began with {told}"):
+        train_in_stages(build, train=train, folder=tmp_path / "run", **given | change)
+
+
+def test_fewer_photos_than_a_batch_have_a_schedule_all_the_same():
+    (rate,) = _schedules("cosine", 1e-3, 3, [Stage(64, 20, 4)])
+    wanted = rate_schedule("cosine", 1e-3, 20)  # one step an epoch
+    steps = [0, 1, 10, 19, 20]
+    assert [float(rate(step)) for step in steps] == [float(wanted(step)) for step in steps]
 
 
 def test_a_phase_trains_its_part_from_what_the_one_before_learned(tmp_path):
