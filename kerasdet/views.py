@@ -167,7 +167,8 @@ def _run(detector, squares: np.ndarray, offsets: bool = True, crops: bool = Fals
     _, rows, columns, classes = scores.shape
     moved = np.asarray(seen["boxes"]).reshape(len(squares), rows, columns, -1, 4)
     windows = ops.convert_to_numpy(detector.windows(rows, columns))[None, :, :, None]
-    boxes = (windows + detector.window_side * moved) / squares.shape[1]
+    edges = (windows + detector.window_side * moved) / squares.shape[1]
+    boxes = np.sort(edges.reshape(*edges.shape[:-1], 2, 2), axis=-2).reshape(edges.shape)  # as `decode` does
     # As many pools lie at each offset, so every p-th window is one of the first.
     every = 1 if offsets or not detector.offsets else detector.pool
     boxes, scores, windows = (value[:, ::every, ::every] for value in (boxes, scores, windows[..., 0, :]))

@@ -386,7 +386,11 @@ class OverFeat(Detector):
             ops.reshape(boxes, (-1, h * w * each, 4)), row * each + labels if each > 1 else row
         )
         windows = ops.take(ops.reshape(self.windows(h, w), (-1, 4)), row, axis=0)
-        boxes = ops.clip(windows + self.window_side * moved, 0.0, self.image_size)
+        edges = windows + self.window_side * moved
+        # Edges are found one by one; of a small object the right one may come out left of the left one.
+        low, high = edges[..., :2], edges[..., 2:]
+        boxes = ops.concatenate([ops.minimum(low, high), ops.maximum(low, high)], -1)
+        boxes = ops.clip(boxes, 0.0, self.image_size)
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
 

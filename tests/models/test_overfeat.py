@@ -1,6 +1,7 @@
 """OverFeat: the paper's tables, windows as convolutions, targets and losses by hand, and the harness."""
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from harness import SHAPES, DetectorHarness, tiny_backbone
 from keras import ops
 from overfeats import fine_backbone, small
 
-from kerasdet import zoo
+from kerasdet import views, zoo
 from kerasdet.models import overfeat
 from kerasdet.models.overfeat import SCALES, OverFeat, map_sizes, parameters
 
@@ -343,6 +344,23 @@ def test_a_phase_is_saved(tmp_path):
     assert len(loaded.trainable_variables) == 6
     loaded.train_only("all")
     assert len(loaded.trainable_variables) > 6
+
+
+# === Decoding ===
+
+
+def test_edges_that_cross_are_put_in_order():
+    """Of a window at 0 0 32 32: x1 24 px to the right, x2 24 px to the left, y as they are."""
+    detector = small(("cat", "dog"), regression="single")
+    heads = {"class": np.zeros((1, 6, 6, 2), "float32"), "boxes": np.zeros((1, 6, 6, 4), "float32")}
+    heads["class"][0, 0, 0, 1], heads["boxes"][0, 0, 0] = 0.5, [0.75, 0.0, -0.75, 0.0]
+    found = detector.decode(heads)
+    np.testing.assert_allclose(ops.convert_to_numpy(found["boxes"])[0, 0], [8, 0, 24, 32])
+    seen = {"class": heads["class"], "boxes": heads["boxes"].reshape(1, 36, 1, 4)}
+    looking = types.SimpleNamespace(predict_on_batch=lambda squares: seen)
+    detector.looking = lambda size, crops=False: looking
+    (view,) = views._run(detector, np.zeros((1, 64, 64, 3), np.uint8))
+    np.testing.assert_allclose(view.boxes[0, 1] * 64, [8, 0, 24, 32])
 
 
 # === Other classes ===
