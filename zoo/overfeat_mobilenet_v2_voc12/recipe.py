@@ -6,7 +6,8 @@ It starts from the backbone of centernet_mobilenet_v2_320_voc12, which was train
 holds voc12/ (COCO json with train and val). A run that was killed goes on when the same command is given
 again.
 
-It has not been trained yet.
+It takes 0.8 h on AMD EPYC, 2 cores, and reaches AP50 0.455, AP 0.209 on the 400 photos of voc12 that it
+is not trained on.
 """
 
 import kerasdet
@@ -16,6 +17,10 @@ from kerasdet.training import Stage, recipe, voc12
 STAGES = (Stage(320, 10, 16),)
 # At the heads' rate the backbone would forget what it knows.
 RATE, BACKBONE_RATE = 1e-3, 5e-5
+# Of the many windows on an object the surest is kept, and those beside it are nearly as sure: the least noise
+# makes another win. On 150 photos of the training set, 58 % of the boxes scored .3 and more are the same in
+# eight bits by an IoU of .8; 62 % with all but the first blocks of the backbone in float. AP .281 for .277.
+ON_PARITY = "warn"
 
 CARD = {
     "aliases": ["overfeat_voc12"],
@@ -35,6 +40,8 @@ CARD = {
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "AdamW with a cosine schedule and averaged weights; the paper has SGD with drops.",
         "The card's scores are of one scale with non-maximum suppression; the paper merges greedily.",
+        "Its int8 file scores as the float one does, but finds other boxes: of many windows on an object "
+        "another one wins. The export says so, and writes the file if told `on_parity='warn'`.",
         "Its backbone starts from a CenterNet of the same photos; the paper's network from random weights.",
     ],
 }
