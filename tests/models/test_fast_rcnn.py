@@ -12,6 +12,7 @@ from keras import ops
 
 from kerasdet.models.fast_rcnn import CONTEXT, RCNN, FastRCNN
 from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.training.check import overfit
 
 GIVEN = 24
 
@@ -180,6 +181,16 @@ def test_a_tflite_has_no_place_for_proposals(tmp_path):
 def test_wrong_options_are_told(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.usefixtures("untraced")
+def test_the_overfit_check_looks_at_the_proposals_that_it_trained_on(shapes, monkeypatch):
+    def search(*given):
+        raise AssertionError("proposals were searched for, though the set has some")
+
+    monkeypatch.setattr("kerasdet.data.selective_search", search)
+    found = overfit(fast(), with_boxes(shapes), photos=2, steps=1)
+    assert found.steps == 1 and len(found.losses) == 1
 
 
 # === The harness of all detectors ===
