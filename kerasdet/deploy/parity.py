@@ -148,7 +148,8 @@ def compare_raw(
     """
     heads = compare(keras, exported, check, detector, precision)
     found = decoded(keras, detector), decoded(exported, detector)
-    boxes = compare(*found, check, detector, precision)
+    # Unsure ones may be as sure as each other: of those the numbers say enough.
+    boxes = compare(*found, check, detector, precision, best=0)
     return dataclasses.replace(
         boxes, raw_error=heads.raw_error, matched=min(heads.matched, boxes.matched)
     )
@@ -166,7 +167,8 @@ def decoded(raw: list[dict], detector, batch_size: int = 8) -> list[dict]:
 
 
 def compare(
-    keras: list[dict], exported: list[dict], check: CheckSet, detector, precision: str
+    keras: list[dict], exported: list[dict], check: CheckSet, detector, precision: str,
+    best: int | None = None,
 ) -> Parity:
     """Compares the outputs of both, photo by photo, and AP where the photos have labels.
 
@@ -175,6 +177,7 @@ def compare(
         check: the photos.
         detector: has `image_size`, `classes`, `parts` and `nms_iou`.
         precision: one of `GATES`.
+        best: so many of each photo are compared, whatever they score; None takes `BEST` in float32, else 0.
     """
     common = {"photos": len(keras), "source": check.source}
     if "scores" not in keras[0]:
@@ -186,7 +189,8 @@ def compare(
             for name in keras[0]
         }
         return Parity(**common, **rows, raw_error=errors)
-    best = BEST if precision == "float32" else 0
+    if best is None:
+        best = BEST if precision == "float32" else 0
     counts, pairs = np.zeros(4, int), []
     for ours, theirs in zip(keras, exported, strict=True):
         found, of_photo = _match(ours, theirs, best, detector.image_size)

@@ -72,6 +72,7 @@ def test_loader(tiny, untraced, capsys):
     assert len(found) == 9
 
 
+@pytest.mark.slow
 def test_decode_share(tiny, capsys):
     code = bench("decode_share", tiny.keras, "--calibration", tiny.scenes, "--rounds", 2)
     found = rows(capsys.readouterr().out, "precision")
@@ -154,6 +155,7 @@ def test_overfeat_by_photos_and_by_boxes(tmp_path, capsys):
         assert background or all(cells[0].startswith("0.00%") for cells in found.values())
 
 
+@pytest.mark.slow
 def test_sharing_a_backbone(capsys):
     pytest.importorskip("cv2.ximgproc")
     code = bench(

@@ -62,6 +62,7 @@ def test_arms_are_trained_once(data, tmp_path, capsys):
         claims("craft", data, tmp_path, "centernet", steps=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untraced")
 def test_what_losses_are_worth_early_is_told_epoch_by_epoch(data, tmp_path, capsys):
     claims("craft", data, tmp_path, "csp", "csp_l2")

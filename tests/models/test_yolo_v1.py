@@ -235,6 +235,8 @@ def test_named_backbone_keeps_its_resolution_for_small_cells():
 class TestLightYOLOv1(DetectorHarness):
     """The head for phones."""
 
+    overfit_is_slow = True
+
     def build(self, **changes):
         return yolo(SHAPES, **{"channels": 32} | changes)
 
@@ -255,8 +257,6 @@ class TestLightYOLOv1(DetectorHarness):
 
 class TestPaperYOLOv1(TestLightYOLOv1):
     """Four convolutions and two fully connected layers."""
-
-    overfit_is_slow = True
 
     @pytest.fixture(autouse=True)
     def no_dropout(self, monkeypatch):
