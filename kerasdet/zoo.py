@@ -167,24 +167,10 @@ def load_file(path: str | os.PathLike):
         FileNotFoundError: no such file.
         ValueError: no such preset, or not a detector's file.
     """
-    text, path = os.fspath(path), Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (".keras", ".tflite"):
-        if (path / FILE).is_file():
-            return _load_folder(path, None, True, None)
-        try:
-            folder = _find(text)
-        except ValueError as error:
-            if not path.exists():
-                raise
-            raise ValueError(
-                f"{path}: not a detector that can be loaded; give a .keras or .tflite file, a "
-                f"preset's folder with its {FILE}, or a preset's name ({', '.join(names())})"
-            ) from error
-        return _load_folder(folder, None, True, None)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (looked from {os.getcwd()})")
-    if suffix == ".tflite":
+    path = _located(path)
+    if path.is_dir():
+        return _load_folder(path, None, True, None)
+    if path.suffix.lower() == ".tflite":
         from kerasdet.deploy.litert import LiteRTDetector
         from kerasdet.deploy.trial import run_once
 
@@ -202,12 +188,28 @@ def fingerprint(path: str | os.PathLike) -> str:
     Raises:
         As `load_file`, where there is no such file or preset.
     """
+    path = _located(path)
+    return Card.read(path).weights["sha256"] if path.is_dir() else _sha256(path)
+
+
+def _located(path: str | os.PathLike) -> Path:
+    """What `load_file` takes, as a .keras or .tflite file that is there, or a preset's folder."""
     text, path = os.fspath(path), Path(path)
     if path.suffix.lower() in (".keras", ".tflite"):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file (looked from {os.getcwd()})")
-        return _sha256(path)
-    return Card.read(path if (path / FILE).is_file() else _find(text)).weights["sha256"]
+        return path
+    if (path / FILE).is_file():
+        return path
+    try:
+        return _find(text)
+    except ValueError as error:
+        if not path.exists():
+            raise
+        raise ValueError(
+            f"{path}: not a detector that can be loaded; give a .keras or .tflite file, a "
+            f"preset's folder with its {FILE}, or a preset's name ({', '.join(names())})"
+        ) from error
 
 
 def _load_keras(path: Path):

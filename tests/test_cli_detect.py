@@ -222,6 +222,12 @@ def test_it_does_not_go_on_with_another_model_of_the_same_name(many, tmp_path, b
     assert "give one of them" in run(*again, "--resume", "--overwrite", code=2)
 
 
+def test_what_is_no_detector_is_told_as_everywhere(many, tmp_path):
+    given = ["detect", many / "20.png", "-o", tmp_path / "out", "-m"]
+    assert "20.png: not a detector that can be loaded; give" in run(*given, many / "20.png", code=2)
+    assert "gone.keras: no such file" in run(*given, "gone.keras", code=2)
+
+
 def test_drawings_of_jpegs_are_known_again(many, tmp_path, bright):
     Image.open(many / "20.png").save(tmp_path / "a.jpg")
     run("detect", tmp_path / "a.jpg", "-o", tmp_path / "out")
