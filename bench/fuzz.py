@@ -1,17 +1,20 @@
 """Feeds kerasdet what strangers may send (see `hostile.py`), and counts what comes of it.
 
-    python bench/fuzz.py --cases 100000 --model mine.tflite
+    python bench/fuzz.py --cases 100000 --model mine.tflite --keras mine.keras
 
 Every chunk of cases runs in a process of its own, with limited memory and time; a `.tflite` case runs in one
 each, as `kerasdet.load` tries a file. What is left over, a crash, a hang, another error than a clear one, is
 written into --out, and the exit code is 1. A `.tflite` on which LiteRT breaks down in the process that
-tries it is counted on its own: kerasdet refuses the file then.
+tries it is counted on its own: kerasdet refuses the file then. The client, export/python/detect.py, tries
+none first: where LiteRT breaks down, it does as well, and that is counted too.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -27,9 +30,14 @@ import numpy as np
 from common import table
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-CHUNK, MEMORY, SECONDS = 500, 3 * 2**30, 20
-# Of all cases, the share of each kind.
-SHARES = {"sets": 0.6, "photos": 0.25, "models": 0.15}
+CHUNK, SECONDS = 500, 20
+# Seconds of a `.tflite` in its own process, which has to end before the one that waits for it.
+TRIAL_SECONDS = 10
+# Bytes of memory; importing TensorFlow takes nearly 3 GiB of address space.
+MEMORY = collections.defaultdict(lambda: 3 * 2**30, keras=8 * 2**30)
+# Of all cases, the share of each kind; a `.keras` takes a second and more.
+SHARES = {"sets": 0.6, "photos": 0.25, "models": 0.1, "client": 0.045, "keras": 0.005}
+CLIENT = pathlib.Path(__file__).parents[1] / "export" / "python" / "detect.py"
 
 
 def read_set(folder: pathlib.Path, files: dict) -> str:
@@ -65,27 +73,84 @@ def run_model(folder: pathlib.Path, data: bytes) -> str:
 
     path = folder / "model.tflite"
     path.write_bytes(data)
+
+    def look():
+        detector = LiteRTDetector(path, threads=1)
+        detector.detect(_noise(detector.image_size))
+
+    outcome = _apart(look, path)
+    return f"{outcome} in the trial" if outcome in BROKEN else outcome
+
+
+def run_client(folder: pathlib.Path, data: bytes) -> str:
+    """Without kerasdet. What it reads of the file itself has to go well here, before LiteRT is asked."""
+    client, path = _client(), folder / "client.tflite"
+    path.write_bytes(data)
+    try:
+        client._about(path)
+    except ValueError as error:
+        return "refused" if "client.tflite: " in str(error) else f"no file named: {error!r}"
+
+    def look():
+        detector = client.Detector(path, threads=1)
+        detector.detect(_noise(detector.size), score=0)
+
+    return _apart(look, path)
+
+
+@functools.cache
+def _client():
+    spec = importlib.util.spec_from_file_location("detect_alone", CLIENT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _noise(side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def _apart(look, path: pathlib.Path) -> str:
+    """Runs `look`, which may take its process down, in one of its own; it has to name `path` in an error."""
+    said = path.with_name("said.txt")
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
-            hung = os.WTERMSIG(status) == signal.SIGALRM
-            return "did not end in the trial" if hung else "broke LiteRT in the trial"
-        return {0: "read", 3: "refused"}.get(os.WEXITSTATUS(status), f"exit code {os.WEXITSTATUS(status)}")
+            return BROKEN[os.WTERMSIG(status) == signal.SIGALRM]
+        return {0: "read", 3: "refused"}.get(os.WEXITSTATUS(status)) or said.read_text()
+    code = 4
     try:
-        signal.alarm(SECONDS)
-        detector = LiteRTDetector(path, threads=1)
-        side = detector.image_size
-        detector.detect(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
-        os._exit(0)
+        signal.alarm(TRIAL_SECONDS)
+        look()
+        code = 0
+    except BaseException as error:
+        if isinstance(error, ValueError) and f"{path.name}: " in str(error):
+            code = 3
+        else:
+            said.write_text(f"no clear error: {error!r}"[:200])
+    finally:  # whatever happens: the child must not go on as its parent
+        os._exit(code)
+
+
+def read_keras(folder: pathlib.Path, data: bytes) -> str:
+    import kerasdet
+
+    path = folder / "model.keras"
+    path.write_bytes(data)
+    try:
+        kerasdet.load(path)
     except ValueError as error:
-        os._exit(3 if "model.tflite: " in str(error) else 4)
-    except BaseException:
-        os._exit(5)
+        return "refused" if "model.keras: " in str(error) else f"no file named: {error!r}"[:200]
+    return "read"
 
 
-KINDS = {"sets": read_set, "photos": read_photo, "models": run_model}
-GOOD = ("read", "refused", "broke LiteRT in the trial", "did not end in the trial")
+KINDS = {
+    "sets": read_set, "photos": read_photo, "models": run_model, "client": run_client, "keras": read_keras
+}
+BROKEN = ("broke LiteRT", "did not end")
+GOOD = ("read", "refused", *BROKEN, *(f"{outcome} in the trial" for outcome in BROKEN))
 
 
 def run_chunk(kind: str, strategy, number: int, count: int, work: pathlib.Path, out: pathlib.Path) -> dict:
@@ -94,11 +159,13 @@ def run_chunk(kind: str, strategy, number: int, count: int, work: pathlib.Path, 
     result.unlink(missing_ok=True)
     child = os.fork()
     if not child:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY[kind], MEMORY[kind]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         warnings.simplefilter("ignore")
+        if kind == "keras":  # the first case is not to wait for TensorFlow
+            import keras  # noqa: F401
         counts: collections.Counter[str] = collections.Counter()
 
         @settings(max_examples=count, database=None, deadline=None, phases=[Phase.generate],
@@ -131,13 +198,16 @@ def run_chunk(kind: str, strategy, number: int, count: int, work: pathlib.Path, 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--model", type=pathlib.Path, required=True, help="a sound .tflite, a small one")
+    parser.add_argument("--model", type=pathlib.Path, required=True, help="a sound .tflite of ours, small")
+    parser.add_argument("--keras", type=pathlib.Path, required=True, help="a sound .keras of ours, small")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("fuzz_out"), help="what failed")
     parser.add_argument("--first", type=int, default=0, help="number of the first chunk, to go on from there")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
+    model, saved = args.model.read_bytes(), args.keras.read_bytes()
     strategies = {
-        "sets": hostile.sets(), "photos": hostile.photos(), "models": hostile.models(args.model.read_bytes())
+        "sets": hostile.sets(), "photos": hostile.photos(), "models": hostile.models(model),
+        "client": hostile.clients(model), "keras": hostile.keras_files(saved),
     }
     totals = {kind: collections.Counter() for kind in KINDS}
     with tempfile.TemporaryDirectory() as work:

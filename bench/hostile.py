@@ -1,4 +1,4 @@
-"""What a stranger may send: sets of photos, pictures and `.tflite` files, damaged or made to do harm.
+"""What a stranger may send: sets, photos, `.tflite` and `.keras` files, damaged or made to do harm.
 
 Hypothesis strategies, for `fuzz.py` and the tests. Each starts from something sound, since pure noise is
 turned away at the first byte: cut, with bytes changed, or with values put in that no reader expects.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 
 import numpy as np
 from hypothesis import strategies as st
@@ -190,6 +191,38 @@ NUMBERS = [-(2**31), -1000, -2, -1, 0, 1, 2, 3, 7, 255, 65536, 2**20, 2**31 - 1]
 
 def models(sound: bytes):
     """A `.tflite`: its bytes damaged, or whole and its graph wrong."""
+    wrong = _graphs(sound)
+    return st.one_of(wrong, wrong, damaged(sound), _tails(sound))
+
+
+def clients(sound: bytes):
+    """A `.tflite` for who asks for the `kerasdet.json` behind it: that, the graph or the bytes damaged."""
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+        whole = json.loads(archive.read("kerasdet.json"))
+    about = {key: whole[key] for key in ("classes", "outputs", "resize", "image_size", "output_names")}
+    behind = st.builds(
+        _with_about, st.just(sound), jsons(about), st.sampled_from([0, 0, 2**21]),
+        st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
+    )
+    wrong = _graphs(sound).map(lambda data: _with_about(data, json.dumps(about)))
+    return st.one_of(wrong, behind, damaged(sound), _tails(sound))
+
+
+def _with_about(model: bytes, text: str, spaces: int = 0, packing: int = zipfile.ZIP_STORED) -> bytes:
+    """The file with a zip behind it, in place of one that it has perhaps: the last one counts."""
+    tail = io.BytesIO()
+    with zipfile.ZipFile(tail, "w", packing) as archive:
+        archive.writestr("kerasdet.json", text + " " * spaces)
+    return model + tail.getvalue()
+
+
+def _tails(sound: bytes):
+    """The file, damaged where the zip behind the model is."""
+    return damaged(sound[-3000:]).map(lambda end: sound[:-3000] + end)
+
+
+def _graphs(sound: bytes):
+    """The file, whole and its graph wrong; without a zip behind it."""
     from kerasdet.deploy import flatbuffer
 
     graph = flatbuffer.read(sound).subgraphs[0]
@@ -198,9 +231,7 @@ def models(sound: bytes):
         st.sampled_from(kinds), st.integers(0, len(graph.tensors) - 1), st.integers(0, 7),
         st.sampled_from(NUMBERS), st.integers(0, len(graph.tensors)),
     )
-    wrong = st.lists(edits, min_size=1, max_size=3).map(lambda rows: _wrong_graph(sound, rows))
-    tail = damaged(sound[-3000:]).map(lambda end: sound[:-3000] + end)
-    return st.one_of(wrong, wrong, damaged(sound), tail)
+    return st.lists(edits, min_size=1, max_size=3).map(lambda rows: _wrong_graph(sound, rows))
 
 
 def _wrong_graph(sound: bytes, edits) -> bytes:
@@ -248,3 +279,26 @@ def _put(values, position: int, number: int) -> np.ndarray:
     changed = np.array(values)
     changed[position % len(changed)] = number
     return changed
+
+
+# === Saved models ===
+
+
+def keras_files(sound: bytes):
+    """A `.keras` file: its bytes damaged, or packed anew with a wrong configuration or damaged weights."""
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    wrong = jsons(config).map(lambda text: _packed(parts | {"config.json": text.encode()}))
+    weights = damaged(parts["model.weights.h5"]).map(
+        lambda data: _packed(parts | {"model.weights.h5": data})
+    )
+    return st.one_of(wrong, wrong, weights, damaged(sound))
+
+
+def _packed(parts: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return file.getvalue()

@@ -42,6 +42,8 @@ def warn(kind: str, text: str):
 
 def sentence(error: Exception) -> str:
     """An error's text; the operating system's own say neither file nor kind in `args[0]`."""
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.errno and error.filename:
+        return f"{error.filename} is a file, and a folder is needed; give another name"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = error.args[-1] if isinstance(error, OSError) and error.args else error

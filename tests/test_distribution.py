@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from needed import needed
 
 from kerasdet.data.scenes import write_shapes
 from kerasdet.distribution import place_in
@@ -56,7 +57,7 @@ def free_addresses(count):
 def trained(request, tmp_path_factory):
     """What came of one device and of two, and the folder with the set."""
     if request.param == "jax":
-        pytest.importorskip("jax")
+        needed("jax")
     folder = tmp_path_factory.mktemp(request.param)
     write_shapes(folder, 16, size=(64, 64), seed=3)
     results, = finished([launch(folder, KERAS_BACKEND=request.param, JAX_PLATFORMS="cpu")])

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needed import needed
 
-pytest.importorskip("jax")
+needed("jax")
 ROOT = Path(__file__).parents[1]
 # Each a process of its own, so that they share the cores.
 TESTS = (

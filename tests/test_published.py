@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from needed import needed
 
 import kerasdet
 from kerasdet import zoo
@@ -19,7 +20,7 @@ OBJECTS = {
 
 @pytest.fixture(scope="module")
 def look():
-    pytest.importorskip("skimage")
+    needed("skimage")
     return read(ZOO / "publish.py").look
 
 
@@ -34,7 +35,7 @@ def test_a_preset_finds_what_is_there(folder, look):
 @pytest.mark.parametrize("folder", SHELF, ids=lambda folder: folder.name)
 def test_keras_litert_and_mediapipe_find_the_same(folder, look, tmp_path):
     """Within 2 px of the square and .02 of the score; on the photo, and on one of 3000 px."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = needed("cv2")
     from PIL import Image
 
     from kerasdet import tour

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from needed import needed
 
 from kerasdet import tour
 from kerasdet.deploy import mediapipe
@@ -72,7 +73,7 @@ def test_what_it_complains_of():
 
 
 def test_a_library_that_the_system_lacks_is_named(tmp_path, monkeypatch):
-    vision = pytest.importorskip("mediapipe.tasks.python").vision
+    vision = needed("mediapipe.tasks.python").vision
 
     def lacks(options):
         raise OSError("libGLESv2.so.2: cannot open shared object file")

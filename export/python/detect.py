@@ -16,20 +16,35 @@ This one file is all there is to copy. In a program of your own:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import re
+import reprlib
 import sys
 import time
 import zipfile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-# What a file says of itself and has to be known to run it.
-NEEDED = {"outputs", "classes", "image_size", "resize", "output_names"}
+# What a file says of itself and has to be known to run it: what is right, in code and in words.
+NEEDED = {
+    "outputs": (lambda value: value in ("raw", "boxes", "detections"), "raw, boxes or detections"),
+    "classes": (
+        lambda value: isinstance(value, list) and value and all(isinstance(name, str) for name in value),
+        "a list of names",
+    ),
+    "resize": (lambda value: value in ("stretch", "letterbox"), "stretch or letterbox"),
+}
+# Bytes of that text, and side of a network's square in pixels: a file may promise any.
+MAX_TEXT, MAX_SIZE = 2**20, 4096
+# Kinds of photos: Pillow knows many more, some of which call other programs. A header may promise any size.
+KINDS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+MAX_PIXELS, MAX_SIDE = 175_000_000, 32_000
 # The colour beyond the photo's border where a photo keeps its shape: ImageNet's mean, RGB.
 BORDER = (124, 116, 104)
 COLOURS = ("#ff5c5c", "#40c4ff", "#ffca3a", "#76dc6e", "#cb85ff", "#ff922b", "#26dec1", "#ff79c6")
@@ -51,6 +66,9 @@ class Found:
 class Detector:
     """A detector in a `.tflite` file that ends in boxes, classes, scores and count.
 
+    What a file says is checked here, what it computes is not: one made to do so can take LiteRT down, and
+    this program with it. `kerasdet.load` tries a stranger's file in a process of its own first.
+
     Args:
         path: what `kerasdet export` wrote; its default, `--outputs detections`, is the one needed.
         threads: CPU threads an inference uses.
@@ -60,19 +78,31 @@ class Detector:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a file that kerasdet wrote, or one that ends in other outputs.
+        ValueError: not a file that kerasdet wrote, one that is damaged, or one that ends in other outputs.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = os.cpu_count() or 1):
+        self._path = path
         about = _about(pathlib.Path(path))
         self.classes = tuple(about["classes"])
-        self.size = about["image_size"]
         self._resize = about["resize"]
-        self._names = about["output_names"]
-        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]
-        self._outputs = self._interpreter.get_output_details()
+        with _naming(path):
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            inputs = self._interpreter.get_input_details()
+            self._outputs = self._interpreter.get_output_details()
+        takes = _shapes((each["dtype"], each["shape"]) for each in inputs)
+        self._gives = _shapes((each["dtype"], each["shape"]) for each in self._outputs)
+        square = re.fullmatch(r"(uint8|float32) 1x([1-9]\d*)x\2x3", takes)
+        rows = re.fullmatch(r"float32 1x(\d+)x4, float32 1x\1, float32 1x\1, float32 1", self._gives)
+        if not square or not rows or int(square[2]) > MAX_SIZE:
+            raise ValueError(
+                f"{path}: takes {takes} and gives {self._gives}, not a square photo of up to {MAX_SIZE} px "
+                "and boxes, classes, scores, count; export it again with --outputs detections"
+            )
+        self.size = int(square[2])
+        self._input = inputs[0]
+        with _naming(path):
+            self._interpreter.allocate_tensors()
 
     def detect(self, photo: np.ndarray, score: float = 0.3) -> list[Found]:
         """Finds objects.
@@ -83,41 +113,92 @@ class Detector:
 
         Returns:
             The objects, best first.
+
+        Raises:
+            ValueError: the file cannot be run after all, or finds a class that it has no name for.
         """
         height, width = photo.shape[:2]
         scale, shift = _placement(height, width, self.size, self._resize)
-        square = _to_square(photo, self.size, self._resize)
-        self._interpreter.set_tensor(self._input["index"], square[None].astype(self._input["dtype"]))
-        self._interpreter.invoke()
-        values = [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
-        of = dict(zip(self._names, values, strict=True))
+        boxes, classes, scores, count = self._run(_to_square(photo, self.size, self._resize))
+        # Rows beyond the count are empty; what is no number, a damaged file gave.
+        live = (np.arange(len(scores)) < count) & np.isfinite(boxes).all(-1) & np.isfinite(scores)
         # ymin, xmin, ymax, xmax from 0 to 1, as x and y of two corners of the photo.
-        corners = of["boxes_rel_yxyx"].reshape(-1, 2, 2)[..., ::-1] * self.size
+        corners = boxes.reshape(-1, 2, 2)[..., ::-1] * self.size
         boxes = np.clip((corners - shift) / scale, 0, (width, height)).reshape(-1, 4)
-        labels = np.rint(of["classes"]).astype(int).tolist()
-        found = [
-            Found(self.classes[label], value, tuple(box), label)
-            for label, value, box in zip(labels, of["scores"].tolist(), boxes.tolist(), strict=True)
-        ]
-        # Rows beyond the count are empty.
-        found = [each for each in found[: int(of["count"])] if each.score >= score and each.score > 0]
+        labels = np.rint(np.nan_to_num(classes, nan=-1)).clip(-1, 1e9).astype(int)
+        found = []
+        for row in np.flatnonzero(live & (scores > 0) & (scores >= score)):
+            label = labels[row].item()
+            if not 0 <= label < len(self.classes):
+                raise ValueError(
+                    f"{self._path}: finds class {label}, and has names for 0 to {len(self.classes) - 1}; "
+                    "export it again"
+                )
+            found.append(Found(self.classes[label], scores[row].item(), tuple(boxes[row].tolist()), label))
         return sorted(found, key=lambda each: -each.score)
+
+    def _run(self, square: np.ndarray) -> list[np.ndarray]:
+        """Boxes (n, 4), classes (n,), scores (n,) and count () of a (size, size, 3) uint8 square."""
+        with _naming(self._path):
+            self._interpreter.set_tensor(self._input["index"], square[None].astype(self._input["dtype"]))
+            self._interpreter.invoke()
+            values = [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
+        gave = _shapes((value.dtype, value.shape) for value in values)
+        if gave != self._gives:
+            raise ValueError(f"{self._path}: gave {gave}, and promised {self._gives}; export it again")
+        return [value[0] for value in values]
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike):
+    """Says which file it was that LiteRT could not run."""
+    try:
+        yield
+    except (ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: LiteRT cannot run it ({reason}); is it complete?") from error
+
+
+def _shapes(arrays) -> str:
+    """Types and shapes in one line: "uint8 1x320x320x3"."""
+    return ", ".join(f"{np.dtype(kind)} {'x'.join(map(str, shape))}" for kind, shape in arrays)
 
 
 def _about(path: pathlib.Path) -> dict:
     """What the file says of itself: kerasdet.json, in the zip behind the model."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            about = json.loads(archive.read("kerasdet.json"))
-        if not isinstance(about, dict) or not about.keys() >= NEEDED:
-            raise ValueError("kerasdet.json lacks something")
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a .tflite that kerasdet export wrote, or cut off") from error
+    with path.open("rb") as file:
+        try:
+            about = json.loads(_text(file))
+            if not isinstance(about, dict) or not about.keys() >= NEEDED.keys():
+                raise ValueError(f"kerasdet.json lacks one of {', '.join(NEEDED)}")
+        # Anything: zipfile trusts what it reads.
+        except Exception as error:
+            raise ValueError(
+                f"{path}: not a .tflite that kerasdet export wrote, or cut off ({error}); export it again"
+            ) from error
+    for key, (right, what) in NEEDED.items():
+        if not right(about[key]):
+            shown = reprlib.repr(about[key])
+            raise ValueError(f"{path}: kerasdet.json says {key} is {shown}, not {what}; export it again")
     if about["outputs"] != "detections":
         raise ValueError(f"{path}: ends in {about['outputs']}; export it with --outputs detections")
     return about
+
+
+def _text(file) -> bytes:
+    """The bytes of kerasdet.json, and no more of them than it can have."""
+    with zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo("kerasdet.json")
+        # Other ways of packing unpack all at once, however little is asked for.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("kerasdet.json is packed in a way that no export packs it")
+        with archive.open(entry) as packed:
+            text = packed.read(MAX_TEXT + 1)
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"kerasdet.json is longer than {MAX_TEXT} bytes")
+    return text
 
 
 # === The network's square ===
@@ -166,18 +247,26 @@ def read(path: str | os.PathLike) -> np.ndarray:
     """A photo as (H, W, 3) uint8 RGB, turned upright.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; not an image that can be read.
+        FileNotFoundError, ValueError: no such file; not an image that can be read, or too large a one.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=KINDS) as image:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+                raise Image.DecompressionBombError(f"{image.width}x{image.height}")
             # Without EXIF's note Pillow turns a photo by XMP's, which kerasdet and browsers pass over.
             for name in ("xmp", "XML:com.adobe.xmp"):
                 image.info.pop(name, None)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such photo") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+    except Image.DecompressionBombError as error:
+        most = f"{MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels a side"
+        raise ValueError(f"{path}: is more than {most} ({error}); make it smaller") from error
+    # Anything: Pillow's readers trust what they read.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: cannot be read as an image ({error}); give a JPEG, PNG, BMP, WebP or TIFF"
+        ) from error
 
 
 def draw(photo: np.ndarray, found: list[Found]) -> Image.Image:

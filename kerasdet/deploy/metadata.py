@@ -105,6 +105,9 @@ def _read_files(path: Path) -> dict[str, str]:
             for entry in archive.infolist():
                 if entry.filename != ABOUT and not entry.filename.endswith(".txt"):
                     continue
+                # zipfile unpacks the other kinds whole, however little is read.
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{entry.filename!r} is packed in a way that is not read here")
                 with archive.open(entry) as file:
                     text = file.read(MAX_TEXT + 1)
                 if len(text) > MAX_TEXT:

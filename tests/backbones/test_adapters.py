@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from needed import needed
 
 import kerasdet
 from kerasdet import backbones
@@ -17,7 +18,7 @@ STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
 
 def cv_resnet(rescale=True):
     """keras-cv's ResNet, one block a stage, random; its layers are all Keras' own."""
-    library = pytest.importorskip("keras_cv")
+    library = needed("keras_cv")
     return library.models.ResNetBackbone(
         stackwise_filters=[8, 8, 16, 16], stackwise_blocks=[1] * 4, stackwise_strides=[1, 2, 2, 2],
         include_rescaling=rescale,
@@ -26,7 +27,7 @@ def cv_resnet(rescale=True):
 
 def cv_mobilenet():
     """keras-cv's MobileNet v3, one block a stage; squeeze-and-excite is a layer of keras-cv."""
-    library = pytest.importorskip("keras_cv")
+    library = needed("keras_cv")
     return library.models.MobileNetV3Backbone(
         stackwise_expansion=[1, 2, 2, 2, 2], stackwise_filters=[8, 8, 16, 16, 24],
         stackwise_kernel_size=[3] * 5, stackwise_stride=[2, 2, 2, 2, 1],

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from needed import needed
 
 from kerasdet import backbones
 from kerasdet.backbones.darknet import convolution
@@ -103,7 +104,7 @@ def test_yolo_v3_has_the_published_parameters():
 
 @pytest.mark.slow
 def test_yolo_v3_at_full_size_learns_two_photos_by_heart(tmp_path):
-    data = pytest.importorskip("skimage.data")
+    data = needed("skimage.data")
     from PIL import Image
 
     samples = []

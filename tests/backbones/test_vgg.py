@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from needed import needed
 from PIL import Image
 
 from kerasdet.backbones.vgg import vgg16
@@ -102,7 +103,7 @@ def test_ssd300_maps_are_the_published_ones(ssd300):
 
 def learn_two_photos(folder, image_size, steps):
     """SSD on VGG16 from random weights, fitted to two real photos: what it then scores on them."""
-    pictures = pytest.importorskip("skimage.data")
+    pictures = needed("skimage.data")
     samples = []
     # Boxes by eye, in the photos' pixels: Eileen Collins, and Chelsea the cat.
     for label, (name, box) in enumerate((("astronaut", [20, 15, 362, 512]), ("chelsea", [0, 0, 400, 300]))):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from needed import needed
 
 from kerasdet.data import Dataset, Sample
 
@@ -154,7 +155,7 @@ def test_split_by_scene_keeps_each_scene_on_one_side():
 
 
 def test_to_coco_is_what_pycocotools_takes(capsys):
-    coco = pytest.importorskip("pycocotools.coco")
+    coco = needed("pycocotools.coco")
     data = Dataset([sample("x", [1], ignore=1), sample("y")], ("cat", "dog"))
     truth = coco.COCO()
     truth.dataset = data.to_coco()

@@ -9,9 +9,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import pytest
+from needed import needed
 
-pytest.importorskip("hypothesis", reason="hypothesis (kerasdet[dev]) is missing")
+needed("hypothesis")  # before what imports it
+# ruff: noqa: E402
 from hypothesis import given, settings
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from needed import needed
 
 from kerasdet import data as data_
 from kerasdet.data import Dataset, Sample
@@ -22,7 +23,7 @@ def photo():
 
 
 def test_search_finds_what_stands_out(photo):
-    pytest.importorskip("cv2.ximgproc")
+    needed("cv2.ximgproc")
     boxes = data_.selective_search(photo)
     low, high = np.maximum(boxes[:, :2], SQUARE[0, :2]), np.minimum(boxes[:, 2:], SQUARE[0, 2:])
     shared = np.prod(np.maximum(high - low, 0), -1)

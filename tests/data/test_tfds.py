@@ -5,12 +5,13 @@ import io
 import numpy as np
 import pytest
 from commands import run
+from needed import needed
 from PIL import Image
 
 import kerasdet.data
 from kerasdet.photo import read
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
+tfds = needed("tensorflow_datasets")
 
 
 def encoded(size, kind, value):

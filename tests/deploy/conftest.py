@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from needed import needed
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     # Export is TensorFlow's. What other backends are told is tested from TensorFlow, in a child.
@@ -11,7 +12,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 @pytest.fixture(scope="session")
 def detector():
-    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert (kerasdet[export]) is missing")
+    needed("ai_edge_litert")
     from discs import DiscDetector
 
     return DiscDetector()

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from discs import DiscDetector, photos
+from needed import needed
 
 from kerasdet import deploy
 
@@ -92,7 +93,7 @@ def test_what_exists_is_replaced_only_on_demand(detector, tmp_path):
 
 def test_a_path_that_cannot_be_written_is_told_before_converting(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write to the folder .*file; give another path|File"):
+    with pytest.raises(OSError, match="cannot write to the folder .*file; give another path"):
         deploy.export(Untouchable(), tmp_path / "file" / "a.tflite")
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
@@ -125,7 +126,7 @@ def test_an_operator_without_a_builtin_is_named_with_its_layer(tmp_path):
 
 
 def test_other_backends_are_told_how_to_export(tmp_path):
-    pytest.importorskip("jax")
+    needed("jax")
     code = """
         from kerasdet import deploy
         class Net:

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from discs import CLASSES, photo
+from needed import needed
 
 from kerasdet import deploy
 from kerasdet.deploy import flatbuffer, metadata
@@ -23,10 +24,7 @@ def test_labels_and_kerasdet_json_stand_behind_the_model(exported):
 
 
 def test_the_metadata_is_what_the_public_schema_says(exported):
-    schema = pytest.importorskip(
-        "mediapipe.tasks.metadata.metadata_schema_py_generated",
-        reason="MediaPipe, whose schema classes this compares with, is not installed",
-    )
+    schema = needed("mediapipe.tasks.metadata.metadata_schema_py_generated")
     content = flatbuffer.get_metadata(exported()[0].read_bytes(), metadata.KEY)
     assert content[4:8] == b"M001"
     model = schema.ModelMetadataT.InitFromObj(schema.ModelMetadata.GetRootAs(content, 0))
@@ -96,9 +94,7 @@ def test_a_table_named_over_and_over_is_looked_at_a_few_times(exported, monkeypa
 
 def object_detector(path, score, mode="IMAGE", callback=None):
     """MediaPipe's ObjectDetector on a file, or a skip that says why."""
-    vision = pytest.importorskip(
-        "mediapipe.tasks.python.vision", reason="MediaPipe is not installed", exc_type=ImportError
-    )
+    vision = needed("mediapipe.tasks.python.vision")
     from mediapipe.tasks.python import BaseOptions
 
     options = vision.ObjectDetectorOptions(

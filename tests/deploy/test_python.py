@@ -1,18 +1,25 @@
 """export/python/detect.py, the one file that runs a detector without kerasdet."""
 
 import importlib.util
+import io
+import json
+import struct
 import subprocess
 import sys
+import tracemalloc
 import types
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from discs import CLASSES, photo
+from PIL import EpsImagePlugin, Image
 
 from kerasdet import deploy
 from kerasdet import photo as photos_
+from kerasdet.deploy import flatbuffer
 
 FILE = Path(__file__).parents[2] / "export" / "python" / "detect.py"
 
@@ -154,3 +161,170 @@ def test_what_it_cannot_run_it_says(alone, exported, tmp_path, capsys):
         with pytest.raises(SystemExit):
             alone.main([str(exported()[0]), *arguments])
     assert "two photos have the same name" in capsys.readouterr().err
+
+
+# === Files that are damaged, or made to do harm ===
+
+
+@pytest.fixture
+def altered(exported, tmp_path):
+    """Writes odd.tflite: the graph and `kerasdet.json` of a sound file after a change of either."""
+    sound = exported()[0]
+
+    def write(graph=lambda model: None, spaces=0, packing=zipfile.ZIP_STORED, **about):
+        model = flatbuffer.read(sound.read_bytes())
+        graph(model)
+        whole = json.loads(zipfile.ZipFile(sound).read("kerasdet.json")) | about
+        tail = io.BytesIO()
+        with zipfile.ZipFile(tail, "w", packing) as archive, archive.open("kerasdet.json", "w") as file:
+            file.write(json.dumps(whole).encode())
+            for _ in range(spaces):
+                file.write(b" " * 2**20)
+        path = tmp_path / "odd.tflite"
+        path.write_bytes(flatbuffer.write(model) + tail.getvalue())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("spaces, packing, what", [
+    (2, zipfile.ZIP_STORED, "longer than 1048576 bytes"),
+    (64, zipfile.ZIP_DEFLATED, "longer than 1048576 bytes"),
+    (2, zipfile.ZIP_BZIP2, "packed in a way"),
+    (2, zipfile.ZIP_LZMA, "packed in a way"),
+])
+def test_its_text_is_not_unpacked_without_end(alone, altered, spaces, packing, what):
+    path = altered(spaces=spaces, packing=packing)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"odd.tflite: not a .*kerasdet.json is {what}.*export it again"):
+            alone.Detector(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else "red"
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("classes", [], r"\[\], not a list of names"),
+    ("classes", "red", "'red', not a list of names"),
+    ("classes", ["red", 2], r"\['red', 2\], not a list of names"),
+    ("classes", [None] * 999, r"\[None, None, .*\], not a list of names"),
+    ("classes", nested(200), r"\[.*\], not a list of names"),
+    ("resize", "crop", "'crop', not stretch or letterbox"),
+    ("resize", None, "None, not stretch or letterbox"),
+    ("outputs", ["detections"], r"\['detections'\], not raw, boxes or detections"),
+])
+def test_what_a_file_says_of_itself_is_looked_at(alone, altered, key, value, said):
+    with pytest.raises(ValueError, match=f"odd.tflite: kerasdet.json says {key} is {said}; export") as raised:
+        alone.Detector(altered(**{key: value}))
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("size", ["64", 40_000, -1, None])
+def test_the_squares_size_is_the_graphs(alone, altered, exported, pictures, size):
+    ours, detector = deploy.LiteRTDetector(exported()[0]), alone.Detector(altered(image_size=size))
+    assert detector.size == 96
+    assert_same(detector.detect(alone.read(pictures[0])), ours.detect(pictures[0]))
+
+
+def test_a_class_without_a_name(alone, altered):
+    detector = alone.Detector(altered(classes=["red"]))
+    with pytest.raises(ValueError, match="odd.tflite: finds class 1, and has names for 0 to 0; export it"):
+        for seed in range(9):
+            detector.detect(photo(seed)[0])
+
+
+def test_graphs_that_are_no_detectors(alone, altered, exported, tmp_path, capsys):
+    def large(model):
+        graph = model.subgraphs[0]
+        graph.tensors[graph.inputs[0]].shape = np.array([1, 40_000, 40_000, 3], np.int32)
+
+    def turned(model):
+        model.subgraphs[0].outputs = np.array(model.subgraphs[0].outputs)[::-1]
+
+    def unfit(model):  # what comes into a convolution has fewer channels than its weights
+        graph = model.subgraphs[0]
+        of_all = [graph.tensors[op.inputs[1]] for op in graph.operators
+                  if flatbuffer.op_name(model, op) == "CONV_2D"]
+        of_all[0].shape = np.array([*of_all[0].shape[:3], 7], np.int32)
+
+    sound = exported()[0].read_bytes()
+    for change, said in (
+        (large, "takes uint8 1x40000x40000x3 and gives .*, not a square photo of up to 4096 px"),
+        (turned, "takes uint8 1x96x96x3 and gives float32 1, .*, not a square photo"),
+        (unfit, "LiteRT cannot run it"),
+    ):
+        with pytest.raises(ValueError, match=f"odd.tflite: {said}"):
+            alone.Detector(altered(change))
+    # The command line says so too, in one sentence.
+    assert alone.main([str(tmp_path / "odd.tflite"), "a.jpg"]) == 2
+    assert "error: " in (said := capsys.readouterr().err) and said.count("\n") == 1
+    (tmp_path / "cut.tflite").write_bytes(sound[:2000] + sound[-6000:])
+    with pytest.raises(ValueError, match="cut.tflite: LiteRT cannot run it .*; is it complete"):
+        alone.Detector(tmp_path / "cut.tflite")
+
+
+def test_what_is_no_number_is_no_object(alone, exported, monkeypatch):
+    detector, picture = alone.Detector(exported()[0]), photo(5)[0]
+    whole = detector.detect(picture, score=0)
+    values = detector._run(photos_.to_square(picture, detector.size)[0])
+    boxes, classes, scores, count = map(np.array, values)
+    monkeypatch.setattr(detector, "_run", lambda square: [boxes, classes, scores, count])
+    assert detector.detect(picture, score=0) == whole and len(whole) > 1
+    boxes[np.argmax(scores), 2] = np.nan
+    assert detector.detect(picture, score=0) == whole[1:]
+    scores[np.argmax(scores)] = np.inf
+    assert detector.detect(picture, score=0) == whole[1:]
+    for none in (np.nan, -np.inf, 0):
+        count[...] = none
+        assert detector.detect(picture, score=0) == []
+    count[...] = np.inf
+    classes[:] = np.nan
+    with pytest.raises(ValueError, match="finds class -1"):
+        detector.detect(picture, score=0)
+
+
+def test_it_takes_the_photos_that_the_library_takes(alone, tmp_path):
+    assert (alone.KINDS, alone.MAX_PIXELS, alone.MAX_SIDE) == (
+        photos_._KINDS, photos_.MAX_PIXELS, photos_.MAX_SIDE
+    )
+    path = tmp_path / "photo"
+    for kind in alone.KINDS:
+        Image.fromarray(photo(5)[0]).save(path, kind, **{"lossless": True} if kind == "WEBP" else {})
+        away = np.abs(alone.read(path).astype(int) - photos_.read(path))
+        assert away.max() <= (16 if kind == "JPEG" else 0)  # whose decoders differ
+
+
+def test_no_other_kinds_are_opened(alone, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: called.append("gs"))
+    (tmp_path / "page.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    Image.fromarray(photo(5)[0]).save(tmp_path / "film.jpg", "GIF")
+    for name in ("page.jpg", "film.jpg"):
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as an image .*; give a JPEG, PNG,"):
+            alone.read(tmp_path / name)
+        assert not called
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(17_600, 10_000), (20_000, 10_000), (40_000, 10)])
+def test_a_photo_that_promises_too_much_is_refused_unread(alone, tmp_path, size):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    with pytest.raises(ValueError, match="bomb.png: is more than 175 megapixels or 32000 pixels a side .*; "):
+        alone.read(path)
+
+
+def test_an_error_of_pillows_own_names_the_photo(alone, tmp_path):
+    short = tmp_path / "short.png"
+    short.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 3) + b"IHDR" + bytes(3) + bytes(4))
+    with pytest.raises(ValueError, match="short.png: cannot be read as an image"):
+        alone.read(short)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from discs import photo
+from needed import needed
 
 import kerasdet
 from kerasdet import deploy
@@ -177,6 +178,9 @@ def test_a_zip_that_grows_or_leads_elsewhere(sound, tmp_path):
     with pytest.raises(ValueError, match=r"evil\.tflite: the zip .*'labels.txt' is longer than 1048576"):
         metadata.read_metadata(with_zip(sound, path, bomb, deflated))
     assert path.stat().st_size < len(sound) + 10**6
+    for packed in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with pytest.raises(ValueError, match=r"evil\.tflite: the zip .*'labels.txt' is packed in a way"):
+            metadata.read_metadata(with_zip(sound, path, {"labels.txt": "cat"}, packed))
     with pytest.raises(ValueError, match="the zip behind the model cannot be read .*101 files"):
         metadata.read_metadata(with_zip(sound, path, {f"{i}.txt": "" for i in range(101)}))
     # Names are never paths: nothing is unpacked.
@@ -283,7 +287,7 @@ def test_a_trial_that_does_not_end(exported, monkeypatch):
 
 def test_hostile_models(sound, tmp_path):
     """What says whether a file is run is never surprised itself; `bench/fuzz.py` runs them, and many more."""
-    pytest.importorskip("hypothesis", reason="hypothesis (kerasdet[dev]) is missing")
+    needed("hypothesis")
     from hypothesis import given, settings
 
     sys.path.append(str(Path(__file__).parents[2] / "bench"))

@@ -6,16 +6,20 @@ Chromium, its driver and the built page may be missing on a developer's machine,
 import contextlib
 import functools
 import http.server
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 
 import numpy as np
 import pytest
 from discs import CLASSES, SIZE, photo
+from needed import lacking
 from PIL import Image
 
 from kerasdet import cli_demo, deploy
@@ -25,10 +29,6 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
 )
-
-
-def lacking(what):
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +277,39 @@ def test_the_page_says_what_it_cannot_take_and_goes_on(browser, exported, pictur
         raw = exported(outputs="raw")[0]
         assert "ends in raw. Export it with --outputs detections" in browser.refuses("file", raw)
         assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(foreign).detect(pictures[0]))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_what_is_behind_a_model_is_looked_at(browser, exported, tmp_path, packing):
+    sound = exported()[0].read_bytes()
+    about = zipfile.ZipFile(exported()[0]).read("kerasdet.json").decode()
+
+    def file(name, **texts):
+        tail = io.BytesIO()
+        with zipfile.ZipFile(tail, "w", packing) as archive:
+            for entry, text in texts.items():
+                archive.writestr(entry, text)
+        (tmp_path / name).write_bytes(flatbuffer.write(flatbuffer.read(sound)) + tail.getvalue())
+        return tmp_path / name
+
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        long = "is longer than 1048576 bytes"
+        for name, texts, said in (
+            ("long.tflite", {"kerasdet.json": about + " " * 2**21}, f"kerasdet.json {long}"),
+            ("names.tflite", {"labels.txt": "a\n" * 2**20}, f"labels.txt {long}"),
+            ("many.tflite", dict.fromkeys(map(str, range(101)), ""), "101 files, more than 100"),
+        ):
+            refused = browser.refuses("file", file(name, **texts))
+            assert refused == f"What is behind the model in {name} cannot be read ({said}). Export it again."
+        changes = ({"classes": "red"}, {"classes": [1]}, {"resize": "crop"}, {"outputs": None})
+        wrong = [json.dumps(json.loads(about) | change) for change in changes]
+        for number, text in enumerate(["no json", "null", "{}", *wrong]):
+            refused = browser.refuses("file", file(f"{number}.tflite", **{"kerasdet.json": text}))
+            assert refused == (
+                f"What {number}.tflite says of itself, in kerasdet.json, is damaged. Export it again."
+            )
+        browser.load(file("sound.tflite", **{"kerasdet.json": about + " " * (2**20 - len(about))}))
 
 
 @pytest.mark.slow
