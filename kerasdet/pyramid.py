@@ -20,7 +20,8 @@ def image_pyramid(detector, sizes: Sequence[int], merge: str = "nms", **options)
     sizes together, and cannot be exported as one file.
 
     Args:
-        detector: a `kerasdet.Detector` that takes squares of any size, as all but YOLOv1 do.
+        detector: a `kerasdet.Detector` that takes squares of any size, as all but YOLOv1 do, and finds its
+            own boxes, unlike Fast R-CNN and R-CNN.
         sizes: sides of the squares in pixels.
         merge: how boxes of one object from several sizes become one: "nms", non-maximum suppression;
             "soft_nms", as CenterNet (section 5) and others have it; "greedy", OverFeat's mean of all of
@@ -44,7 +45,8 @@ class ImagePyramid:
         min_score: boxes that score lower take no part.
 
     Raises:
-        ValueError: no sizes, another merge, or a detector with parts where boxes are averaged.
+        ValueError: no sizes, another merge, a detector with parts where boxes are averaged, or one that is
+            given proposals or draws outlines.
     """
 
     def __init__(
@@ -57,6 +59,12 @@ class ImagePyramid:
             raise ValueError(f"merge is {merge!r}; give one of {', '.join(MERGES)}")
         if not len(tuple(sizes)):
             raise ValueError("sizes is empty; give sides of squares in pixels, such as (256, 320, 416)")
+        if detector.given_proposals or detector.mask_size:
+            why = "is given the boxes to look at" if detector.given_proposals else "draws outlines"
+            raise ValueError(
+                f"{type(detector).__name__} {why}, which are not joined over several sizes; give a detector "
+                "that finds boxes, such as a FasterRCNN"
+            )
         if detector.parts and merge == "greedy":
             raise ValueError(
                 f"greedy merging averages boxes, and leaves their parts {detector.parts} behind; "

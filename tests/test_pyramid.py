@@ -11,6 +11,8 @@ from overfeats import small
 import kerasdet
 from kerasdet.models.centernet import CenterNet
 from kerasdet.models.csp import CSP
+from kerasdet.models.fast_rcnn import FastRCNN
+from kerasdet.models.mask_rcnn import MaskRCNN
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,14 @@ def test_parts_go_with_their_boxes(shapes):
     assert found.parts["corner"].shape == found.boxes.shape and len(found)
     with pytest.raises(ValueError, match=r"leaves their parts \('corner',\) behind; give merge=\"nms\""):
         kerasdet.image_pyramid(detector, (64,), "greedy")
+
+
+def test_who_is_given_boxes_or_draws_outlines_is_refused():
+    small_net = {"backbone": "mobilenet_v2_0.35", "image_size": 64, "channels": 8, "head_units": 8}
+    with pytest.raises(ValueError, match="FastRCNN is given the boxes to look at"):
+        kerasdet.image_pyramid(FastRCNN(("a",), neck="fpn", **small_net), (64, 96))
+    with pytest.raises(ValueError, match="MaskRCNN draws outlines"):
+        kerasdet.image_pyramid(MaskRCNN(("a",), mask_channels=8, **small_net), (64, 96))
 
 
 @pytest.mark.parametrize(

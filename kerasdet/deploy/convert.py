@@ -32,7 +32,10 @@ def concrete_function(detector, outputs: str, input_dtype: str = "uint8", batch:
 
     @tf.function(autograph=False)
     def run(*inputs):
-        result = detector.forward(inputs[0], outputs, *inputs[1:])
+        result = dict(detector.forward(inputs[0], outputs, *inputs[1:]))
+        if batch is not None:
+            # A `.tflite`: MediaPipe's four outputs leave no place for outlines.
+            result.pop("masks", None)
         names[:] = result
         return [tf.cast(value, tf.float32) for value in result.values()]
 

@@ -242,6 +242,8 @@ def _match(ours: dict, theirs: dict, best: int, size: int) -> tuple[list[int], l
         column = match[row]
         score = abs(float(a["scores"][row] - b["scores"][column]))
         box = float(np.abs(a["boxes"][row] - b["boxes"][column]).max())
+        if "masks" in a and "masks" in b:
+            score = max(score, float(np.abs(a["masks"][row] - b["masks"][column]).max()))
         if "parts" in a and "parts" in b:
             part = np.abs(a["parts"][row] - b["parts"][column]).max(initial=0.0)
             box = max(box, float(part))
@@ -286,6 +288,8 @@ def _live(found: dict, size: int) -> dict:
     }
     if "parts_rel_yxyx" in found:
         live["parts"] = found["parts_rel_yxyx"][rows] * size
+    if "masks" in found:
+        live["masks"] = found["masks"][rows]
     return live
 
 

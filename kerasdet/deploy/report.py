@@ -23,7 +23,8 @@ class Parity:
         boxes: how many of Keras' boxes were compared.
         matched: share of them that the file finds, or share of the file's that Keras finds,
             whichever is lower, 0 to 1.
-        score_difference, box_difference: largest over the matched boxes; in the square's pixels.
+        score_difference, box_difference: largest over the matched boxes; in the square's pixels. The cells of
+            outlines, which are probabilities too, count as scores.
         mean_score_difference: mean over the matched boxes.
         ap, keras_ap: COCO AP of file and Keras on these photos, None without labels.
         raw_error: head -> error. Float: largest difference over the head's largest value (at least

@@ -99,36 +99,38 @@ def roi_pool(features, stride: int, boxes, size: int = 7):
     Args:
         features: (batch, h, w, c).
         stride: pixels a cell.
-        boxes: (batch, n, 4) float32 xyxy pixels.
+        boxes: (batch, n, 4) float32 xyxy pixels; what they have beyond the photo is cut off.
         size: bins along each side.
 
     Returns:
         (batch, n, size, size, c). A box takes all cells from the one that its first corner rounds to up to
-        that of its last, as far as the map goes; bins of fewer than a cell share cells.
+        that of its last; bins of fewer than a cell share cells. A box that ends with the photo rounds to the
+        cell after the map's last: bins have what there is of them in the map, 0 where there is nothing.
 
     Source: Fast R-CNN (Girshick 2015), section 2.1, and SPPnet's windows (He et al. 2014, appendix A).
     """
     _, height, width, channels = features.shape
-    # A bin of a box as large as the map, and the cells that its rounded borders add.
-    most = math.ceil(max(height, width) / size) + 1
+    # A bin of the largest box, of one cell more than the map, and the cell that its rounded borders add.
+    most = math.ceil((max(height, width) + 1) / size) + 1
 
     def bins(low, high, cells):
         """Rows (or columns) of each bin, (batch, n, size, most) int32, and which of them count."""
-        low, high = (ops.clip(ops.floor(value / stride + 0.5), 0, cells - 1) for value in (low, high))
+        low, high = (ops.clip(ops.floor(value / stride + 0.5), 0, cells) for value in (low, high))
         # Whole numbers: in floating-point some backends take 7 * 3 / 7 for a little more than 3.
         side = ops.cast(ops.maximum(high - low + 1, 1.0), "int32")[..., None]
         number = ops.arange(size, dtype="int32")
         begin = ops.cast(side * number // size, "float32") + low[..., None]
         end = ops.cast((side * (number + 1) + size - 1) // size, "float32") + low[..., None]
         at = begin[..., None] + ops.arange(most, dtype="float32")
-        return ops.cast(ops.minimum(at, cells - 1.0), "int32"), at < end[..., None]
+        counts = ops.logical_and(at < end[..., None], at < cells)
+        return ops.cast(ops.minimum(at, cells - 1.0), "int32"), counts
 
     def highest(lines, which, counts):
         """The highest of the lines (b, cells, c) that each bin (b, bins, most) has, (b, bins, c)."""
         found = at_rows(lines, ops.reshape(which, (-1, which.shape[1] * most)))
         found = ops.reshape(found, (-1, *which.shape[1:], lines.shape[-1]))
-        # Every bin has one that counts.
-        return ops.max(ops.where(counts[..., None], found, -1e30), axis=2)
+        best = ops.max(ops.where(counts[..., None], found, -1e30), axis=2)
+        return ops.where(ops.any(counts, axis=2)[..., None], best, 0.0)
 
     count = boxes.shape[1]
     rows, columns = bins(boxes[..., 1], boxes[..., 3], height), bins(boxes[..., 0], boxes[..., 2], width)

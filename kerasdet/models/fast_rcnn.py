@@ -13,11 +13,11 @@ from keras import layers, ops
 
 from kerasdet import backbones
 from kerasdet.layers.heads import box_head
+from kerasdet.layers.necks import PYRAMIDS, pyramid
 from kerasdet.layers.roi import roi_align, roi_pool
-from kerasdet.models.faster_rcnn import one_map, roi_head
+from kerasdet.models.faster_rcnn import LEVELS, NECKS, one_map, roi_head
 from kerasdet.models.regions import RegionDetector
 
-NECKS = ("c4", "dc5")
 # R-CNN, appendix A: pixels of context about each box, on the warped square.
 CONTEXT = 16
 # Regions that go through what looks at them together.
@@ -49,7 +49,6 @@ class _Given(RegionDetector):
         """
         return self.learn_regions(targets, raw, targets["proposals"])
 
-
     def regions_of(self, raw: dict, boxes, training: bool = False) -> dict:
         """As of `RegionDetector`, in use some regions after the other: all at once fill the memory."""
         count = boxes.shape[1]
@@ -59,13 +58,13 @@ class _Given(RegionDetector):
         boxes = ops.pad(boxes, ((0, 0), (0, turns * AT_ONCE - count), (0, 0)))
         some = ops.transpose(ops.reshape(boxes, (-1, turns, AT_ONCE, 4)), (1, 0, 2, 3))
         # Where a graph is built, what is looped over has to hold all that the loop sees.
-        name = f"map_{self.levels[0]}"
-        maps = ops.stack([raw[name]] * turns)
+        names = [f"map_{level}" for level in self.levels]
+        maps = [ops.stack([raw[name]] * turns) for name in names]
 
         def look(each):
-            return super(_Given, self).regions_of({name: each[0]}, each[1])
+            return super(_Given, self).regions_of(dict(zip(names, each[:-1], strict=True)), each[-1])
 
-        said = ops.map(look, (maps, some))
+        said = ops.map(look, (*maps, some))
         joined = {}
         for key, value in said.items():
             rest = value.shape[3:]
@@ -84,26 +83,30 @@ class FastRCNN(_Given):
     Args:
         classes, backbone, backbone_weights, freeze_bn, freeze_until, image_size, head_units, agnostic: as of
             `FasterRCNN`.
-        neck: "c4": regions of P4 go through the backbone's last stage; or "dc5": that stage, dilated, runs
-            on the photo, and its regions go through two fully connected layers, as the paper's.
+        neck: "c4": regions of P4 go through the backbone's last stage; "dc5": that stage, dilated, runs on
+            the photo, and its regions go through two fully connected layers, as the paper's; or "fpn" and
+            its variants, as of `FasterRCNN` (FPN, section 4.2).
+        channels: of the pyramid's maps.
         proposals: how many each photo comes with; further ones are left out.
-        regions, share, append_truth, candidates, label_smoothing: see `RegionDetector`.
+        regions, share, append_truth, candidates, level_side, label_smoothing: see `RegionDetector`.
         background: overlaps with objects, from the first to under the second, of regions that are background;
             the others teach nothing. (0.0, 0.5) takes all, as later detectors do: where few of the proposals
             are near objects, what is far from them is never seen otherwise.
         resize, max_detections, nms_iou: see `Detector`.
 
-    The raw output is the map map_P4 or map_P5 (batch, h, w, c). `heads` goes on to the regions.
+    The raw output is the map map_P4 or map_P5 (batch, h, w, c), or those of the pyramid. `heads` goes on to
+    the regions.
 
-    Differs from the paper: boxes learn by the sum of absolute errors (smooth-L1 with beta 0, as in
+    Differs from the paper: on a pyramid regions go by RoI align, since pooling would take every level for
+    every region; boxes learn by the sum of absolute errors (smooth-L1 with beta 0, as in
     detectron2), all layers of the backbone that are not frozen learn, and it is VGG16 there.
     """
 
     def __init__(
         self, classes, *, backbone="resnet50v2", backbone_weights=None, freeze_bn=True, freeze_until=None,
-        image_size=320, neck="c4", head_units=1024, agnostic=False, proposals=1000, regions=64, share=0.25,
-        append_truth=True, background=(0.1, 0.5), resize="stretch", max_detections=100, nms_iou=0.3,
-        candidates=300, label_smoothing=0.0, name=None,
+        image_size=320, neck="c4", channels=256, head_units=1024, agnostic=False, proposals=1000, regions=64,
+        share=0.25, append_truth=True, background=(0.1, 0.5), resize="stretch", max_detections=100,
+        nms_iou=0.3, candidates=300, level_side=None, label_smoothing=0.0, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -117,22 +120,30 @@ class FastRCNN(_Given):
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        level, features = one_map(body, images, neck)
+        if neck in PYRAMIDS:
+            maps = pyramid(body(images), channels, LEVELS, neck)
+        else:
+            maps = dict([one_map(body, images, neck)])
+        width = next(iter(maps.values())).shape[-1]
         super().__init__(
-            images, {f"map_{level}": features}, classes=classes, image_size=image_size,
-            roi_head=roi_head(body, neck, features.shape[-1], head_units, len(classes), agnostic),
+            images, {f"map_{level}": x for level, x in maps.items()}, classes=classes, image_size=image_size,
+            roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
             proposals=proposals, regions=regions, share=share, negative=tuple(background),
-            append_truth=append_truth, candidates=candidates, label_smoothing=label_smoothing, resize=resize,
-            max_detections=max_detections, nms_iou=nms_iou, name=name,
+            append_truth=append_truth, candidates=candidates, level_side=level_side,
+            label_smoothing=label_smoothing, resize=resize, max_detections=max_detections, nms_iou=nms_iou,
+            name=name,
         )
         # === Config ===
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "neck": neck,
-            "head_units": head_units, "agnostic": agnostic, "background": list(background),
+            "channels": channels, "head_units": head_units, "agnostic": agnostic,
+            "background": list(background), "level_side": self.level_side,
         }
 
     def pooled(self, raw: dict, boxes, size: int):
         """Section 2.1: the highest value in each of size x size bins of whole cells."""
+        if len(self.levels) > 1:
+            return super().pooled(raw, boxes, size)
         features = raw[f"map_{self.levels[0]}"]
         return roi_pool(features, self.image_size // features.shape[1], boxes, size)
 

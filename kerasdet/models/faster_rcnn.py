@@ -50,7 +50,7 @@ class FasterRCNN(TwoStage):
             all.
         head_units: of the two fully connected layers on each region; "c4" has none.
         agnostic: one box a region, in place of one for each class.
-        before, proposals, proposal_iou, regions, share, append_truth, per_level_nms, candidates,
+        before, proposals, proposal_iou, regions, share, append_truth, per_level_nms, candidates, level_side,
             label_smoothing: see `TwoStage` and `RegionDetector`.
         resize, max_detections, nms_iou: see `Detector`.
 
@@ -61,8 +61,7 @@ class FasterRCNN(TwoStage):
     Differs from the paper, as detectron2 does: regions by RoI align, a logistic loss of one logit for
     objects, anchors that reach over the border are learned, both networks are trained at once. To be light:
     500 boxes are left of 1000 a level in training and 300 of 500 in use, where FPN has 2000 and 1000 left;
-    128 regions are learned from, where FPN has 512; bins are sampled at 2 x 2 places. Which level a region is
-    looked at on goes by its size at a short side of 800 px, as anchors do.
+    128 regions are learned from, where FPN has 512; bins are sampled at 2 x 2 places.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class FasterRCNN(TwoStage):
         image_size=320, neck="fpn", channels=256, anchor_sizes=None, head_units=1024, agnostic=False,
         before=(1000, 500), proposals=(500, 300), proposal_iou=0.7, regions=128, share=0.25,
         append_truth=True, per_level_nms=True, resize="stretch", max_detections=100, nms_iou=0.5,
-        candidates=300, label_smoothing=0.0, name=None,
+        candidates=300, level_side=None, label_smoothing=0.0, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -93,13 +92,14 @@ class FasterRCNN(TwoStage):
             anchors=rpn_anchors(cells, [image_size / count for count in cells], sides, RATIOS),
             classes=classes, image_size=image_size, before=before, proposals=proposals,
             proposal_iou=proposal_iou, regions=regions, share=share, append_truth=append_truth,
-            per_level_nms=per_level_nms, candidates=candidates, label_smoothing=label_smoothing,
-            resize=resize, max_detections=max_detections, nms_iou=nms_iou, name=name,
+            per_level_nms=per_level_nms, candidates=candidates, level_side=level_side,
+            label_smoothing=label_smoothing, resize=resize, max_detections=max_detections, nms_iou=nms_iou,
+            name=name,
         )
         # === Config ===
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "neck": neck,
-            "channels": channels, "anchor_sizes": list(sizes),
+            "channels": channels, "anchor_sizes": list(sizes), "level_side": self.level_side,
             "head_units": head_units, "agnostic": agnostic, "append_truth": append_truth,
         }
 

@@ -25,7 +25,8 @@ class MaskRCNN(FasterRCNN):
     """Mask R-CNN.
 
     Train it on a set with outlines: COCO json with polygons. What it finds has `masks` beside boxes, and
-    `evaluate_detections` gives mask_AP and mask_AP50. Files that it is exported to have its boxes alone.
+    `evaluate_detections` gives mask_AP and mask_AP50. A SavedModel has masks (batch, N, 28, 28) too, the
+    cells of each box; a `.tflite` has the boxes alone, as MediaPipe takes them.
 
     Args:
         classes: names of the classes, without background.
@@ -112,7 +113,8 @@ class MaskRCNN(FasterRCNN):
 
     def look_again(self, found: dict, raw: dict) -> dict:
         """masks (batch, n, 28, 28) float32, probabilities of the cells of each box that is left."""
-        return {"masks": ops.sigmoid(self.cells_of(raw, found["boxes"], found["labels"]))}
+        cells = ops.sigmoid(self.cells_of(raw, found["boxes"], found["labels"]))
+        return {"masks": cells * ops.cast(found["scores"] > 0, "float32")[..., None, None]}
 
     def _detections(self, i, result, photo, picture, matrix, score, keep_photo):
         found = super()._detections(i, result, photo, picture, matrix, score, keep_photo)

@@ -37,6 +37,8 @@ class RegionDetector(Detector):
         negative: overlaps with objects, from the first to under the second, of regions that are background.
         append_truth: the objects' own boxes are proposals too in training.
         candidates: pairs of a region and a class that are decoded.
+        level_side: on a pyramid, the side of regions, in pixels of the square, that belong to P4 (FPN,
+            equation 1); None scales the paper's 224, which are meant for photos with a short side of 800 px.
         label_smoothing: how soft the classes of regions, background among them, are learned, see
             `losses.soft_targets`; 0 as in the papers.
         options: of `Detector`.
@@ -44,9 +46,11 @@ class RegionDetector(Detector):
 
     def __init__(
         self, inputs, outputs, *, roi_head, proposals, regions, share, negative, append_truth, candidates,
-        label_smoothing=0.0, **options,
+        level_side=None, label_smoothing=0.0, **options,
     ):
         check_smoothing(label_smoothing)
+        if level_side is not None and not level_side > 0:
+            raise ValueError(f"level_side is {level_side}; give pixels of the square, or None")
         if regions < 1 or not 0 < share <= 1:
             raise ValueError(f"regions={regions}, share={share}: give 1 or more, and more than 0, up to 1")
         super().__init__(inputs, outputs, **options)
@@ -54,6 +58,7 @@ class RegionDetector(Detector):
         self.levels = tuple(name.removeprefix("map_") for name in outputs if name.startswith("map_"))
         self.regions, self.share, self.append_truth = regions, share, append_truth
         self.negative, self.label_smoothing = negative, label_smoothing
+        self.level_side = level_side or CANONICAL_SIDE * self.image_size / PAPER_SIDE
         self.candidates = min(candidates, proposals * len(self.classes))
         self.sampler = keras.random.SeedGenerator(0)
         self._config |= {
@@ -99,10 +104,7 @@ class RegionDetector(Detector):
         """The features of boxes (batch, n, 4), each brought to one size: (batch, n, size, size, c)."""
         maps = [raw[f"map_{level}"] for level in self.levels]
         strides = [self.image_size // x.shape[1] for x in maps]
-        levels = None
-        if len(maps) > 1:
-            canonical = CANONICAL_SIDE * self.image_size / PAPER_SIDE
-            levels = roi_levels(boxes, 2, 5, canonical) - 2
+        levels = roi_levels(boxes, 2, 5, self.level_side) - 2 if len(maps) > 1 else None
         return roi_align(maps, strides, boxes, size, levels=levels)
 
     # === Targets ===

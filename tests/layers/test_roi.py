@@ -1,6 +1,7 @@
-"""RoI pooling and RoI align: by hand, against loops, and against TensorFlow's crop_and_resize."""
+"""RoI pooling and RoI align: by hand, and against those of ONNX Runtime and TensorFlow."""
 
-import math
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -95,28 +96,25 @@ def test_each_box_is_looked_at_on_its_own_level():
 # === Pool ===
 
 
-def pooled_by_loops(features, box, size):
-    """Whole cells as far as the map goes, bins by floor and ceil, the highest of each."""
-    corners = [math.floor(side / STRIDE + 0.5) for side in box]
-    limits = [features.shape[1] - 1, features.shape[0] - 1] * 2
-    x1, y1, x2, y2 = (min(max(at, 0), limit) for at, limit in zip(corners, limits, strict=True))
-    high, wide = y2 - y1 + 1, x2 - x1 + 1
-    found = np.zeros((size, size, features.shape[-1]), np.float32)
-    for i, j in np.ndindex(size, size):
-        rows = slice(y1 + math.floor(i * high / size), y1 + math.ceil((i + 1) * high / size))
-        columns = slice(x1 + math.floor(j * wide / size), x1 + math.ceil((j + 1) * wide / size))
-        found[i, j] = features[rows, columns].max((0, 1))
-    return found
+RECORDED = json.loads((Path(__file__).parent / "roi_pool_onnx.json").read_text())
 
 
-@pytest.mark.parametrize("size", [7, 3, 1])
-def test_pool_is_what_loops_find(size):
-    features = maps(2, 12, 16, 4)
-    some = boxes(25, 140, seed=size)
-    found = ops.convert_to_numpy(roi_pool(features, STRIDE, some, size))
-    for photo, row in np.ndindex(2, 25):
-        expected = pooled_by_loops(features[photo], some[photo, row].tolist(), size)
-        np.testing.assert_allclose(found[photo, row], expected, atol=1e-6, err_msg=str(some[photo, row]))
+@pytest.mark.parametrize("size", RECORDED["found"], ids="size {}".format)
+def test_pool_is_onnx_runtimes(size):
+    """`record_roi_pool.py` says how its figures were recorded."""
+    features = np.array(RECORDED["features"], np.float32)[None, ..., None]
+    some = np.array(RECORDED["boxes"], np.float32)[None]
+    found = ops.convert_to_numpy(roi_pool(features, RECORDED["stride"], some, int(size)))
+    np.testing.assert_allclose(found[0, ..., 0], RECORDED["found"][size], atol=1e-6)
+
+
+def test_photos_and_channels_are_pooled_apart():
+    features, some = maps(2, 12, 16, 4), boxes(25, 140)
+    found = ops.convert_to_numpy(roi_pool(features, STRIDE, some, 3))
+    for photo, channel in np.ndindex(2, 4):
+        one = features[photo : photo + 1, ..., channel : channel + 1]
+        alone = ops.convert_to_numpy(roi_pool(one, STRIDE, some[photo : photo + 1], 3))
+        np.testing.assert_array_equal(found[photo, ..., channel], alone[0, ..., 0])
 
 
 def test_pool_by_hand():

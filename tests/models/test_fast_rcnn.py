@@ -9,6 +9,7 @@ import pytest
 from handmade import arrays, objects
 from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
 from keras import ops
+from needed import needed
 
 from kerasdet.models.fast_rcnn import CONTEXT, RCNN, FastRCNN
 from kerasdet.models.faster_rcnn import FasterRCNN
@@ -19,7 +20,9 @@ GIVEN = 24
 
 def fast(classes=SHAPES, neck="c4", **options):
     backbone = tiny_backbone(output_stride=16 if neck == "dc5" else 32)
-    small = {"image_size": 64, "neck": neck, "head_units": 48, "proposals": GIVEN, "regions": 16}
+    small = {
+        "image_size": 64, "neck": neck, "channels": 24, "head_units": 48, "proposals": GIVEN, "regions": 16
+    }
     return FastRCNN(classes, **{"backbone": backbone} | small | options)
 
 
@@ -53,9 +56,9 @@ def test_fast_takes_the_highest_value_of_each_bin():
     boxes = ops.convert_to_tensor([[[0, 0, 63, 63], [0, 0, 15, 15]]], "float32")
     pooled = ops.convert_to_numpy(detector.pooled({"map_P5": ops.convert_to_tensor(features)}, boxes, 7))
     assert pooled.shape == (1, 2, 7, 7, 64)
-    # Cell (1, 2) of 4 x 4 is in the bins 1 to 3 down and 3 to 5 across of 7 x 7.
+    # The box ends in a fifth cell, by rounding: (1, 2) of 5 x 5 is in the bins 1 and 2 down, 2 to 4 across.
     rows, columns = np.nonzero(pooled[0, 0, :, :, 0] == 7)
-    assert set(rows) == {1, 2, 3} and set(columns) == {3, 4, 5}
+    assert set(rows) == {1, 2} and set(columns) == {2, 3, 4}
     assert not pooled[0, 1].any()
 
 
@@ -75,7 +78,9 @@ def test_rcnn_cuts_regions_out_of_the_photo_with_context():
     np.testing.assert_allclose(cut[0, 1, :13, :13], mean, atol=1e-2)
 
 
-@pytest.mark.parametrize("build", [lambda: slow(), lambda: fast()], ids=["rcnn", "fast"])
+@pytest.mark.parametrize(
+    "build", [slow, fast, lambda: fast(neck="fpn")], ids=["rcnn", "fast", "fast_fpn"]
+)
 def test_the_same_comes_out_some_regions_after_the_other(build, monkeypatch):
     detector = build()
     photo = ops.convert_to_tensor(np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)), "float32")
@@ -134,7 +139,7 @@ def test_proposals_decide_what_is_looked_at():
 
 
 def test_without_proposals_it_searches(shapes):
-    pytest.importorskip("cv2.ximgproc")
+    needed("cv2.ximgproc")
     detector = fast()
     path = shapes[0].path
     found = detector.detect(path, score=0.0)
@@ -170,7 +175,8 @@ def test_a_tflite_has_no_place_for_proposals(tmp_path):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: fast(neck="fpn"), "neck is 'fpn'; give one of c4, dc5"),
+        (lambda: fast(neck="c5"), "neck is 'c5'; give one of c4, dc5, fpn"),
+        (lambda: fast(neck="fpn", level_side=0), "level_side is 0; give pixels"),
         (lambda: fast(proposals=0), "proposals is 0; give 1 or more"),
         (lambda: fast(image_size=72), "image_size is 72; give a multiple of 32"),
         (lambda: fast(background=(0.5, 0.1)), r"background is \(0.5, 0.1\); give two overlaps"),
@@ -245,6 +251,14 @@ class TestFastRCNN(GivenHarness):
     def build(self, **changes):
         # Most of its proposals overlap nothing.
         return fast(neck="dc5", **{"share": 0.5, "background": (0.0, 0.5)} | changes)
+
+
+class TestFastRCNNOnAPyramid(GivenHarness):
+    overfit_epochs, overfit_rate = 320, 4e-3
+    overfit_is_slow = True
+
+    def build(self, **changes):
+        return fast(neck="fpn", **{"share": 0.5, "background": (0.0, 0.5)} | changes)
 
 
 class TestRCNN(GivenHarness):

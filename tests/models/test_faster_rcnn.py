@@ -150,6 +150,20 @@ def test_anchors_of_another_size_have_as_many_pixels():
     assert all(np.array_equal(a, b) for a, b in weights)
 
 
+def test_regions_of_another_size_are_looked_at_on_the_same_levels():
+    """A side of 224 px at 800 px belongs to P4, and to the same number of pixels once that is learned."""
+    detector = faster(neck="fpn", backbone="mobilenet_v2_0.35")
+    larger = zoo.adapt(detector, image_size=128)
+    assert detector.level_side == larger.level_side == pytest.approx(224 * 64 / 800)
+    # P2 to P5, filled with their numbers.
+    boxes = np.array([[[0, 0, side, side] for side in (4, 10, 20, 40)]], np.float32)
+    for one in (detector, larger):
+        cells = {k: one.image_size >> k for k in (2, 3, 4, 5)}
+        maps = {f"map_P{k}": ops.full((1, side, side, 1), float(k)) for k, side in cells.items()}
+        pooled = ops.convert_to_numpy(one.pooled(maps, ops.convert_to_tensor(boxes), 2))
+        np.testing.assert_allclose(pooled[0, :, 0, 0, 0], [2, 3, 4, 5], rtol=1e-5)
+
+
 # === Proposals ===
 
 

@@ -11,7 +11,8 @@ from harness import SHAPES, tiny_backbone
 from keras import ops
 from test_faster_rcnn import FasterHarness
 
-from kerasdet import zoo
+from kerasdet import photo, zoo
+from kerasdet.deploy import ParityError, saved_model
 from kerasdet.models.mask_rcnn import MaskRCNN
 
 
@@ -127,6 +128,35 @@ def test_masks_of_a_letterboxed_photo_lie_in_their_boxes(detector):
     assert row["segmentation"]["size"] == [40, 100] and isinstance(row["segmentation"]["counts"], str)
 
 
+# === Export ===
+
+
+def test_a_saved_model_has_outlines_and_a_tflite_has_none(detector, shapes, tmp_path, monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow exports")
+    tf = pytest.importorskip("tensorflow")
+    data = shapes[:2]
+    report = detector.export(tmp_path / "saved", check_photos=data)
+    assert report.output_shapes["masks"][2:] == (28, 28)
+    images = np.stack([photo.to_square(photo.read(sample.path), 64, "stretch")[0] for sample in data])
+    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"](tf.constant(images))
+    masks, mine = served["masks"].numpy(), detector.infer(images)["masks"]
+    assert masks.any()
+    np.testing.assert_allclose(masks, mine, atol=1e-3)
+    assert "masks" not in detector.export(tmp_path / "boxes.tflite", check_photos=data).output_shapes
+    # Outlines that are not Keras' fail.
+    run = saved_model.run
+
+    def wrong(*given):
+        found, *rest = run(*given)
+        return [one | {"masks": one["masks"] + 0.1} for one in found], *rest
+
+    monkeypatch.setattr(saved_model, "run", wrong)
+    with pytest.raises(ParityError, match="a score differs by"):
+        detector.export(tmp_path / "other", check_photos=data)
+    assert not (tmp_path / "other").exists()
+
+
 # === The harness of all detectors ===
 
 
@@ -134,12 +164,13 @@ class TestMaskRCNN(FasterHarness):
     overfit_epochs, overfit_rate = 480, 3e-3
     overfit_is_slow = True
     overfit_ap = 0.9
+    further = ("masks",)
 
     def build(self, **changes):
         return mask_rcnn(**{"share": 0.5} | changes)
 
     def check_export(self, detector, data, folder):
-        """Its boxes are exported as FasterRCNN's are, whose own test looks at that; here at its outlines."""
+        super().check_export(detector, data, folder)
         found = detector.evaluate_detections(data)
         assert found["mask_AP50"] >= 0.9 and found["mask_AP"] >= 0.65, found
         picture = detector.detect(data[0].path).draw()
