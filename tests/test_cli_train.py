@@ -2,9 +2,11 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from commands import run
+from needed import needed
 from PIL import Image
 from presets import tiny_csp
 
@@ -48,6 +50,21 @@ def test_tensorboard_is_written_into_the_folder(handed, tmp_path, monkeypatch):
     assert str(handed["callbacks"][1].log_dir) == str(tmp_path / "run" / "tensorboard")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'kerasdet[tensorboard]'" in run("train", "photos", "--tensorboard", code=2)
+
+
+def test_tensorboard_reads_what_training_wrote(shapes, tmp_path):
+    needed("tensorboard")
+    tf = pytest.importorskip("tensorflow")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    detector = tiny_csp(shapes.classes)
+    detector.compile(keras.optimizers.SGD(1e-4), ema=None)
+    logs = keras.callbacks.TensorBoard(tmp_path)
+    losses = detector.fit(shapes[:8].batches(4, detector), epochs=2, callbacks=[logs], verbose=0).history
+    events = EventAccumulator(str(tmp_path / "train")).Reload()
+    for name, values in losses.items():
+        written = [tf.make_ndarray(event.tensor_proto) for event in events.Tensors(f"epoch_{name}")]
+        np.testing.assert_allclose(written, values, rtol=1e-4)
 
 
 def test_options_that_cannot_be_read_are_told(handed):

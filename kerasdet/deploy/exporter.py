@@ -102,9 +102,12 @@ def export(
         return _export_folder(detector, path, check, options, on_parity)
 
     data, names = convert.convert(detector, outputs, input_dtype, half=precision == "float16")
+    calibrated = ""
     if precision == "int8":
         keep_float = detector.keep_float if keep_float is None else keep_float
-        data = quantise.quantise(data, _calibration_squares(detector, calibration), keep_float or None)
+        seen = _calibration_set(detector, calibration)
+        calibrated = _coverage(seen, detector)
+        data = quantise.quantise(data, seen.squares, keep_float or None)
     elif precision == "int8_weights":
         data = quantise.quantise_weights(data)
     about = describe(detector, names, options, path.stem)
@@ -123,6 +126,7 @@ def export(
         threads=THREADS,
         operators=flatbuffer.op_histogram(data),
         scales=flatbuffer.int8_steps(data),
+        calibrated=calibrated,
     )
     data = metadata.append_files(data, about | {"report": _numbers(report)})
     _write(path, data)
@@ -230,14 +234,26 @@ def _check_set(detector, calibration, check_photos) -> parity.CheckSet:
     return parity.load_squares(detector, photos, CHECK_PHOTOS, source)
 
 
-def _calibration_squares(detector, calibration) -> list[np.ndarray]:
+def _calibration_set(detector, calibration) -> parity.CheckSet:
     if len(calibration) < FEW_PHOTOS:
         warnings.warn(
             f"int8 is calibrated on {len(calibration)} photos; with fewer than {FEW_PHOTOS} the "
             "ranges may miss what the device will see",
             stacklevel=4,
         )
-    return parity.load_squares(detector, calibration, CALIBRATION_PHOTOS, "calibration").squares
+    return parity.load_squares(detector, calibration, CALIBRATION_PHOTOS, "calibration")
+
+
+def _coverage(seen: parity.CheckSet, detector) -> str:
+    """What int8 was calibrated on: how many photos, and of which classes they show objects."""
+    text = f"{len(seen.squares)} photos"
+    if seen.dataset is None:
+        return f"{text} without labels"
+    labels = set(np.concatenate([sample.labels for sample in seen.dataset]).tolist())
+    shown = {seen.dataset.classes[label] for label in labels}
+    missing = [name for name in detector.classes if name not in shown]
+    text += f" with objects of {len(detector.classes) - len(missing)} of {len(detector.classes)} classes"
+    return f"{text}; none of {', '.join(missing)}" if missing else text
 
 
 # --- After ---------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class ExportReport:
         parity: see `Parity`.
         operators: LiteRT operator -> how often it stands in the file, most frequent first.
         scales: for int8, tensor in which eight bits end -> size of its quantisation step.
+        calibrated: for int8, on how many photos, and of which classes they have labelled objects.
     """
 
     path: str
@@ -69,6 +70,7 @@ class ExportReport:
     threads: int = 2
     operators: dict[str, int] = dataclasses.field(default_factory=dict)
     scales: dict[str, float] = dataclasses.field(default_factory=dict)
+    calibrated: str = ""
 
     def __str__(self) -> str:
         rows = [
@@ -80,6 +82,8 @@ class ExportReport:
             rows.append(("latency", f"{self.latency_ms:.1f} ms, {self.threads} CPU threads, here"))
         for name, shape in self.output_shapes.items():
             rows.append((f"{self.outputs} output", f"{name} {shape}"))
+        if self.calibrated:
+            rows.append(("calibrated on", self.calibrated))
         for name, step in self.scales.items():
             rows.append(("int8 step", f"{step:.4g} in {name}"))
         rows += _parity_rows(self.parity)

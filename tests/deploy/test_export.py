@@ -1,14 +1,16 @@
 import json
 import os
+import re
 
 import numpy as np
 import pytest
-from discs import photos
+from discs import CLASSES, photos
 from harness import SHAPES, tiny_backbone
 
 from kerasdet import deploy
-from kerasdet.deploy import flatbuffer
+from kerasdet.deploy import exporter, flatbuffer
 from kerasdet.deploy.litert import Runner
+from kerasdet.deploy.parity import CheckSet
 from kerasdet.models.faster_rcnn import FasterRCNN
 
 pytestmark = pytest.mark.filterwarnings("ignore:int8 is calibrated on")
@@ -130,10 +132,14 @@ def test_weights_take_the_bytes_of_their_precision(exported, precision, size):
     assert len(model.buffers[graph.tensors[kernel].buffer].data) == 50 * size
 
 
-def test_the_report_says_what_was_made_and_the_file_keeps_it(exported):
+def test_the_report_says_what_was_made_and_the_file_keeps_it(exported, detector, disc_set):
     path, report = exported("int8")
     assert report.size == os.path.getsize(path) and report.latency_ms > 0
     assert report.parity.source == "calibration" and report.parity.photos == 24
+    assert re.search(r"calibrated on +24 photos with objects of 2 of 2 classes\n", str(report))
+    some = CheckSet([None] * 2, [], [], disc_set.select(CLASSES[0]), "calibration")
+    missing = f"2 photos with objects of 1 of 2 classes; none of {CLASSES[1]}"
+    assert exporter._coverage(some, detector) == missing
     assert report.parity.boxes > 30 and report.parity.matched >= 0.95
     assert report.parity.keras_ap > 0.7
     assert report.parity.keras_ap - report.parity.ap <= 0.02
@@ -190,6 +196,7 @@ def test_csp_goes_through_every_depth(tmp_path):
         tmp_path / "int8.tflite", outputs="raw", precision="int8", calibration=calibration,
         on_parity="warn",
     )
+    assert report.calibrated == "3 photos without labels"
     # Eight bits end before each of the two upsamplings and before the heads' 1x1 outputs.
     assert report.operators["DEQUANTIZE"] == len(report.scales) == 3
 
