@@ -121,8 +121,8 @@ def _one_cell():
     from kerasdet.models.csp import CSP
 
     class OneCell(CSP):
-        def paper_targets(self, targets):
-            goal = super().paper_targets(targets)
+        def paper_targets(self, targets, cells=None):
+            goal = super().paper_targets(targets, cells)
             return goal | {"heat": ops.zeros_like(goal["heat"])}
 
     return OneCell

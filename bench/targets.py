@@ -1,4 +1,4 @@
-"""What share of a training step the targets and losses of each detector take.
+"""What share of a training step the targets and losses of a one-stage detector take.
 
     python bench/targets.py [csp centernet ssdlite yolo_v1 yolo_v3] [--size 320] [--batch 16]
 

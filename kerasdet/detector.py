@@ -186,7 +186,8 @@ class Detector(keras.Model):
         optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`, on what `Dataset.batches` gives.
+        """As `keras.Model.fit`, on what `Dataset.batches` gives, or on batches of your own, such as a
+        `tf.data.Dataset` or arrays: images (batch, S, S, 3), RGB values 0..255, and `training_targets`.
 
         Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
         `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A detector that was made
@@ -229,9 +230,8 @@ class Detector(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the detector's named losses; each part's mean is shown in the progress bar."""
-        targets = {key: ops.convert_to_tensor(value) for key, value in y.items()}
         self._learning = bool(training)
-        parts = self.loss_parts(targets, _in_full(y_pred))
+        parts = self.loss_parts(self.training_targets(y), _in_full(y_pred))
         total = sum(parts.values())
         # Of replicas it is the sum that counts: Keras adds up their gradients, and takes the mean of metrics.
         replicas = replicas_apart()
@@ -240,6 +240,39 @@ class Detector(keras.Model):
         for extra in self.losses:
             total += ops.cast(extra, "float32") / replicas
         return total
+
+    def training_targets(self, given: dict) -> dict:
+        """What `loss_parts` learns from, with what a batch of the user's own may leave out.
+
+        Args:
+            given: boxes (batch, n, 4) xyxy pixels of the square; labels (batch, n), -1 in rows that hold
+                nothing; and, where there are any, weights (batch, n) of objects, 1 if left out; ignore
+                (batch, m, 4), regions that are neither object nor background; parts (batch, n, P, 4) and
+                part_weights (batch, n, P), 0 where a part is not known. Detectors that need proposals
+                (batch, k, 4) or masks (batch, n, m, m) and mask_weights (batch, n) say so.
+
+        Raises:
+            ValueError: something is missing that cannot be left out.
+        """
+        needed = ["boxes", "labels", *["proposals"][: bool(self.given_proposals)]]
+        needed += ["masks", "mask_weights"] if self.mask_size else []
+        there = sorted(given) if isinstance(given, dict) else type(given).__name__
+        if missing := [key for key in needed if key not in there]:
+            raise ValueError(
+                f"{type(self).__name__} learns from targets with {', '.join(needed)}, and {missing[0]} is "
+                f"missing in {there}; give a dict of these, or fit on Dataset.batches(...)"
+            )
+        targets = {key: ops.convert_to_tensor(value) for key, value in given.items()}
+        for key, kind in (("boxes", "float32"), ("labels", "int32")):
+            targets[key] = ops.cast(targets[key], kind)
+        boxes = targets["boxes"]
+        left_out = {
+            "weights": ops.cast(targets["labels"] >= 0, "float32"), "ignore": ops.zeros_like(boxes[:, :1]),
+        }
+        if self.parts:
+            left_out["part_weights"] = ops.repeat(ops.zeros_like(boxes[..., :1]), len(self.parts), axis=-1)
+            left_out["parts"] = ops.repeat(left_out["part_weights"][..., None], 4, axis=-1)
+        return left_out | targets
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return joined_logs(super().compute_metrics(x, y, y_pred, sample_weight), self)
@@ -274,16 +307,23 @@ class Detector(keras.Model):
             boxes: boxes_rel_yxyx (batch, K, 4) in [0, 1], classes (batch, K) float32, scores
             (batch, K) and, with parts, parts_rel_yxyx (batch, K, P, 4);
             detections: boxes_rel_yxyx (batch, N, 4), classes (batch, N) float32, scores (batch, N),
-            count (batch,) float32; rows past count are zeros.
+            count (batch,) float32, and what `look_again` adds; rows past count are zeros.
         """
         if outputs not in DEPTHS:
             raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
         self._check_given(proposals)
-        heads = self.heads(_with_proposals(_in_full(self(images, training=False)), proposals))
-        return heads if outputs == "raw" else self.from_heads(heads, outputs)
+        raw = _with_proposals(_in_full(self(images, training=False)), proposals)
+        heads = self.heads(raw)
+        return heads if outputs == "raw" else self.from_heads(heads, outputs, raw)
 
-    def from_heads(self, heads: dict, outputs="detections") -> dict:
-        """What `forward` gives at the depth "boxes" or "detections", from what it gives at "raw"."""
+    def from_heads(self, heads: dict, outputs="detections", raw=None) -> dict:
+        """What `forward` gives at the depth "boxes" or "detections", from what it gives at "raw".
+
+        Args:
+            heads: see `heads`.
+            outputs: "boxes" or "detections".
+            raw: the raw outputs, for `look_again`; without them it adds nothing.
+        """
         found = self.decode(heads)
         if outputs == "detections":
             found = self._suppress(found)
@@ -294,6 +334,8 @@ class Detector(keras.Model):
         }
         if outputs == "detections":
             result["count"] = ops.sum(ops.cast(found["scores"] > 0, "float32"), axis=-1)
+            if raw is not None:
+                result |= self.look_again(found, raw)
         elif self.parts:
             result["parts_rel_yxyx"] = self._relative(found["parts"])
         return result

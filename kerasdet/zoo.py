@@ -30,6 +30,8 @@ __all__ = [
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.weights.h5"
 RECIPE = "recipe.py"
 SHELVES = "KERASDET_ZOO"
+# What helps against a damaged preset: it came with the package, or with a folder of SHELVES.
+AGAIN = "install kerasdet again, or copy the preset's folder again from where it came"
 
 
 # === Looking up ===
@@ -252,8 +254,7 @@ def _made(detector_class, config: dict, folder: Path):
         return detector_class.from_config(config)
     except (TypeError, AttributeError) as error:
         raise ValueError(
-            f"{folder / CONFIG}: not the configuration of a {detector_class.__name__} ({error}); fetch the "
-            "preset again"
+            f"{folder / CONFIG}: not the configuration of a {detector_class.__name__} ({error}); {AGAIN}"
         ) from error
 
 
@@ -271,7 +272,7 @@ def _read_config(folder: Path):
         registered, config = values["class"], values["config"]
         untrusted.check_config(config)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged ({error!r}); fetch the preset again") from error
+        raise ValueError(f"{path}: damaged ({error!r}); {AGAIN}") from error
     detector_class = keras.saving.get_registered_object(str(registered))
     if not (isinstance(detector_class, type) and issubclass(detector_class, Detector)):
         raise ValueError(f"{path}: there is no detector {registered!r} in this kerasdet")
@@ -289,19 +290,19 @@ def _register_detectors():
 def _check_weights(folder: Path, card: Card):
     path = folder / card.weights["file"]
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the preset's weights are missing; fetch them again")
+        raise FileNotFoundError(f"{path}: the preset's weights are missing; {AGAIN}")
     found = _sha256(path)
     if found != card.weights["sha256"]:
         raise ValueError(
             f"{path}: these are not the weights that the card describes (sha256 {found[:12]}..., "
             f"in the card {card.weights['sha256'][:12]}...): the file was changed or damaged; "
-            "fetch the preset again"
+            + AGAIN
         )
     # The card may come from the same stranger.
     try:
         untrusted.check_hdf5(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as weights: {error}; fetch the preset again") from error
+        raise ValueError(f"{path}: cannot be read as weights: {error}; {AGAIN}") from error
 
 
 def _sha256(path: Path) -> str:

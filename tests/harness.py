@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kerasdet import zoo
 from kerasdet.data.scenes import SHAPES
 
 __all__ = ["SHAPES", "DetectorHarness", "batch_of", "tiny_backbone", "with_corner_parts"]
@@ -74,6 +75,7 @@ class DetectorHarness:
     narrow_loss = 0.05  # of AP, in float16 and int8, on the few photos learned by heart
     classes = SHAPES
     parts = ()
+    further = ()  # what `look_again` adds
 
     # === What a detector's own test says ===
 
@@ -121,7 +123,7 @@ class DetectorHarness:
         names = ["boxes_rel_yxyx", "classes", "scores"]
         assert list(boxes) == names + (["parts_rel_yxyx"] if self.parts else [])
         found = detector.forward(images, "detections", **given)
-        assert list(found) == [*names, "count"]
+        assert list(found) == [*names, "count", *self.further]
         for value in (boxes["boxes_rel_yxyx"], found["boxes_rel_yxyx"]):
             assert 0 <= ops.min(value) and ops.max(value) <= 1
         for row in range(2):
@@ -195,6 +197,32 @@ class DetectorHarness:
             parts.append(losses(rows, lambda own, known=known: next(known)))
         for name, value in whole.items():
             assert parts[0][name] + parts[1][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+    def test_losses_on_another_size_are_those_of_a_detector_of_that_size(self, detector, data):
+        """And `fit` takes squares of several sizes, where a detector says that it does."""
+        if detector.size_multiple is None:
+            pytest.skip("it is trained on squares of one size")
+        large = zoo.adapt(detector, image_size=96)
+        images, targets = batch_of(data, large, 3)
+        equal(*(one.loss_parts(targets, one(images, training=False)) for one in (detector, large)), 1e-4)
+        detector.compile(keras.optimizers.SGD(1e-4), ema=None)
+        batches = data.batches(4, detector, training=True, sizes=(64, 96), every=1)
+        history = detector.fit(batches, verbose=0).history
+        assert all(np.isfinite(values).all() for values in history.values())
+        assert detector.detect(data[0].path, score=0.0).boxes.shape[1] == 4
+
+    def test_boxes_and_labels_are_enough_to_learn_from(self, detector, data, monkeypatch):
+        """Of batches that are not the loader's: what else it gives is what is left out here."""
+        if hasattr(detector, "_random"):
+            monkeypatch.setattr(detector, "_random", lambda like: ops.zeros_like(like, dtype="float32"))
+        images, targets = batch_of(data, detector, 2)
+        assert (targets["labels"] == -1).any() and not targets["ignore"].any()
+        if self.parts:
+            targets["part_weights"][:] = 0
+        raw = detector(images, training=False)
+        needed = {"boxes", "labels", "proposals", "masks", "mask_weights"} & targets.keys()
+        bare = {key: targets[key] for key in needed} | {"labels": targets["labels"].astype("int64")}
+        equal(*(detector.loss_parts(detector.training_targets(some), raw) for some in (targets, bare)))
 
     def test_raw_outputs_export(self, detector, data, tmp_path):
         """Before it has learned anything: every operator of the network converts to the same."""

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from harness import SHAPES, tiny_backbone
+from harness import SHAPES, batch_of, tiny_backbone
 from keras import layers, ops
 from PIL import Image
 
@@ -211,6 +211,32 @@ def test_fit_shows_named_losses_of_training_and_validation(shapes, capsys):
     assert int(detector.optimizer.iterations) == 12
     assert batches.epoch == 3
     assert detector.evaluate(shapes.batches(4, detector), verbose=0, return_dict=True).keys() == names
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data is TensorFlow's")
+def test_fit_takes_batches_of_ones_own(shapes):
+    import tensorflow as tf
+
+    images, targets = batch_of(shapes, detector_of_shapes(), 8)
+    bare = {key: targets[key] for key in ("boxes", "labels")}
+    batches = tf.data.Dataset.from_tensor_slices((images, bare)).batch(4)
+    detector = detector_of_shapes()
+    detector.compile(keras.optimizers.SGD(0.0), ema=None)
+    losses = detector.fit(batches, verbose=0).history["loss"]
+    again = detector.fit(shapes[:8].batches(4, detector), verbose=0).history["loss"]
+    np.testing.assert_allclose(losses, again, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ({"boxes": np.zeros((1, 2, 4))}, "learns from targets with boxes, labels, and labels is missing in"),
+        (np.zeros((1, 2, 4)), "and boxes is missing in ndarray; give a dict"),
+    ],
+)
+def test_targets_without_labels_are_told(targets, message):
+    with pytest.raises(ValueError, match=message):
+        detector_of_shapes().training_targets(targets)
 
 
 def test_losses_are_tracked_once():

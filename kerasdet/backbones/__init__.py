@@ -105,13 +105,15 @@ def resolve(backbone, weights=None, **options):
 
 
 def _check_dilated(model, image_size: int):
-    cells = model.output["P5"].shape[1]
+    # One that is drawn for a size of its own takes others too.
+    side, cells = model.input.shape[1], model.output["P5"].shape[1]
     if cells is None:
-        cells = model.compute_output_shape((None, image_size, image_size, 3))["P5"][1]
-    if cells != image_size // 16:
+        side = image_size
+        cells = model.compute_output_shape((None, side, side, 3))["P5"][1]
+    if cells != side // 16:
         raise ValueError(
             f"P5 of {model.name} has {cells} cells a side; this detector needs a backbone whose last stage "
-            f"is dilated, at stride 16: {image_size // 16} cells"
+            f"is dilated, at stride 16: {side // 16} cells"
         )
 
 

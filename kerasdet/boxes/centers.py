@@ -16,7 +16,7 @@ def middle_cells(boxes, cells: int):
 
     Args:
         boxes: (batch, n, 4) float32 xyxy in cells.
-        cells: side of the grid.
+        cells: side of the grid, a number or a tensor.
 
     Returns:
         middle (batch, n, 2) float32, y and x; cell (batch, n, 2) float32, its row and column, whole
@@ -25,7 +25,7 @@ def middle_cells(boxes, cells: int):
     Example: [2.5, 1, 7.5, 2] has its middle at (1.5, 5), in the cell (1, 5).
     """
     middle = (boxes[..., :2] + boxes[..., 2:])[..., ::-1] / 2
-    return middle, ops.clip(ops.floor(middle), 0, cells - 1)
+    return middle, ops.clip(ops.floor(middle), 0.0, ops.cast(cells - 1, "float32"))
 
 
 def positives(cell, targets: dict, cells: int, classes: int):
@@ -63,7 +63,7 @@ def dense_targets(targets: dict, stride: int, cells: int, classes: int) -> dict:
         targets: boxes (batch, n, 4) float32 xyxy pixels, labels (batch, n) int32 with -1 in padding
             rows, weights (batch, n), ignore (batch, m, 4).
         stride: pixels a cell.
-        cells: side of the grid.
+        cells: side of the grid, a number or a tensor.
         classes: number of classes.
 
     Returns:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from keras import ops
 
 
+def places(cells):
+    """0, 1, 2 ... as float32, as many as there are cells: a number or a tensor."""
+    return ops.cast(ops.arange(cells, dtype="int32"), "float32")
+
+
 def profile(cells: int, centre, sigma, low, high):
     """One axis of a Gaussian, cut off outside [low, high].
 
     Args:
-        cells: length of the axis.
+        cells: length of the axis, a number or, where squares are of several sizes, a tensor.
         centre, sigma, low, high: (...) float32 in cells; low and high are the first and last cell
             that the Gaussian reaches.
 
     Returns:
         (..., cells) float32, exp(-d^2 / 2 sigma^2) inside and 0 outside.
     """
-    position = ops.arange(cells, dtype="float32")
+    position = places(cells)
     centre, sigma, low, high = (ops.expand_dims(x, -1) for x in (centre, sigma, low, high))
     value = ops.exp(-ops.square(position - centre) / (2 * ops.square(sigma)))
     inside = ops.logical_and(position >= low, position <= high)
@@ -51,7 +56,7 @@ def region_mask(boxes, height: int, width: int):
     Returns:
         (batch, height, width) bool.
     """
-    x, y = ops.arange(width, dtype="float32") + 0.5, ops.arange(height, dtype="float32") + 0.5
+    x, y = places(width) + 0.5, places(height) + 0.5
     in_x = ops.logical_and(x >= boxes[..., 0:1], x < boxes[..., 2:3])
     in_y = ops.logical_and(y >= boxes[..., 1:2], y < boxes[..., 3:4])
     return ops.any(ops.logical_and(in_y[..., :, None], in_x[..., None, :]), axis=1)

@@ -37,5 +37,5 @@ def take(maps, cells):
     Returns:
         (batch, count, channels).
     """
-    _, height, width, channels = maps.shape
+    _, height, width, channels = ops.shape(maps)
     return at_rows(ops.reshape(maps, (-1, height * width, channels)), cells)

@@ -38,7 +38,8 @@ class Augment:
             `min_visible`.
         mixup: two photos are laid over one another, one as strong as lambda and the other as
             1 - lambda, and their objects count as much; lambda is drawn from Beta(mixup, mixup), inf
-            makes it 1/2. 0 mixes none (Zhang et al. 2019, "Bag of Freebies", section 3.1: 1.5).
+            makes it 1/2. 0 mixes none (Zhang et al. 2019, "Bag of Freebies", section 3.1: 1.5). Each is
+            warped first as if alone: what it does not fill is mean colour, and black in the paper's code.
         mosaic: probability that a picture is put together of parts of four photos (Bochkovskiy et al.
             2020, YOLOv4, section 3.3). Each is shrunk as far as it still fills its part: `zoom`, `expand`
             and `overlaps` do nothing to it, and it is not mixed up as well.

@@ -134,7 +134,7 @@ def _check_sizes(sizes, model):
     if multiple is None:
         raise ValueError(
             f"sizes={tuple(sizes)}: {type(model).__name__} is trained on squares of one size only; leave "
-            "sizes out, or take YOLOv3"
+            "sizes out, or take YOLOv3, CenterNet or CSP"
         )
     odd = [size for size in sizes if size < multiple or size % multiple]
     if odd:

@@ -6,7 +6,9 @@ operator that no rule names is refused.
 - GPU: the check of TensorFlow Lite's GPU delegate, as TensorFlow 2.17's model analyzer runs it
   (`tf.lite.experimental.Analyzer.analyze(..., gpu_compatibility=True)`). Analyzers from 2.18 on come without
   that check, and call every file compatible. In one thing the delegate does better than the analyzer says: it
-  reads float16 weights as they are.
+  reads float16 weights as they are. In another it does worse: tensors have four dimensions there at most
+  (IsAllAllowedTensors and ExtractTensorShape, in model_builder.cc and model_builder_helper.cc of TensorFlow's
+  lite/delegates/gpu/common), at which the analyzer does not look.
 - NNAPI: what TensorFlow Lite's NNAPI delegate hands on from Android 11 on (NNAPI 1.3). A chip's driver may
   take less, and NPUs mostly compute with eight bits only.
 - Edge TPU: the operators that Coral's compiler maps. It wants eight bits throughout, and maps what comes
@@ -53,6 +55,13 @@ _GPU_CASTS = {
 
 def gpu(op: Operation) -> str | None:
     """Why the GPU delegate refuses an operator, or None if it takes it."""
+    reason = _gpu_analyzer(op)
+    if reason is None and any(len(tensor.shape) > 4 for tensor in (*op.inputs, *op.outputs)):
+        return "takes 4 dimensions at most"
+    return reason
+
+
+def _gpu_analyzer(op):
     if op.name in _GPU_ALWAYS:
         return None
     special = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from keras import layers
 
 from kerasdet.layers.l2_norm import L2Norm
+from kerasdet.layers.upsample import BilinearUpsample, NearestUpsample
 
 
 def deconv_neck(features: dict, stride: int, channels: int):
@@ -127,7 +128,7 @@ def pyramid(
         if above is None or kind == "bottom_up":
             merged[level] = lateral(level)
         else:
-            up = layers.UpSampling2D(2, name=f"fpn_{level}_up")(above)
+            up = NearestUpsample(name=f"fpn_{level}_up")(above)
             merged[level] = (
                 up if kind == "no_lateral" else layers.Add(name=f"fpn_{level}_sum")([up, lateral(level)])
             )
@@ -184,4 +185,4 @@ def separable(x, channels, kernel, name):
 
 
 def _upsample(x, factor, name):
-    return layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)
+    return BilinearUpsample(factor, name=name)(x)

@@ -74,9 +74,10 @@ class Interleave(keras.layers.Layer):
     def call(self, inputs):
         _, height, width, channels = ops.shape(inputs)
         p = self.pool
-        parts = ops.reshape(inputs, (p, p, -1, height, width, channels))
-        ordered = ops.transpose(parts, (2, 3, 0, 4, 1, 5))
-        return ops.reshape(ordered, (-1, p * height, p * width, channels))
+        # First columns, then rows: both at once would take six dimensions, and phones' GPUs take four.
+        columns = ops.transpose(ops.reshape(inputs, (p, p, -1, channels)), (0, 2, 1, 3))
+        rows = ops.transpose(ops.reshape(columns, (p, -1, p * width, channels)), (1, 0, 2, 3))
+        return ops.reshape(rows, (-1, p * height, p * width, channels))
 
     def compute_output_shape(self, input_shape):
         batch, *sides, channels = input_shape

@@ -12,6 +12,7 @@ import keras
 from keras import layers, ops
 
 from kerasdet import backbones
+from kerasdet.backbones.common import take_any_size
 from kerasdet.boxes import centers, gaussians
 from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
@@ -43,7 +44,8 @@ class CenterNet(Detector):
         freeze_bn: a named backbone's batch norms keep their statistics, as ImageNet weights want it; False
             for a backbone that starts from random weights.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
-        image_size: side of the network's square in pixels, a multiple of 32.
+        image_size: side of the network's square in pixels, a multiple of 32. It can be trained on squares
+            of other sizes as well: `Dataset.batches(..., sizes=...)`.
         stride: pixels of the square a cell of the heads: 4, the paper's, or 8, which is faster.
         neck: "deconv", the paper's; "light", for phones: depthwise convolutions and bilinear upsampling;
             or "fpn", the finest map of FPN's pyramid.
@@ -63,6 +65,8 @@ class CenterNet(Detector):
     cells, for which "dense" has log_size, their logarithms: under GIoU a size below zero would have no
     gradient to come back by. The heads are center, probabilities, and offset and size for both.
     """
+
+    size_multiple = 32
 
     def __init__(
         self, classes, *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
@@ -84,6 +88,7 @@ class CenterNet(Detector):
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until,
         )
+        take_any_size(body)
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = NECKS[neck](body(images), stride, channels)
@@ -92,6 +97,7 @@ class CenterNet(Detector):
             images, outputs, classes=classes, image_size=image_size, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
+        take_any_size(self)
         # === Config ===
         self.stride, self.target, self.radius = stride, target, radius
         self.cells = image_size // stride
@@ -107,12 +113,13 @@ class CenterNet(Detector):
 
     # === Targets ===
 
-    def paper_targets(self, targets: dict) -> dict:
+    def paper_targets(self, targets: dict, cells=None) -> dict:
         """One positive cell an object (section 3 of the paper).
 
         Args:
             targets: boxes (batch, n, 4) float32 xyxy pixels, labels (batch, n) int32 with -1 in padding
                 rows, weights (batch, n), ignore (batch, m, 4).
+            cells: side of the grid, a number or a tensor; None takes that of `image_size`.
 
         Returns:
             heat (batch, h, w, classes), Gaussians exp(-d^2 / 2 sigma^2) about the middle's cell, as far
@@ -123,7 +130,8 @@ class CenterNet(Detector):
             size (batch, n, 2), height and width in cells; offset (batch, n, 2), y and x, from the
             cell's upper left corner to the middle.
         """
-        boxes, cells, classes = targets["boxes"] / self.stride, self.cells, len(self.classes)
+        boxes, classes = targets["boxes"] / self.stride, len(self.classes)
+        cells = self.cells if cells is None else cells
         middle, cell = centers.middle_cells(boxes, cells)
         size = (boxes[..., 2:] - boxes[..., :2])[..., ::-1]
         # The published code rounds sides up before it takes the radius.
@@ -136,13 +144,14 @@ class CenterNet(Detector):
             "heat": gaussians.splat(down, across, targets["labels"], classes),
             "positive": centers.positives(cell, targets, cells, classes),
             "valid": centers.learned_cells(targets, self.stride, cells),
-            "cell": ops.cast(cell[..., 0] * cells + cell[..., 1], "int32"),
+            "cell": ops.cast(cell[..., 0], "int32") * cells + ops.cast(cell[..., 1], "int32"),
             "size": size, "offset": middle - cell,
         }
 
-    def dense_targets(self, targets: dict) -> dict:
-        """`centers.dense_targets` on this detector's grid."""
-        return centers.dense_targets(targets, self.stride, self.cells, len(self.classes))
+    def dense_targets(self, targets: dict, cells=None) -> dict:
+        """`centers.dense_targets` on this detector's grid; cells as of `paper_targets`."""
+        cells = self.cells if cells is None else cells
+        return centers.dense_targets(targets, self.stride, cells, len(self.classes))
 
     # === Losses ===
 
@@ -155,7 +164,7 @@ class CenterNet(Detector):
         return {name: weight * losses[name] for name, weight in weights.items()}
 
     def _paper_losses(self, targets: dict, raw: dict) -> dict:
-        goal, weights = self.paper_targets(targets), targets["weights"]
+        goal, weights = self.paper_targets(targets, ops.shape(raw["offset"])[1]), targets["weights"]
         return {
             "center_loss": center_loss(raw["center_logits"], goal),  # equation 1
             "size_loss": _mean_l1(take(raw["size"], goal["cell"]), goal["size"], weights),  # 3
@@ -163,8 +172,8 @@ class CenterNet(Detector):
         }
 
     def _dense_losses(self, targets: dict, raw: dict) -> dict:
-        goal = self.dense_targets(targets)
-        place = ops.arange(self.cells, dtype="float32")
+        cells = ops.shape(raw["offset"])[1]
+        goal, place = self.dense_targets(targets, cells), gaussians.places(cells)
         predicted = self._boxes(place[:, None], place[None, :], self._size(raw), raw["offset"])
         return {
             "center_loss": center_loss(raw["center_logits"], goal),

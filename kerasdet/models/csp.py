@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from kerasdet import backbones
+from kerasdet.backbones.common import take_any_size
 from kerasdet.boxes import centers, gaussians
 from kerasdet.boxes.iou import area, giou
 from kerasdet.boxes.peaks import take, top_peaks
@@ -46,7 +47,8 @@ class CSP(Detector):
         freeze_bn: a named backbone's batch norms keep their statistics, as ImageNet weights want it; False
             for a backbone that starts from random weights.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
-        image_size: side of the network's square in pixels, a multiple of 32.
+        image_size: side of the network's square in pixels, a multiple of 32. It can be trained on squares
+            of other sizes as well: `Dataset.batches(..., sizes=...)`.
         stride: pixels of the square a cell of the heads: 4, the paper's, or 8, which is faster.
         neck: "deconv", the paper's; "light", for phones: depthwise convolutions and bilinear upsampling;
             or "fpn", the finest map of FPN's pyramid.
@@ -68,6 +70,8 @@ class CSP(Detector):
     relative to the object's, and P_offset (.., 2), from the object's centre to the part's, y and x, in
     units of the object's height and width.
     """
+
+    size_multiple = 32
 
     def __init__(
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
@@ -97,6 +101,7 @@ class CSP(Detector):
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "deconv" else 32,
         )
+        take_any_size(body)
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = NECKS[neck](body(images), stride, channels)
@@ -107,6 +112,7 @@ class CSP(Detector):
             images, outputs, classes=classes, image_size=image_size, parts=parts, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
+        take_any_size(self)
         # === Config ===
         self.stride, self.target, self.aspect_ratio = stride, target, aspect_ratio
         self.cells = image_size // stride
@@ -123,12 +129,13 @@ class CSP(Detector):
 
     # === Targets ===
 
-    def paper_targets(self, targets: dict) -> dict:
+    def paper_targets(self, targets: dict, cells=None) -> dict:
         """One positive cell an object (section 3.3 of the paper).
 
         Args:
             targets: boxes (batch, n, 4) float32 xyxy pixels, labels (batch, n) int32 with -1 in padding
                 rows, weights (batch, n), ignore (batch, m, 4).
+            cells: side of the grid, a number or a tensor; None takes that of `image_size`.
 
         Returns:
             heat (batch, h, w, classes), the Gaussians of equation 2, where two overlap the larger one;
@@ -139,7 +146,8 @@ class CSP(Detector):
             size (batch, n, 2), height and width in cells; offset (batch, n, 2), y and x, from the
             middle of the centre's cell to the centre.
         """
-        boxes, labels, cells = targets["boxes"] / self.stride, targets["labels"], self.cells
+        boxes, labels = targets["boxes"] / self.stride, targets["labels"]
+        cells = self.cells if cells is None else cells
         x, y = _axis_target(boxes[..., 0], boxes[..., 2]), _axis_target(boxes[..., 1], boxes[..., 3])
         centre, cell = centers.middle_cells(boxes, cells)
         real = ops.cast(labels >= 0, "float32")[..., None]
@@ -165,9 +173,10 @@ class CSP(Detector):
             "size": (boxes[..., 2:] - boxes[..., :2])[..., ::-1], "offset": centre - cell - 0.5,
         }
 
-    def dense_targets(self, targets: dict) -> dict:
-        """`centers.dense_targets` on this detector's grid."""
-        return centers.dense_targets(targets, self.stride, self.cells, len(self.classes))
+    def dense_targets(self, targets: dict, cells=None) -> dict:
+        """`centers.dense_targets` on this detector's grid; cells as of `paper_targets`."""
+        cells = self.cells if cells is None else cells
+        return centers.dense_targets(targets, self.stride, cells, len(self.classes))
 
     # === Losses ===
 
@@ -177,7 +186,7 @@ class CSP(Detector):
         return losses(targets, raw)
 
     def _paper_losses(self, targets: dict, raw: dict) -> dict:
-        goal = self.paper_targets(targets)
+        goal = self.paper_targets(targets, ops.shape(raw["offset"])[1])
         weights = targets["weights"][..., None]
         # Equation 5: smooth-L1 of the error relative to log(side), over the cells around the centre.
         sides = goal["size"][..., :1] if self.aspect_ratio else goal["size"]
@@ -198,7 +207,7 @@ class CSP(Detector):
         return losses
 
     def _dense_losses(self, targets: dict, raw: dict) -> dict:
-        goal = self.dense_targets(targets)
+        goal = self.dense_targets(targets, ops.shape(raw["offset"])[1])
         losses = {
             "center_loss": center_loss(raw["center_logits"], goal),
             "box_loss": dense_box_loss(self._box_map(raw), targets["boxes"], goal),
@@ -234,7 +243,7 @@ class CSP(Detector):
 
     def _box_map(self, raw: dict):
         """(batch, h, w, 4) xyxy pixels: the box that every cell predicts."""
-        middle = ops.arange(self.cells, dtype="float32") + 0.5
+        middle = gaussians.places(ops.shape(raw["offset"])[1]) + 0.5
         return self._boxes(middle[:, None], middle[None, :], raw["scale"], raw["offset"])
 
     def _boxes(self, y, x, scale, offset):

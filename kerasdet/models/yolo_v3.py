@@ -23,6 +23,7 @@ from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import head
 from kerasdet.layers.necks import pyramid, separable
 from kerasdet.layers.per_anchor import PerAnchor
+from kerasdet.layers.upsample import NearestUpsample
 from kerasdet.losses import check_smoothing, soft_targets
 
 # Section 2.3: clusters of COCO's boxes at 416 px, three a level.
@@ -292,7 +293,7 @@ def _paper_neck(features: dict, channels: int) -> dict:
             x = features[level]
         else:
             x = convolution(x, width, 1, f"neck_{level}_reduce")
-            x = layers.UpSampling2D(2, name=f"neck_{level}_up")(x)
+            x = NearestUpsample(name=f"neck_{level}_up")(x)
             x = layers.Concatenate(name=f"neck_{level}_join")([x, features[level]])
         for number in range(1, 6):
             narrow = number % 2
@@ -311,7 +312,7 @@ def _light_neck(features: dict, channels: int) -> dict:
         lateral = layers.BatchNormalization(name=f"neck_{level}_lateral_bn")(lateral)
         lateral = layers.ReLU(6.0, name=f"neck_{level}_lateral_relu")(lateral)
         if x is not None:
-            x = layers.UpSampling2D(2, name=f"neck_{level}_up")(x)
+            x = NearestUpsample(name=f"neck_{level}_up")(x)
             lateral = layers.Concatenate(name=f"neck_{level}_join")([x, lateral])
         x = separable(lateral, channels, 5, f"neck_{level}_block")
         maps[level] = separable(x, channels, 5, f"head_{level}_block")

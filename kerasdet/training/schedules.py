@@ -31,7 +31,8 @@ def schedule(kind: str, rate: float, steps: int, warmup: int | None = None):
     Raises:
         ValueError: another kind, or a warm-up that takes all steps.
 
-    Source: Zhang et al. 2019, "Bag of Freebies", section 3.3, and its published code.
+    Source: Zhang et al. 2019, "Bag of Freebies", section 3.3, and its published code; there the rate begins
+    and ends at 0, with which the first and the last step teach nothing.
     """
     if kind not in SCHEDULES:
         raise ValueError(f"schedule is {kind!r}; give one of {', '.join(SCHEDULES)}")

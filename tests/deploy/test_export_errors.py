@@ -93,7 +93,7 @@ def test_what_exists_is_replaced_only_on_demand(detector, tmp_path):
 
 def test_a_path_that_cannot_be_written_is_told_before_converting(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot write to the folder .*file \(File exists\); give another path"):
+    with pytest.raises(OSError, match=r"cannot write to .*file \(File exists\); give another path"):
         deploy.export(Untouchable(), tmp_path / "file" / "a.tflite")
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kerasdet.deploy.delegates import gpu
 from kerasdet.layers import Interleave, OffsetMaxPool
 
 
@@ -90,3 +91,24 @@ def test_they_are_saved_with_their_pool(tmp_path):
     np.testing.assert_array_equal(
         ops.convert_to_numpy(again(picture)), ops.convert_to_numpy(model(picture))
     )
+
+
+@pytest.mark.parametrize("pool, batch", [(1, 2), (2, 1), (2, 3), (3, 1), (3, 2)])
+def test_cells_of_every_offset_go_between_each_other(pool, batch):
+    """Cell (i, j) of offset (y, x) at (p * i + y, p * j + x), photo by photo."""
+    height, width, channels = 4, 5, 3
+    maps = numbers(pool * pool * batch, height, width, channels)
+    found = ops.convert_to_numpy(Interleave(pool)(maps))
+    assert found.shape == (batch, pool * height, pool * width, channels)
+    offsets = maps.reshape(pool, pool, batch, height, width, channels)
+    for y, x in np.ndindex(pool, pool):
+        np.testing.assert_array_equal(found[:, y::pool, x::pool], offsets[y, x])
+
+
+@pytest.mark.parametrize("pool", [2, 3])
+def test_in_a_tflite_they_have_four_dimensions(pool, operators_of):
+    images = keras.Input((9, 11, 2), batch_size=1)
+    operators = operators_of(keras.Model(images, Interleave(pool)(OffsetMaxPool(pool)(images))))
+    assert {"MAX_POOL_2D", "RESHAPE", "TRANSPOSE"} <= {op.name for op in operators}
+    assert {len(tensor.shape) for op in operators for tensor in op.outputs} == {4}
+    assert all(gpu(op) is None for op in operators)

@@ -187,28 +187,6 @@ def test_without_objects_all_is_background(detector):
     assert found == pytest.approx({"box_loss": 0, "object_loss": 84 * LOG2, "class_loss": 0}, rel=1e-5)
 
 
-# === Squares of other sizes ===
-
-
-def test_losses_on_another_size_are_those_of_a_detector_of_that_size(shapes):
-    small = yolo(SHAPES)
-    large = zoo.adapt(small, image_size=96)
-    assert large.anchors == small.anchors
-    images, targets = batch_of(shapes, large, 3)
-    found = [model.loss_parts(targets, model(images, training=False)) for model in (small, large)]
-    for name in found[0]:
-        np.testing.assert_allclose(float(found[0][name]), float(found[1][name]), rtol=1e-4)
-
-
-def test_fit_takes_squares_of_several_sizes(shapes):
-    detector = yolo(SHAPES)
-    batches = shapes.batches(4, detector, training=True, sizes=(32, 64, 96), every=2)
-    detector.compile(ema=None)
-    history = detector.fit(batches, epochs=2, verbose=0).history
-    assert all(np.isfinite(values).all() for values in history.values())
-    assert detector.detect(shapes[0].path, score=0.0).boxes.shape[1] == 4
-
-
 # === Other classes ===
 
 
