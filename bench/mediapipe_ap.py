@@ -1,16 +1,18 @@
 """What a `.tflite` scores in MediaPipe Tasks beside LiteRT, and what MediaPipe's own suppression does to it.
 
-    python bench/mediapipe_ap.py OURS.tflite ... --data DATA [--split val] [--classes cat,dog]
+    python bench/mediapipe_ap.py OURS.tflite ... --data DATA [--split val] [--classes cat,dog] [--enlarge 4]
 
 Whatever a file has dropped already, MediaPipe may drop boxes that overlap a surer one. First a file that
 gives the same pairs of boxes for every photo tells from which IoU on, within a class and between two, and
 which pairs come as one detection with two categories. Then every file goes over the whole set: in LiteRT, in
-LiteRT with boxes cut to whole pixels, which is what an app is given by MediaPipe, and in MediaPipe.
+LiteRT with boxes cut to whole pixels, which is what an app is given by MediaPipe, and in MediaPipe. What a
+pixel costs hangs on the photos' size: --enlarge makes them as large as a phone's first.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -29,7 +31,10 @@ def main(argv=None) -> int:
     parser.add_argument("--data", required=True, help="folder of photos with boxes, or annotation file")
     parser.add_argument("--split", help="which split; else 'val', 'test' or what there is")
     parser.add_argument("--classes", help="score these only, such as cat,dog")
+    parser.add_argument("--enlarge", type=int, default=1, help="make photos so many times as wide and high")
     options = parser.parse_args(argv)
+    if options.enlarge < 1:
+        parser.error(f"--enlarge is {options.enlarge}; give 1 or more")
     from kerasdet import metrics
     from kerasdet.cli_data import held_back
     from kerasdet.deploy import LiteRTDetector
@@ -46,16 +51,40 @@ def main(argv=None) -> int:
         print(f"MediaPipe, pairs {kind}: {'; '.join(said)}")
     print()
     rows = []
-    for file in options.files:
-        ours = list(detect_all(LiteRTDetector(file), data))
-        with MediaPipeDetector(file) as detector:
-            theirs = list(detect_all(detector, data))
-        ways = ours, map(whole_pixels, ours), theirs
-        figures = [metrics.coco_metrics(data, found, per_class=False) for found in ways]
-        rows.append((Path(file).name, *(f"{each[key]:.4f}" for key in ("AP50", "AP") for each in figures)))
-    print(f"{data.name}, {len(data)} photos, {', '.join(data.classes)}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        if options.enlarge > 1:
+            data = enlarged(data, options.enlarge, Path(folder))
+        for file in options.files:
+            ours = list(detect_all(LiteRTDetector(file), data))
+            with MediaPipeDetector(file) as detector:
+                theirs = list(detect_all(detector, data))
+            ways = ours, map(whole_pixels, ours), theirs
+            figures = [metrics.coco_metrics(data, found, per_class=False) for found in ways]
+            rows.append(
+                (Path(file).name, *(f"{each[key]:.4f}" for key in ("AP50", "AP") for each in figures))
+            )
+    times = f", {options.enlarge} times as wide and high" if options.enlarge > 1 else ""
+    print(f"{data.name}, {len(data)} photos{times}, {', '.join(data.classes)}\n")
     table(("file", *(f"{key} {way}" for key in ("AP50", "AP") for way in WAYS)), rows)
     return 0
+
+
+def enlarged(data, factor: int, folder: Path):
+    """The set with each photo so many times as wide and high, written into a folder."""
+    import cv2
+
+    from kerasdet import photo
+    from kerasdet.data import Dataset
+
+    samples = []
+    for number, sample in enumerate(data):
+        picture = photo.read(sample.path).repeat(factor, axis=0).repeat(factor, axis=1)
+        path = folder / f"{number}.jpg"
+        cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        height, width = picture.shape[:2]
+        boxes = {key: getattr(sample, key) * factor for key in ("boxes", "ignore", "parts")}
+        samples.append(dataclasses.replace(sample, path=str(path), width=width, height=height, **boxes))
+    return Dataset(samples, data.classes, data.parts, data.name, str(folder))
 
 
 def whole_pixels(found):

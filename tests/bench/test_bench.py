@@ -86,8 +86,9 @@ def test_decode_share(tiny, capsys):
 
 def test_a_file_scores_in_mediapipe_what_it_scores_here(tiny, capsys):
     needed("mediapipe")
-    assert bench("mediapipe_ap", tiny.tflite, "--data", tiny.scenes) == 0
+    assert bench("mediapipe_ap", tiny.tflite, "--data", tiny.scenes, "--enlarge", 3) == 0
     out = capsys.readouterr().out
+    assert re.search(r", \d+ photos, 3 times as wide and high, ", out)
     # However much two boxes overlap, both are there; of one place they share a detection.
     for kind in ("one class", "two classes"):
         assert (f"MediaPipe, pairs of {kind}: none loses the less sure box; "
