@@ -83,8 +83,9 @@ def test_an_unknown_arm_is_refused_before_any_work(data, tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["craft", "two-stage"])
 def test_every_arm_says_what_it_is_for(kind, capsys):
     bench("claims", kind, "--list")
-    lines = capsys.readouterr().out.splitlines()
+    *lines, between, note = capsys.readouterr().out.splitlines()
     assert len(lines) > 10 and all(len(line.split(maxsplit=1)) == 2 for line in lines)
+    assert not between and "a GPU trains all of them" in note
 
 
 def test_a_tenth_of_the_objects_gets_another_class(tmp_path):
