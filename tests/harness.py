@@ -205,6 +205,8 @@ class DetectorHarness:
         large = zoo.adapt(detector, image_size=96)
         images, targets = batch_of(data, large, 3)
         equal(*(one.loss_parts(targets, one(images, training=False)) for one in (detector, large)), 1e-4)
+        if keras.backend.backend() != "tensorflow":
+            return  # where every size is compiled anew, with its own fixed shapes
         detector.compile(keras.optimizers.SGD(1e-4), ema=None)
         batches = data.batches(4, detector, training=True, sizes=(64, 96), every=1)
         history = detector.fit(batches, verbose=0).history

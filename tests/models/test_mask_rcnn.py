@@ -131,6 +131,7 @@ def test_masks_of_a_letterboxed_photo_lie_in_their_boxes(detector):
 # === Export ===
 
 
+@pytest.mark.slow
 def test_a_saved_model_has_outlines_and_a_tflite_has_none(detector, shapes, tmp_path, monkeypatch):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("only TensorFlow exports")

@@ -219,7 +219,7 @@ def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_p
     out = tmp_path / "new"
     for options, message in (
         ({"label_smoothing": 0.1}, "CSP does not say one class among several"),
-        ({"sizes": (64, 96)}, "CSP is trained on squares of one size only"),
+        ({"sizes": (64, 100)}, r"sizes=\(64, 100\): 100 is no multiple of 32"),
         ({"mix_until": 3}, "mix_until is 3, but nothing is mixed"),
         ({"mixup": -1}, "mixup is -1; give 0 for none"),
         ({"mosaic": 2}, "mosaic is 2; give a probability"),
