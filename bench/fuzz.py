@@ -190,7 +190,8 @@ def run_chunk(kind: str, strategy, number: int, count: int, work: pathlib.Path, 
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) or not result.exists():
-        shutil.copy(work / "case", out / f"{kind}_{number}_died.txt")
+        if (work / "case").exists():
+            shutil.copy(work / "case", out / f"{kind}_{number}_died.txt")
         return {f"process died, status {status}": 1}
     return json.loads(result.read_text())
 

@@ -6,6 +6,7 @@ turned away at the first byte: cut, with bytes changed, or with values put in th
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -63,7 +64,8 @@ def _paths(value, at: tuple):
 def _swapped(text: str, swaps) -> str:
     document = json.loads(text)
     for path, new in swaps:
-        place = document
+        # A copy: what is put in may be changed by the next swap, and put in again.
+        place, new = document, copy.deepcopy(new)
         for key in path[:-1]:
             try:
                 place = place[key]

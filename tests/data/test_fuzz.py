@@ -53,3 +53,10 @@ def test_hostile_photos(data):
                 read(path)
             except ValueError as error:
                 assert "photo.jpg: " in str(error)
+
+
+def test_what_is_put_in_stays_as_it_is():
+    """Else one case hangs on those before it."""
+    put_in = {}
+    swaps = [(("a",), put_in), (("a", "b"), 1), (("a", "b"), put_in)]
+    assert hostile._swapped('{"a": 0}', swaps) == '{"a": {"b": {}}}' and put_in == {}
