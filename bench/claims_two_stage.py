@@ -1,6 +1,6 @@
 """Arms and tables of `claims.py two-stage`: FPN, dilation, TridentNet, and suppression level by level.
 
-The detectors are the library's, at a size and width that a CPU trains: a pyramid of 96 channels, 256 units in
+The detectors are the library's, at a size and width that a CPU trains: a pyramid of 64 channels, 256 units in
 the head. Anchors and ranges are scaled to the square as everywhere.
 """
 
@@ -56,8 +56,8 @@ def _faster(classes, size, weights, *, backbone, neck):
     from kerasdet.models.faster_rcnn import FasterRCNN
 
     return FasterRCNN(
-        classes, backbone=backbone, backbone_weights=weights, image_size=size, neck=neck, channels=96,
-        head_units=256, regions=64, before=(500, 500), proposals=(200, 100),
+        classes, backbone=backbone, backbone_weights=weights, image_size=size, neck=neck, channels=64,
+        head_units=256, regions=32, before=(200, 500), proposals=(100, 100),
     )
 
 
@@ -65,8 +65,8 @@ def _trident(classes, size, weights, *, backbone, **options):
     from kerasdet.models.trident import TridentNet
 
     return TridentNet(
-        classes, backbone=backbone, backbone_weights=weights, image_size=size, channels=96, regions=64,
-        before=(500, 500), proposals=(200, 100), **options,
+        classes, backbone=backbone, backbone_weights=weights, image_size=size, channels=64, regions=16,
+        before=(200, 500), proposals=(100, 100), **options,
     )
 
 

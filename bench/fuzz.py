@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -37,7 +35,8 @@ TRIAL_SECONDS = 10
 MEMORY = collections.defaultdict(lambda: 3 * 2**30, keras=8 * 2**30)
 # Of all cases, the share of each kind; a `.keras` takes a second and more.
 SHARES = {"sets": 0.6, "photos": 0.25, "models": 0.1, "client": 0.045, "keras": 0.005}
-CLIENT = pathlib.Path(__file__).parents[1] / "export" / "python" / "detect.py"
+# Where the client is, which is one file and no package.
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "export" / "python"))
 
 
 def read_set(folder: pathlib.Path, files: dict) -> str:
@@ -84,7 +83,9 @@ def run_model(folder: pathlib.Path, data: bytes) -> str:
 
 def run_client(folder: pathlib.Path, data: bytes) -> str:
     """Without kerasdet. What it reads of the file itself has to go well here, before LiteRT is asked."""
-    client, path = _client(), folder / "client.tflite"
+    import detect as client
+
+    path = folder / "client.tflite"
     path.write_bytes(data)
     try:
         client._about(path)
@@ -96,15 +97,6 @@ def run_client(folder: pathlib.Path, data: bytes) -> str:
         detector.detect(_noise(detector.size), score=0)
 
     return _apart(look, path)
-
-
-@functools.cache
-def _client():
-    spec = importlib.util.spec_from_file_location("detect_alone", CLIENT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _noise(side: int) -> np.ndarray:

@@ -254,13 +254,17 @@ class Detector(keras.Model):
         Raises:
             ValueError: something is missing that cannot be left out.
         """
-        needed = ["boxes", "labels", *["proposals"][: bool(self.given_proposals)]]
-        needed += ["masks", "mask_weights"] if self.mask_size else []
-        there = sorted(given) if isinstance(given, dict) else type(given).__name__
+        needed = ["boxes", "labels"]
+        if self.given_proposals:
+            needed.append("proposals")
+        if self.mask_size:
+            needed += ["masks", "mask_weights"]
+        there = sorted(given) if isinstance(given, dict) else []
         if missing := [key for key in needed if key not in there]:
             raise ValueError(
                 f"{type(self).__name__} learns from targets with {', '.join(needed)}, and {missing[0]} is "
-                f"missing in {there}; give a dict of these, or fit on Dataset.batches(...)"
+                f"missing in {there or type(given).__name__}; give a dict of these, or fit on "
+                "Dataset.batches(...)"
             )
         targets = {key: ops.convert_to_tensor(value) for key, value in given.items()}
         for key, kind in (("boxes", "float32"), ("labels", "int32")):

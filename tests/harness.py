@@ -65,6 +65,12 @@ def equal(a, b, atol=1e-5):
         np.testing.assert_allclose(x, y, atol=atol, rtol=1e-5, err_msg=key)
 
 
+def without_chance(detector, monkeypatch):
+    """Samples the same places in every step, where a detector samples some."""
+    if hasattr(detector, "_random"):
+        monkeypatch.setattr(detector, "_random", lambda like: ops.zeros_like(like, dtype="float32"))
+
+
 class DetectorHarness:
     """Inherit it, say `build` and `known_heads`, and set what differs."""
 
@@ -170,8 +176,7 @@ class DetectorHarness:
 
     def test_losses_of_replicas_add_up(self, detector, data, monkeypatch):
         """Each replica has a part of the batch, and what its losses are divided by from all of them."""
-        if hasattr(detector, "_random"):
-            monkeypatch.setattr(detector, "_random", lambda like: ops.zeros_like(like, dtype="float32"))
+        without_chance(detector, monkeypatch)
         for layer in detector._flatten_layers():
             if isinstance(layer, layers.BatchNormalization):
                 layer.trainable = False  # in `fit` their statistics are those of the whole batch
@@ -215,8 +220,7 @@ class DetectorHarness:
 
     def test_boxes_and_labels_are_enough_to_learn_from(self, detector, data, monkeypatch):
         """Of batches that are not the loader's: what else it gives is what is left out here."""
-        if hasattr(detector, "_random"):
-            monkeypatch.setattr(detector, "_random", lambda like: ops.zeros_like(like, dtype="float32"))
+        without_chance(detector, monkeypatch)
         images, targets = batch_of(data, detector, 2)
         assert (targets["labels"] == -1).any() and not targets["ignore"].any()
         if self.parts:

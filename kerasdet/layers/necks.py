@@ -81,14 +81,14 @@ def light_neck(features: dict, stride: int, channels: int):
     lateral = {
         level: _lateral(features[level], 64, f"neck_{level}") for level in ("P3", "P4", "P5")
     }
-    p5 = _upsample(lateral["P5"], 4, "neck_P5_up")
-    p4 = _upsample(lateral["P4"], 2, "neck_P4_up")
+    p5 = BilinearUpsample(4, name="neck_P5_up")(lateral["P5"])
+    p4 = BilinearUpsample(2, name="neck_P4_up")(lateral["P4"])
     x = layers.Concatenate(name="neck_join")([lateral["P3"], p4, p5])
     x = separable(x, channels, 5, "neck_block1")
     x = separable(x, channels, 5, "neck_block2")
     if stride == 8:
         return x
-    x = _upsample(x, 2, "neck_up")
+    x = BilinearUpsample(2, name="neck_up")(x)
     x = layers.Concatenate(name="neck_join2")([_lateral(features["P2"], 32, "neck_P2"), x])
     return separable(x, channels, 3, "neck_block3")
 
@@ -182,7 +182,3 @@ def separable(x, channels, kernel, name):
     x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_pointwise")(x)
     x = layers.BatchNormalization(name=f"{name}_pointwise_bn")(x)
     return layers.ReLU(6.0, name=f"{name}_pointwise_relu")(x)
-
-
-def _upsample(x, factor, name):
-    return BilinearUpsample(factor, name=name)(x)

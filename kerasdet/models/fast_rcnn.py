@@ -13,9 +13,8 @@ from keras import layers, ops
 
 from kerasdet import backbones
 from kerasdet.layers.heads import box_head
-from kerasdet.layers.necks import PYRAMIDS, pyramid
 from kerasdet.layers.roi import roi_align, roi_pool
-from kerasdet.models.faster_rcnn import LEVELS, NECKS, one_map, roi_head
+from kerasdet.models.faster_rcnn import NECKS, region_maps, roi_head
 from kerasdet.models.regions import RegionDetector
 
 # R-CNN, appendix A: pixels of context about each box, on the warped square.
@@ -120,10 +119,7 @@ class FastRCNN(_Given):
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        if neck in PYRAMIDS:
-            maps = pyramid(body(images), channels, LEVELS, neck)
-        else:
-            maps = dict([one_map(body, images, neck)])
+        maps = region_maps(body, images, neck, channels)
         width = next(iter(maps.values())).shape[-1]
         super().__init__(
             images, {f"map_{level}": x for level, x in maps.items()}, classes=classes, image_size=image_size,

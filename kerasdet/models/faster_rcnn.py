@@ -82,7 +82,8 @@ class FasterRCNN(TwoStage):
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        maps, every = _maps(body, images, neck, channels, image_size)
+        maps = region_maps(body, images, neck, channels)
+        every = _anchor_maps(body, maps, neck)
         width, cells = every[0].shape[-1], [x.shape[1] for x in every]
         sides = [sizes] if len(every) == 1 else [[side] for side in sizes]
         rpn = rpn_head(width, channels, len(RATIOS) * len(sides[0]))
@@ -107,15 +108,20 @@ class FasterRCNN(TwoStage):
 # === Network ===
 
 
-def _maps(body, images, neck: str, channels: int, image_size: int) -> tuple[dict, list]:
-    """The maps that regions are looked at on, by level, and those that have anchors."""
-    if neck not in PYRAMIDS:
-        level, features = one_map(body, images, neck)
-        return {level: features}, [to_p4(body)(features) if neck == "c4" else features]
-    maps = pyramid(body(images), channels, LEVELS, neck)
-    if neck == "finest":
-        return maps, [*maps.values()]
-    return maps, [*maps.values(), layers.MaxPooling2D(1, 2, name="fpn_P6")(maps["P5"])]
+def region_maps(body, images, neck: str, channels: int) -> dict:
+    """The maps that regions are looked at on, by level."""
+    if neck in PYRAMIDS:
+        return pyramid(body(images), channels, LEVELS, neck)
+    return dict([one_map(body, images, neck)])
+
+
+def _anchor_maps(body, maps: dict, neck: str) -> list:
+    """The maps that have anchors, made of those that regions are looked at on."""
+    if neck == "c4":
+        return [to_p4(body)(maps["P4"])]
+    if neck in ("dc5", "finest"):
+        return [*maps.values()]
+    return [*maps.values(), layers.MaxPooling2D(1, 2, name="fpn_P6")(maps["P5"])]
 
 
 def one_map(body, images, neck: str) -> tuple:

@@ -212,9 +212,10 @@ def test_fuzz_tells_what_is_read_from_what_is_refused(tiny, tmp_path, monkeypatc
     def nameless(path):
         raise ValueError("something is wrong")
 
-    monkeypatch.setattr(fuzz._client(), "_about", nameless)
+    import detect
+
+    monkeypatch.setattr(detect, "_about", nameless)
     assert fuzz.run_client(tmp_path, model).startswith("no file named: ")
-    sys.modules.pop("detect_alone")
 
 
 @pytest.mark.parametrize("strategy, sound, inside", [

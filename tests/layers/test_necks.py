@@ -36,26 +36,6 @@ def test_shape_and_use_of_every_level(neck, strides, unused, stride):
         assert np.allclose(plain, changed) == (level in unused[stride]), level
 
 
-def test_bilinear_upsampling_keeps_places():
-    """A bright cell of P5 is brightest in the middle of its own 32x32 pixels."""
-    features = levels((4, 8, 16, 32))
-    model = keras.Model(features, model_upsampled(features))
-    p5 = np.zeros((1, 2, 2, 8), np.float32)
-    p5[0, 1, 0] = 1
-    maps = {k: p5 if k == "P5" else np.zeros((1, *v.shape[1:])) for k, v in features.items()}
-    found = ops.convert_to_numpy(model(maps))
-    rows, columns = np.mgrid[:8, :8] + 0.5
-    weight = found[0, ..., 0]
-    centre = (weight * rows).sum() / weight.sum(), (weight * columns).sum() / weight.sum()
-    assert abs(centre[0] - 6) < 1 and abs(centre[1] - 2) < 1
-
-
-def model_upsampled(features):
-    from kerasdet.layers.necks import _upsample
-
-    return _upsample(features["P5"], 4, "up")
-
-
 # === The pyramid ===
 
 ABOVE = {"P2": {"P2", "P3", "P4", "P5"}, "P3": {"P3", "P4", "P5"}, "P4": {"P4", "P5"}, "P5": {"P5"}}

@@ -96,3 +96,13 @@ def test_bilinear_maps_of_unknown_sides_are_what_known_ones_are(factor):
         np.testing.assert_allclose(ops.convert_to_numpy(each), plain, atol=1e-5)
     again = BilinearUpsample.from_config(by_copies.get_config())
     assert again.factor == factor and again.interpolation == "bilinear"
+
+
+def test_bilinear_upsampling_keeps_places():
+    """A bright cell is brightest in the middle of the 4x4 that it becomes."""
+    cells = np.zeros((1, 2, 2, 1), np.float32)
+    cells[0, 1, 0] = 1
+    weight = ops.convert_to_numpy(BilinearUpsample(4)(cells))[0, ..., 0]
+    rows, columns = np.mgrid[:8, :8] + 0.5
+    centre = (weight * rows).sum() / weight.sum(), (weight * columns).sum() / weight.sum()
+    assert abs(centre[0] - 6) < 1 and abs(centre[1] - 2) < 1

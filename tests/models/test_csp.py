@@ -260,11 +260,11 @@ def test_parts_beside_the_papers_targets_by_hand():
     targets = objects([16, 16, 32, 32], parts=[[20, 16, 28, 24]])
     assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0, abs=1e-5)
     raw["head_offset"][..., 0] = 0.25  # the head below instead of above: right next to it
-    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(2 * 1.0, rel=1e-4)
+    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0.02 * 1.0, rel=1e-4)
     # Four of the 25 cells wrong.
     raw["head_offset"][..., 0] = -0.25
     raw["head_offset"][0, 4, 4:8, 0] = 0.25
-    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(2 * 4 / 25, rel=1e-4)
+    assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0.02 * 4 / 25, rel=1e-4)
 
 
 # === Options ===
