@@ -6,6 +6,7 @@ the head. Anchors and ranges are scaled to the square as everywhere.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -38,6 +39,9 @@ TRIDENTS = {
     "one_block": ("as trident, with one block", {"ranges": "paper", "blocks": 1}),
     "two_blocks": ("as trident, with two blocks", {"ranges": "paper", "blocks": 2}),
 }
+# Of voc12's objects 92 % are of the third branch's size and 20 % of the middle one's; of people 82 and 64 %.
+ON_PEOPLE = "dilation_1", "trident_open", "trident"
+PEOPLE = "people_"
 RECALL = 100, 1000
 
 
@@ -46,9 +50,13 @@ def arms(backbone: str) -> dict[str, Arm]:
         name: Arm(about, functools.partial(_faster, backbone=backbone, neck=name))
         for name, about in NECKS.items()
     }
-    return found | {
+    found |= {
         name: Arm(about, functools.partial(_trident, backbone=backbone, **options))
         for name, (about, options) in TRIDENTS.items()
+    }
+    return found | {
+        PEOPLE + name: dataclasses.replace(found[name], about=f"{name}, on people", data="people")
+        for name in ON_PEOPLE
     }
 
 
@@ -81,7 +89,7 @@ def keep(run: Run) -> None:
         run.keep("nms_over_all", lambda: list(run.detect(_changed(run.detector, per_level_nms=False))))
     if run.name == "c4":
         run.keep("image_pyramid", lambda: _on_pyramid(run))
-    if run.name in ("trident", "trident_open"):
+    if run.name.removeprefix(PEOPLE) in ("trident", "trident_open"):
         run.keep("middle", lambda: list(run.detect(run.detector.fast())))
 
 
@@ -134,19 +142,24 @@ def tables(runs: dict[str, Run]) -> None:
         ("c4", "image_pyramid", "c4 on an image pyramid of 4 sizes"),
         ("trident", "middle", "trident, middle branch alone"),
         ("trident_open", "middle", "trident_open, middle branch alone"),
+        (PEOPLE + "trident", "middle", PEOPLE + "trident, middle branch alone"),
+        (PEOPLE + "trident_open", "middle", PEOPLE + "trident_open, middle branch alone"),
     )
     drawn |= {about: runs[name].drawn(key) for name, key, about in extra if name in runs}
+    middle = [about for *_, about in extra[-2:]]
     head = ("arm", "AP", *SIZES, "change in AP from {}")
     groups = (
         ("1. Feature pyramids", "fpn", [*NECKS, extra[1][2]]),
         ("2. Dilation", "dilation_1", ["dilation_1", "dilation_2", "dilation_3"]),
         ("3. Branches", "dilation_1", ["fpn", *TRIDENTS, extra[2][2], extra[3][2]]),
+        ("Branches on people", PEOPLE + "dilation_1", [*(PEOPLE + each for each in ON_PEOPLE), *middle]),
         ("4. Suppression of proposals", "fpn", ["fpn", extra[0][2]]),
     )
     for title, baseline, names in groups:
         some = {name: drawn[name] for name in names if name in drawn}
         if some:
-            print(f"{title}, photos: {len(next(iter(runs.values())).val)}")
+            photos = {len(run.val) for name, run in runs.items() if name in some}
+            print(f"{title}, photos: {photos.pop()}")
             table([cell.format(baseline) for cell in head], rows(some, ("AP", *SIZES), baseline))
             print()
     if recalled := {name: _recall(run) for name, run in runs.items() if name in NECKS}:

@@ -216,7 +216,7 @@ def test_a_run_with_every_freebie_goes_on_after_kill_9(scenes, tmp_path):
 
 
 def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_path):
-    out = tmp_path / "new"
+    out, model = tmp_path / "new", tiny_csp()
     for options, message in (
         ({"label_smoothing": 0.1}, "CSP does not say one class among several"),
         ({"sizes": (64, 100)}, r"sizes=\(64, 100\): 100 is no multiple of 32"),
@@ -227,7 +227,7 @@ def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_p
         ({"warmup": 99}, "the warm-up takes 198 steps of 40; give 0 or more, and fewer than all"),
     ):
         with pytest.raises(ValueError, match=message):
-            train(scenes, tiny_csp(), out, batch_size=4, **options)
+            train(scenes, model, out, batch_size=4, **options)
     assert not out.exists()
 
 
