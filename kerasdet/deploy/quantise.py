@@ -17,8 +17,8 @@ Weights alone in eight bits (`quantise_weights`) make a file as small, without t
 photos. LiteRT turns them into floats when it opens the file, so it is as fast as float32. Training with the
 rounding in the loop (quantisation-aware) is not here: int8 after training costs presets less than .01 AP on
 their own kind of photos, as the cards say, which leaves it little to win. The one row beyond that is of 16
-photos: csp on Penn-Fudan, .014 (.001 to .029 by bootstrap, and 0 when calibrated on other photos; .008 to .011
-on the 104 photos of that set that it was trained on).
+photos: csp on Penn-Fudan, .014 (.001 to .029 by bootstrap, and 0 when calibrated on other photos; .008 to
+.011 on the 104 photos of that set that it was trained on).
 
 Ranges of activations are the least and greatest values over all calibration photos. A moving average,
 the quantiser's own habit, cuts the rare high logits that objects are made of.
