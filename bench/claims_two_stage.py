@@ -42,6 +42,12 @@ TRIDENTS = {
 # Of voc12's objects 92 % are of the third branch's size and 20 % of the middle one's; of people 82 and 64 %.
 ON_PEOPLE = "dilation_1", "trident_open", "trident"
 PEOPLE = "people_"
+# What is also looked at in another way: the row, the arm, and the name that its detections are kept under.
+OVER_ALL, PYRAMID = "fpn, one suppression over all levels", "c4 on an image pyramid of 4 sizes"
+MIDDLE, OF_THREE = "{}, middle branch alone", ("trident", "trident_open")
+OTHERWISE = {OVER_ALL: ("fpn", "nms_over_all"), PYRAMID: ("c4", "image_pyramid")} | {
+    MIDDLE.format(name): (name, "middle") for name in (*OF_THREE, *(PEOPLE + each for each in OF_THREE))
+}
 RECALL = 100, 1000
 
 
@@ -89,7 +95,7 @@ def keep(run: Run) -> None:
         run.keep("nms_over_all", lambda: list(run.detect(_changed(run.detector, per_level_nms=False))))
     if run.name == "c4":
         run.keep("image_pyramid", lambda: _on_pyramid(run))
-    if run.name.removeprefix(PEOPLE) in ("trident", "trident_open"):
+    if run.name.removeprefix(PEOPLE) in OF_THREE:
         run.keep("middle", lambda: list(run.detect(run.detector.fast())))
 
 
@@ -137,29 +143,20 @@ def _on_pyramid(run: Run) -> list:
 
 def tables(runs: dict[str, Run]) -> None:
     drawn = {name: run.drawn() for name, run in runs.items()}
-    extra = (
-        ("fpn", "nms_over_all", "fpn, one suppression over all levels"),
-        ("c4", "image_pyramid", "c4 on an image pyramid of 4 sizes"),
-        ("trident", "middle", "trident, middle branch alone"),
-        ("trident_open", "middle", "trident_open, middle branch alone"),
-        (PEOPLE + "trident", "middle", PEOPLE + "trident, middle branch alone"),
-        (PEOPLE + "trident_open", "middle", PEOPLE + "trident_open, middle branch alone"),
-    )
-    drawn |= {about: runs[name].drawn(key) for name, key, about in extra if name in runs}
-    middle = [about for *_, about in extra[-2:]]
+    drawn |= {row: runs[name].drawn(key) for row, (name, key) in OTHERWISE.items() if name in runs}
     head = ("arm", "AP", *SIZES, "change in AP from {}")
+    on_people = [PEOPLE + name for name in ON_PEOPLE]
     groups = (
-        ("1. Feature pyramids", "fpn", [*NECKS, extra[1][2]]),
+        ("1. Feature pyramids", "fpn", [*NECKS, PYRAMID]),
         ("2. Dilation", "dilation_1", ["dilation_1", "dilation_2", "dilation_3"]),
-        ("3. Branches", "dilation_1", ["fpn", *TRIDENTS, extra[2][2], extra[3][2]]),
-        ("Branches on people", PEOPLE + "dilation_1", [*(PEOPLE + each for each in ON_PEOPLE), *middle]),
-        ("4. Suppression of proposals", "fpn", ["fpn", extra[0][2]]),
+        ("3. Branches", "dilation_1", ["fpn", *TRIDENTS, *map(MIDDLE.format, OF_THREE)]),
+        ("Branches on people", on_people[0], [*on_people, *map(MIDDLE.format, on_people)]),
+        ("4. Suppression of proposals", "fpn", ["fpn", OVER_ALL]),
     )
     for title, baseline, names in groups:
         some = {name: drawn[name] for name in names if name in drawn}
         if some:
-            photos = {len(run.val) for name, run in runs.items() if name in some}
-            print(f"{title}, photos: {photos.pop()}")
+            print(f"{title}, photos: {len(runs[next(iter(some))].val)}")
             table([cell.format(baseline) for cell in head], rows(some, ("AP", *SIZES), baseline))
             print()
     if recalled := {name: _recall(run) for name, run in runs.items() if name in NECKS}:

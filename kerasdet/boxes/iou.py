@@ -35,11 +35,27 @@ def pairwise_iou(a, b):
 
     Example: [0, 0, 2, 2] and [1, 1, 3, 3] share 1 of 7, so 0.142857.
     """
-    a, b = ops.expand_dims(a, -2), ops.expand_dims(b, -3)
-    shared = intersection(a, b)
+    def side(axis):
+        low = ops.maximum(_column(a[..., axis]), _row(b[..., axis]))
+        high = ops.minimum(_column(a[..., axis + 2]), _row(b[..., axis + 2]))
+        return ops.maximum(high - low, 0.0)
+
+    # Coordinate by coordinate, with boxes along the innermost axis: LiteRT takes 15 times as long for pairs
+    # whose innermost axis is x and y.
+    shared = side(0) * side(1)
     # By subtractions alone: inside a model, Keras on TensorFlow takes the sum of (1, n, 1) and (1, 1, n)
     # for a bias, and adds it along the wrong axis.
-    return shared / ops.maximum(area(a) - (shared - area(b)), EPSILON)
+    return shared / ops.maximum(_column(area(a)) - (shared - _row(area(b))), EPSILON)
+
+
+def _column(values):
+    """(..., n) as (..., n, 1)."""
+    return ops.expand_dims(values, -1)
+
+
+def _row(values):
+    """(..., m) as (..., 1, m)."""
+    return ops.expand_dims(values, -2)
 
 
 def giou(a, b):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from keras import ops
 
 from kerasdet.boxes.iou import pairwise_iou
@@ -27,13 +28,14 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = 16):
         (batch, n) float32, 1 where kept and 0 where dropped.
     """
     count = boxes.shape[1]
-    overlap = pairwise_iou(boxes, boxes) > iou_threshold
-    # Not "==": between Keras' symbolic tensors that is Python's identity, and so False.
-    same = ops.equal(ops.expand_dims(labels, -1), ops.expand_dims(labels, -2))
-    order = ops.arange(count)
-    before = order[None, :] < order[:, None]
+    # Arithmetic in place of comparisons, which LiteRT takes many times as long for: what is above 0 and at
+    # most 1 is rounded up to 1, and labels that differ, differ by 1 or more.
+    overlaps = ops.ceil(ops.maximum(pairwise_iou(boxes, boxes) - iou_threshold, 0.0))
+    label = ops.cast(labels, "float32")
+    apart = ops.abs(ops.expand_dims(label, -1) - ops.expand_dims(label, -2))
+    before = np.tril(np.ones((count, count), np.float32), -1)
     # drops[b, i, j] = 1: box j, if it is kept, drops box i.
-    drops = ops.cast(ops.logical_and(ops.logical_and(overlap, same), before), "float32")
+    drops = overlaps * ops.maximum(1.0 - apart, 0.0) * before
     alive = ops.expand_dims(ops.cast(scores > 0, "float32"), -1)
     keep = alive
     for _ in range(rounds):
