@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 __version__ = "0.1.0"
+
+# By itself, TensorFlow gives the memory of every large tensor back to the system and is handed it anew, page
+# by page, which on a CPU takes a fifth of a training step and more (bench/memory_pool.py). With this it keeps
+# a pool. It looks when it first needs memory; what the user has set stays.
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 # Names are imported when they are first used: `import kerasdet` needs neither Keras nor TensorFlow.
 _LAZY = {

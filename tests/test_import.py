@@ -1,6 +1,7 @@
 """`import kerasdet` is light, and every public name is there."""
 
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -62,3 +63,22 @@ def test_load_is_of_files_and_zoo_load_of_names():
 def test_an_unknown_name():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kerasdet.nothing
+
+
+def test_tensorflow_keeps_memory_in_a_pool():
+    tf = pytest.importorskip("tensorflow")
+    if os.environ["TF_CPU_ALLOCATOR_USE_BFC"] != "true":
+        pytest.skip("TF_CPU_ALLOCATOR_USE_BFC is set to something else")
+    with tf.device("CPU:0"):
+        tf.zeros((8, 8)) + 1
+    # Without a pool, TensorFlow keeps no account of a CPU's memory and raises ValueError.
+    assert tf.config.experimental.get_memory_info("CPU:0")["peak"] > 0
+
+
+def test_what_the_user_says_of_memory_stays():
+    code = "import os, kerasdet; print(os.environ['TF_CPU_ALLOCATOR_USE_BFC'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"TF_CPU_ALLOCATOR_USE_BFC": "false"},
+        capture_output=True, text=True, check=True,
+    )
+    assert run.stdout.split() == ["false"]

@@ -140,6 +140,16 @@ def test_targets(detector, ways, untraced, capsys):
     assert set(found) == ways
 
 
+@pytest.mark.slow
+def test_memory_pool(capsys):
+    code = bench(
+        "memory_pool", "yolo_v1", "--size", 64, "--batch", 2, "--boxes", 8, "--rounds", 1, "--backbone",
+        "mobilenet_v1_0.25",
+    )
+    assert code == 0
+    assert set(rows(capsys.readouterr().out, "memory")) == {"without", "with a pool"}
+
+
 def test_overfeat_by_photos_and_by_boxes(tmp_path, capsys):
     from overfeats import small
 
