@@ -28,15 +28,19 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = 16):
         (batch, n) float32, 1 where kept and 0 where dropped.
     """
     count = boxes.shape[1]
-    # Arithmetic in place of comparisons, which LiteRT takes many times as long for: what is above 0 and at
-    # most 1 is rounded up to 1, and labels that differ, differ by 1 or more.
+    # Arithmetic in place of comparisons, for which LiteRT takes many times as long: what is above 0 and at
+    # most 1 is rounded up to 1.
     overlaps = ops.ceil(ops.maximum(pairwise_iou(boxes, boxes) - iou_threshold, 0.0))
-    label = ops.cast(labels, "float32")
-    apart = ops.abs(ops.expand_dims(label, -1) - ops.expand_dims(label, -2))
-    before = np.tril(np.ones((count, count), np.float32), -1)
+    alive = ops.cast(scores > 0, "float32")
+    # Label and place in one whole number: those of two boxes differ by 1 .. count - 1 just where the labels
+    # are the same and the second box stands before the first. The minimum is 0: without it the converter
+    # knows the numbers of boxes of one class beforehand, and the file holds all their differences.
+    place = 2.0 * count * ops.cast(labels, "float32") + np.arange(count, dtype=np.float32)
+    place = place + ops.minimum(alive, 0.0)
+    behind = ops.expand_dims(place, -1) - ops.expand_dims(place, -2)
     # drops[b, i, j] = 1: box j, if it is kept, drops box i.
-    drops = overlaps * ops.maximum(1.0 - apart, 0.0) * before
-    alive = ops.expand_dims(ops.cast(scores > 0, "float32"), -1)
+    drops = overlaps * ops.clip(behind, 0.0, 1.0) * ops.clip(count - behind, 0.0, 1.0)
+    alive = ops.expand_dims(alive, -1)
     keep = alive
     for _ in range(rounds):
         # How many kept boxes drop each box. LiteRT multiplies matrices faster than it finds maxima.

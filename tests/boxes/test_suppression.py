@@ -92,6 +92,27 @@ def test_equal_overlap_is_not_more():
     assert keep(boxes, scores, np.zeros(2, np.int32), 0.49).sum() == 1
 
 
+def test_a_file_compares_no_pairs_and_holds_none():
+    """LiteRT takes many times as long for comparisons of pairs as for arithmetic with them."""
+    tf = pytest.importorskip("tensorflow")
+    from kerasdet.deploy import flatbuffer
+
+    def suppress(boxes, scores):
+        return greedy_keep(boxes, scores, tf.zeros((1, 40), tf.int32), 0.5)  # one class, known beforehand
+
+    specs = tf.TensorSpec((1, 40, 4)), tf.TensorSpec((1, 40))
+    function = tf.function(suppress, autograph=False).get_concrete_function(*specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    model = flatbuffer.read(bytes(converter.convert()))
+    tensors = model.subgraphs[0].tensors
+    pairs = {number for number, tensor in enumerate(tensors) if np.prod(tensor.shape) >= 40 * 40}
+    made_by = {
+        number: flatbuffer.op_name(model, op) for op in model.subgraphs[0].operators for number in op.outputs
+    }
+    assert pairs and pairs <= set(made_by)  # no constant among them
+    assert not {"LESS", "GREATER", "EQUAL", "LOGICAL_AND", "CAST"} & {made_by[number] for number in pairs}
+
+
 # === Soft-NMS ===
 
 
