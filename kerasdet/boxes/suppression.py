@@ -40,13 +40,12 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = 16):
     behind = ops.expand_dims(place, -1) - ops.expand_dims(place, -2)
     # drops[b, i, j] = 1: box j, if it is kept, drops box i.
     drops = overlaps * ops.clip(behind, 0.0, 1.0) * ops.clip(count - behind, 0.0, 1.0)
-    alive = ops.expand_dims(alive, -1)
     keep = alive
     for _ in range(rounds):
-        # How many kept boxes drop each box. LiteRT multiplies matrices faster than it finds maxima.
-        droppers = ops.matmul(drops, keep)
+        # How many kept boxes drop each box. LiteRT sums faster than it multiplies matrices or finds maxima.
+        droppers = ops.sum(drops * ops.expand_dims(keep, -2), axis=-1)
         keep = alive * (1.0 - ops.minimum(droppers, 1.0))
-    return ops.squeeze(keep, -1)
+    return keep
 
 
 def soft_nms(boxes, scores, labels, method: str = "gaussian", sigma: float = 0.5, iou_threshold: float = 0.3):

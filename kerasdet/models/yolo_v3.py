@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from kerasdet import backbones
@@ -141,18 +142,19 @@ class YOLOv3(Detector):
             (N, 5) float32: column and row of the cell, its stride, width and height of the anchor in
             pixels.
         """
+        # Where N is known, by NumPy: LiteRT would divide whole numbers at every photo, and does so slowly.
+        xp = np if isinstance(rows, int) else ops
         cells = self._coarse_cells(rows)
         found = []
         for level, stride in enumerate(STRIDES):
             side = cells * (STRIDES[-1] // stride)
-            index = ops.arange(side * side * self.per_cell)
+            index = xp.arange(side * side * self.per_cell)
             cell, anchor = index // self.per_cell, index % self.per_cell
             pairs = self.anchors[level * self.per_cell : (level + 1) * self.per_cell]
-            sides = ops.take(ops.convert_to_tensor(pairs, "float32"), anchor, axis=0)
-            place = [ops.cast(value, "float32") for value in (cell % side, cell // side)]
-            place.append(ops.full_like(place[0], stride))
-            found.append(ops.concatenate([ops.stack(place, -1), sides], axis=-1))
-        return ops.concatenate(found, axis=0)
+            sides = xp.take(xp.array(pairs, "float32"), anchor, axis=0)
+            place = xp.stack([cell % side, cell // side, xp.full_like(cell, stride)], -1)
+            found.append(xp.concatenate([place, sides], axis=-1))
+        return ops.convert_to_tensor(xp.concatenate(found, axis=0), "float32")
 
     def _coarse_cells(self, rows):
         """Cells along a side of the coarsest map: N = anchors * cells^2 * (1 + 4 + 16)."""
