@@ -35,6 +35,23 @@ def test_spread_says_median_and_quartiles():
     assert timing.spread(np.array([1.0, 2, 3, 4, 5]), ".1f") == "3.0 (2.0 to 4.0)"
 
 
+@pytest.mark.parametrize("key, flags, name", [
+    ("flags", "fpu avx2 avx512f avx512_vnni", "AMD EPYC"),
+    ("flags", "fpu avx2 fma", "AMD EPYC without eight-bit products"),
+    ("Features", "fp asimd asimddp", "AMD EPYC"),
+    ("Features", "fp asimd", "AMD EPYC without eight-bit products"),
+    ("bugs", "spectre_v1", "AMD EPYC"),  # nobody knows
+])
+def test_a_processor_s_name_says_if_int8_is_no_faster_there(key, flags, name):
+    core = f"processor\t: 0\nmodel name\t: AMD EPYC\n{key}\t\t: {flags}\n"
+    assert timing.processor_name(core + core.replace(": 0", ": 1")) == name
+
+
+def test_a_processor_without_a_name():
+    assert timing.processor_name("") == timing.processor_name("Features\t: fp asimd\n") == ""
+    assert timing.processor().endswith(" cores") and not timing.processor().startswith(",")
+
+
 def test_memory_is_of_the_file_and_not_of_who_asks(exported):
     path, _ = exported()
     ballast = np.ones(200_000_000 // 8)  # what Linux would hand on as the child's peak
