@@ -144,7 +144,7 @@ def processor_name(about: str) -> str:
     """The name in Linux's /proc/cpuinfo, "" where there is none.
 
     Processors of one name come with and without instructions that multiply vectors of eight-bit numbers. With
-    them an int8 file takes half of a float file's time, and without them as much: so that is part of the name.
+    them an int8 file takes half of a float file's time, without them as much: so it is part of the name.
     """
     values = {}
     for line in about.splitlines():
