@@ -83,9 +83,9 @@ class FastRCNN(_Given):
         classes, backbone, backbone_weights, freeze_bn, freeze_until, image_size, head_units, agnostic: as of
             `FasterRCNN`.
         neck: "c4": regions of P4 go through the backbone's last stage; "dc5": that stage, dilated, runs on
-            the photo, and its regions go through two fully connected layers, as the paper's; or "fpn" and
-            its variants, as of `FasterRCNN` (FPN, section 4.2).
-        channels: of the pyramid's maps.
+            the photo, and its regions go through two fully connected layers, as the paper's; or "c4_light",
+            "fpn" and its variants, as of `FasterRCNN` (FPN, section 4.2).
+        channels: of the pyramid's maps or the thin one.
         proposals: how many each photo comes with; further ones are left out.
         regions, share, append_truth, candidates, level_side, label_smoothing: see `RegionDetector`.
         background: overlaps with objects, from the first to under the second, of regions that are background;

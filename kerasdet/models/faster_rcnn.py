@@ -19,9 +19,9 @@ from kerasdet.layers.necks import PYRAMIDS, pyramid
 from kerasdet.models.regions import PAPER_SIDE
 from kerasdet.models.two_stage import TwoStage
 
-# "c4": one map at stride 16, and the backbone's last stage on every region; "dc5": the last stage on the
-# whole photo, dilated; the others: a pyramid (see `layers.necks.pyramid`).
-NECKS = ("c4", "dc5", *PYRAMIDS)
+# "c4": one map at stride 16, and the backbone's last stage on every region; "c4_light": that map alone, thin;
+# "dc5": the last stage on the whole photo, dilated; the others: a pyramid (see `layers.necks.pyramid`).
+NECKS = ("c4", "c4_light", "dc5", *PYRAMIDS)
 LEVELS = ("P2", "P3", "P4", "P5")
 # Sides of anchors (section 4.1 of FPN), for photos with a short side of 800 px.
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
@@ -41,10 +41,11 @@ class FasterRCNN(TwoStage):
             regions always do.
         freeze_until: level up to which the backbone is not trained, such as "P2"; None trains all.
         image_size: side of the network's square in pixels, a multiple of 32.
-        neck: "c4", the paper's: proposals on P4, and the backbone's last stage on every region; "dc5":
-            that stage, dilated, on the photo; "fpn"; or, to compare FPN with, "bottom_up", "no_lateral" and
-            "finest" (see `layers.necks.pyramid`).
-        channels: of the pyramid's maps, and of the convolution of the proposal network.
+        neck: "c4", the paper's: proposals on P4, and the backbone's last stage on every region; "c4_light":
+            P4 brought to `channels` by a 1x1 convolution, for both, and no last stage (a thin map is
+            Light-Head R-CNN's, Li et al. 2017); "dc5": the last stage, dilated, on the photo; "fpn"; or, to
+            compare FPN with, "bottom_up", "no_lateral" and "finest" (see `layers.necks.pyramid`).
+        channels: of the pyramid's maps or the thin one, and of the convolution of the proposal network.
         anchor_sizes: five sides of anchors in pixels of the square, rising; None scales the paper's 32 to
             512, which are meant for 800 px. On a pyramid each of P2 to P6 has one, elsewhere the one map has
             all.
@@ -112,6 +113,9 @@ def region_maps(body, images, neck: str, channels: int) -> dict:
     """The maps that regions are looked at on, by level."""
     if neck in PYRAMIDS:
         return pyramid(body(images), channels, LEVELS, neck)
+    if neck == "c4_light":
+        trunk = keras.Model(body.input, body.output["P4"], name=body.name)
+        return {"P4": thin(channels)(trunk(images))}
     return dict([one_map(body, images, neck)])
 
 
@@ -119,9 +123,14 @@ def _anchor_maps(body, maps: dict, neck: str) -> list:
     """The maps that have anchors, made of those that regions are looked at on."""
     if neck == "c4":
         return [to_p4(body)(maps["P4"])]
-    if neck in ("dc5", "finest"):
+    if neck in ("c4_light", "dc5", "finest"):
         return [*maps.values()]
     return [*maps.values(), layers.MaxPooling2D(1, 2, name="fpn_P6")(maps["P5"])]
+
+
+def thin(channels: int) -> layers.Layer:
+    """What brings P4 to few channels, so that the layers on each region have few weights."""
+    return layers.Conv2D(channels, 1, kernel_initializer="he_normal", name="thin_P4")
 
 
 def one_map(body, images, neck: str) -> tuple:

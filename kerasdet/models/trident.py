@@ -18,13 +18,14 @@ from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.boxes.iou import area, pairwise_iou
 from kerasdet.layers.heads import rpn_head
 from kerasdet.layers.trident import trident
-from kerasdet.models.faster_rcnn import RATIOS, before_stage5, check_sizes, roi_head, to_p4
+from kerasdet.models.faster_rcnn import RATIOS, before_stage5, check_sizes, roi_head, thin, to_p4
 from kerasdet.models.regions import PAPER_SIDE
 from kerasdet.models.two_stage import RPN_NEGATIVE, TwoStage
 
 # Valid ranges of sqrt(w h) of three branches (section 4.2), for photos with a short side of 800 px.
 RANGES = ((0.0, 90.0), (30.0, 160.0), (90.0, math.inf))
 INFERENCE = ("all", "middle")
+NECKS = ("c4", "c4_light")
 
 
 @keras.saving.register_keras_serializable(package="kerasdet")
@@ -32,8 +33,9 @@ class TridentNet(TwoStage):
     """TridentNet, and TridentNet Fast.
 
     Args:
-        classes, backbone, backbone_weights, freeze_bn, freeze_until, image_size, channels, anchor_sizes: as
-            of `FasterRCNN` with the neck "c4", which this is but for its branches.
+        classes, backbone, backbone_weights, freeze_bn, freeze_until, image_size, channels, anchor_sizes,
+            head_units: as of `FasterRCNN`, which this is but for its branches.
+        neck: "c4", the paper's, or "c4_light", as of `FasterRCNN`.
         dilations: of each branch.
         blocks: how many 3x3 convolutions of the stage before P4 are dilated; None takes all that can be.
         share_weights: of the branches; False gives each its own, to compare with (the paper's table 1).
@@ -56,11 +58,13 @@ class TridentNet(TwoStage):
 
     def __init__(
         self, classes, *, backbone="resnet50v2", backbone_weights=None, freeze_bn=True, freeze_until=None,
-        image_size=320, channels=256, anchor_sizes=None, dilations=(1, 2, 3), blocks=None, share_weights=True,
-        ranges=None, inference="all", agnostic=True, before=(1000, 500), proposals=(500, 300),
-        proposal_iou=0.7, regions=128, share=0.5, per_level_nms=True, resize="stretch", max_detections=100,
-        nms_iou=0.5, candidates=300, label_smoothing=0.0, name=None,
+        image_size=320, neck="c4", channels=256, anchor_sizes=None, head_units=1024, dilations=(1, 2, 3),
+        blocks=None, share_weights=True, ranges=None, inference="all", agnostic=True, before=(1000, 500),
+        proposals=(500, 300), proposal_iou=0.7, regions=128, share=0.5, per_level_nms=True,
+        resize="stretch", max_detections=100, nms_iou=0.5, candidates=300, label_smoothing=0.0, name=None,
     ):
+        if neck not in NECKS:
+            raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
         if inference not in INFERENCE:
             raise ValueError(f"inference is {inference!r}; give one of {', '.join(INFERENCE)}")
         if not len(dilations) or min(dilations) < 1:
@@ -75,17 +79,22 @@ class TridentNet(TwoStage):
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        stem, branches, _ = trident(body, before_stage5(body), dilations, blocks, share_weights)
+        light = neck == "c4_light"
+        end = body.output["P4"] if light else before_stage5(body)
+        stem, branches, _ = trident(body, end, dilations, blocks, share_weights)
         shared = stem(images)
         maps = [branch(shared) for branch in branches]
+        if light:
+            few = thin(channels)
+            maps = [few(x) for x in maps]
         cells, width = maps[0].shape[1], maps[0].shape[-1]
         rpn = rpn_head(width, channels, len(RATIOS) * len(sizes))
-        outputs, shown = {}, to_p4(body)
+        outputs, shown = {}, (lambda x: x) if light else to_p4(body)
         for k, x in enumerate(maps):
             said = rpn(shown(x))
             outputs |= {f"{key}_{k}": value for key, value in said.items()} | {f"map_P4_{k}": x}
         super().__init__(
-            images, outputs, roi_head=roi_head(body, "c4", width, 0, len(classes), agnostic),
+            images, outputs, roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
             anchors=rpn_anchors([cells], [image_size / cells], [sizes], RATIOS), classes=classes,
             image_size=image_size, before=before, proposals=proposals, proposal_iou=proposal_iou,
             regions=regions, share=share, append_truth=False, per_level_nms=per_level_nms,
@@ -97,7 +106,7 @@ class TridentNet(TwoStage):
         self.ranges, self.inference = pixels, inference
         self._config |= {
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until,
-            "channels": channels, "anchor_sizes": list(sizes),
+            "neck": neck, "channels": channels, "anchor_sizes": list(sizes), "head_units": head_units,
             "dilations": list(dilations), "blocks": blocks,
             "share_weights": share_weights, "inference": inference, "agnostic": agnostic,
             "ranges": pixels and [list(pair) for pair in pixels],

@@ -35,6 +35,9 @@ MOBILENET_V2 = {
     "name": "MobileNetV2 1.0, ImageNet", "source": "TF-slim, as in keras.applications",
     "licence": "Apache-2.0",
 }
+RESNET50V2 = {
+    "name": "ResNet50V2, ImageNet", "source": "keras.applications", "licence": "Apache-2.0",
+}
 CENTERNET = {
     "name": "centernet_mobilenet_v2_320_voc12",
     "source": "this shelf; MobileNetV2 1.0 of TF-slim, ImageNet, then voc12", "licence": "Apache-2.0",

@@ -22,19 +22,16 @@ def start_from(model, source) -> list[str]:
     from kerasdet.backbones.common import leaves
 
     known = {layer.name: layer.get_weights() for layer in leaves(source)}
-    kept, given = [], 0
-    for layer in leaves(model):
-        if not layer.weights:
-            continue
+    own, given = [layer for layer in leaves(model) if layer.weights], set()
+    for layer in own:
         values = known.get(layer.name, [])
         if [value.shape for value in values] == [tuple(weight.shape) for weight in layer.weights]:
             layer.set_weights(values)
-            given += 1
-        else:
-            kept.append(layer.name)
+            given |= {id(weight) for weight in layer.weights}
     if not given:
         raise ValueError(
             f"no layer of {source.name} has the name and shape of one of {model.name}; start from a detector "
             "on the same backbone, and with the same neck"
         )
-    return kept
+    # A layer may hold another one, such as a trident block's dilated convolution, and no weights of its own.
+    return [layer.name for layer in own if any(id(weight) not in given for weight in layer.weights)]

@@ -10,6 +10,7 @@ from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
 from keras import layers, ops
 
 from kerasdet import backbones, zoo
+from kerasdet.backbones.common import leaves
 from kerasdet.boxes import coders
 from kerasdet.models.fast_rcnn import RCNN, FastRCNN
 from kerasdet.models.faster_rcnn import FasterRCNN, before_stage5, one_map, to_p4
@@ -46,6 +47,7 @@ def c4():
         ("no_lateral", {"P2": 16, "P3": 8, "P4": 4, "P5": 2}, 3 * (256 + 64 + 16 + 4 + 1)),
         ("finest", {"P2": 16}, 15 * 256),
         ("c4", {"P4": 4}, 15 * 16),
+        ("c4_light", {"P4": 4}, 15 * 16),
         ("dc5", {"P5": 4}, 15 * 16),
     ],
 )
@@ -90,6 +92,23 @@ def test_c4_s_stage_goes_on_from_where_its_trunk_ends(backbone):
         np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_c4_light_looks_at_a_thin_p4_and_has_no_last_stage():
+    body = tiny_backbone()
+    detector = faster(neck="c4_light", backbone=body)
+    photo = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype("float32")
+    raw = arrays(detector(photo))
+    kernel, bias = detector.get_layer("thin_P4").get_weights()
+    expected = ops.convert_to_numpy(body(photo)["P4"])[0] @ kernel[0, 0] + bias
+    np.testing.assert_allclose(raw["map_P4"], expected, atol=1e-4)
+    assert raw["map_P4"].shape[-1] == 24 and detector.roi_head.input.shape[1:] == (7, 7, 24)
+    # Of a named backbone nothing behind P4 is in the detector.
+    named = faster(neck="c4_light", backbone="mobilenet_v2_0.35")
+    body = backbones.build("mobilenet_v2_0.35", image_size=64)
+    needed = keras.Model(body.input, body.output["P4"]).count_params()
+    assert named.get_layer("mobilenet_v2_0.35").count_params() == needed < body.count_params()
+    assert not {"block_16_project", "Conv_1"} & {layer.name for layer in leaves(named)}
+
+
 def test_c4_needs_a_last_stage_of_its_own():
     """A P5 that looks at P3 as well cannot be run on regions of P4."""
     body = tiny_backbone()
@@ -110,7 +129,7 @@ def test_every_region_detector_is_built_as_it_comes(detector):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"neck": "c3"}, "neck is 'c3'; give one of c4, dc5, fpn"),
+        ({"neck": "c3"}, "neck is 'c3'; give one of c4, c4_light, dc5, fpn"),
         ({"image_size": 60}, "image_size is 60; give a multiple of 32"),
         ({"anchor_sizes": (8, 16)}, r"anchor_sizes is \(8, 16\); give five rising"),
         ({"before": (100,)}, r"before is \(100,\); give two numbers"),

@@ -11,8 +11,10 @@ from keras import layers, ops
 
 from kerasdet import backbones
 from kerasdet.layers.trident import Dilated, trident
+from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.models.trident import TridentNet
 from kerasdet.models.two_stage import TwoStage
+from kerasdet.training import start_from
 
 
 def residual_backbone(size=64, units=2):
@@ -22,10 +24,10 @@ def residual_backbone(size=64, units=2):
     levels = {}
     for level, width in enumerate((16, 24, 32, 40, 48), 1):
         x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False, name=f"conv{level}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9, name=f"norm{level}")(x))
         for unit in range(units if level == 4 else 0):
             y = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"unit{unit}")(x)
-            y = layers.BatchNormalization(momentum=0.9)(y)
+            y = layers.BatchNormalization(momentum=0.9, name=f"unit{unit}_norm")(y)
             x = layers.ReLU()(layers.Add()([x, y]))
         if level >= 2:
             levels[f"P{level}"] = x
@@ -115,6 +117,7 @@ def test_named_backbones_have_the_papers_units():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"neck": "fpn"}, "neck is 'fpn'; give one of c4, c4_light"),
         ({"inference": "last"}, "inference is 'last'; give one of all, middle"),
         ({"dilations": ()}, "dilations is .*give numbers from 1 on"),
         ({"blocks": 3}, "blocks is 3; of the 2 convolutions of stride 1 that residual has at that map"),
@@ -196,6 +199,34 @@ def test_open_ranges_teach_every_branch_everything():
 
 def arrays_of(raw):
     return {key: ops.convert_to_numpy(value) for key, value in raw.items()}
+
+
+def test_one_branch_on_a_thin_map_is_a_faster_rcnn():
+    """And takes over all that it has learned, which branches of other dilations begin with."""
+    keras.utils.set_random_seed(0)
+    options = {
+        "neck": "c4_light", "channels": 24, "head_units": 32, "before": (60, 40), "proposals": (40, 20),
+        "agnostic": False, "anchor_sizes": (6, 12, 20, 32, 48), "image_size": 64,
+    }
+    plain = FasterRCNN(SHAPES, backbone=residual_backbone(), **options)
+    photo = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype("float32")
+    boxes = ops.convert_to_tensor([[[10, 10, 40, 40], [0, 20, 30, 60]]], "float32")
+    raw = plain(photo)
+    for dilations in ((1,), (1, 2, 3)):
+        branches = net(**options, dilations=dilations)
+        assert start_from(branches, plain) == []
+        own = branches(photo)
+        np.testing.assert_allclose(arrays(own)["map_P4_0"], arrays(raw)["map_P4"], atol=1e-5)
+        said, expected = branches.regions_of(first_of(own), boxes), plain.regions_of(raw, boxes)
+        for key, value in arrays(expected).items():
+            np.testing.assert_allclose(arrays(said)[key], value, atol=1e-5)
+        np.testing.assert_allclose(arrays(own)["deltas_0"], arrays(raw)["deltas"], atol=1e-5)
+    assert not np.allclose(arrays(own)["map_P4_1"], arrays(raw)["map_P4"], atol=1e-3)
+
+
+def first_of(raw):
+    """A TridentNet's raw outputs of its first branch, under a Faster R-CNN's names."""
+    return {key.removesuffix("_0"): value for key, value in raw.items() if key.endswith("_0")}
 
 
 # === Inference ===
