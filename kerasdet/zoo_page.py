@@ -184,7 +184,8 @@ def _plot_figure(cards: list[Card], peers: dict) -> str:
     panels = "".join(draw_panel(data, cards, peers) for data in peers["sets"])
     return (
         f"<figure class=plot><div>{panels}</div><figcaption>AP50 against the time of one inference. A "
-        "preset has a point for each precision, the full one is the last, int8. In grey, the peers: "
+        "preset has a point for each precision, the full one is the last, int8; it has none if its time is "
+        "of another machine than the peers'. In grey, the peers: "
         f"{_text(peers.get('about', ''))} Their times are scaled from that table, times "
         f"{peers['scale']:.2f}: {_text(peers.get('scaled_by', ''))}.</figcaption></figure>\n"
     )
@@ -202,13 +203,17 @@ def drawings(cards: list[Card], peers: dict) -> dict[str, str]:
 
 
 def points(cards: list[Card], peers: dict, data: str) -> dict[str, list[tuple[float, float]]]:
-    """Preset -> (milliseconds, AP50) of each precision on a set, for those of just its classes."""
-    wanted = set(peers["sets"][data]["classes"])
+    """Preset -> (milliseconds, AP50) of each precision on a set, for those of just its classes.
+
+    Where the peers' table names its machine, times of others are left out: they cannot be compared.
+    """
+    wanted, machine = set(peers["sets"][data]["classes"]), peers.get("machine")
     found = {}
     for card in cards:
         rows = [
             (row["milliseconds"], card.figures(data, row["precision"]).get("AP50"))
-            for row in card.latency if set(card.classes) == wanted
+            for row in card.latency
+            if set(card.classes) == wanted and machine in (None, row["machine"])
         ]
         if rows := [row for row in rows if row[1] is not None]:
             found[card.name] = rows

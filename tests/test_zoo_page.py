@@ -43,6 +43,8 @@ def test_points_are_of_the_files_measured_on_the_set(preset):
     others = copy.deepcopy(PEERS)
     others["sets"]["street"]["classes"] = ["person", "cat"]
     assert zoo_page.points([card], others, "street") == {}
+    for machine, drawn in (("a CPU", {"tiny_64_people": [(3.21, 0.74)]}), ("another CPU", {})):
+        assert zoo_page.points([card], PEERS | {"machine": machine}, "street") == drawn
 
 
 def test_the_page_shows_all_and_needs_nothing_else(preset):
