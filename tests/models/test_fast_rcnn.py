@@ -175,7 +175,7 @@ def test_a_tflite_has_no_place_for_proposals(tmp_path):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: fast(neck="c5"), "neck is 'c5'; give one of c4, dc5, fpn"),
+        (lambda: fast(neck="c5"), "neck is 'c5'; give one of c4, c4_light, dc5, fpn"),
         (lambda: fast(neck="fpn", level_side=0), "level_side is 0; give pixels"),
         (lambda: fast(proposals=0), "proposals is 0; give 1 or more"),
         (lambda: fast(image_size=72), "image_size is 72; give a multiple of 32"),
