@@ -79,7 +79,8 @@ def test_rcnn_cuts_regions_out_of_the_photo_with_context():
 
 
 @pytest.mark.parametrize(
-    "build", [slow, fast, lambda: fast(neck="fpn")], ids=["rcnn", "fast", "fast_fpn"]
+    "build", [slow, fast, lambda: fast(neck="fpn"), lambda: fast(neck="c4_light")],
+    ids=["rcnn", "fast", "fast_fpn", "fast_light"],
 )
 def test_the_same_comes_out_some_regions_after_the_other(build, monkeypatch):
     detector = build()
