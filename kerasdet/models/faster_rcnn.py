@@ -113,10 +113,8 @@ def region_maps(body, images, neck: str, channels: int) -> dict:
     """The maps that regions are looked at on, by level."""
     if neck in PYRAMIDS:
         return pyramid(body(images), channels, LEVELS, neck)
-    if neck == "c4_light":
-        trunk = keras.Model(body.input, body.output["P4"], name=body.name)
-        return {"P4": thin(channels)(trunk(images))}
-    return dict([one_map(body, images, neck)])
+    level, features = one_map(body, images, neck)
+    return {level: thin(channels)(features) if neck == "c4_light" else features}
 
 
 def _anchor_maps(body, maps: dict, neck: str) -> list:
@@ -134,11 +132,16 @@ def thin(channels: int) -> layers.Layer:
 
 
 def one_map(body, images, neck: str) -> tuple:
-    """Name of a level and its map: P4, of a backbone that ends there ("c4"), or P5 at stride 16 ("dc5")."""
-    if neck == "c4":
-        trunk = keras.Model(body.input, before_stage5(body), name=body.name)
-        return "P4", trunk(images)
-    return "P5", body(images)["P5"]
+    """Name of a level and its map: P4, of a backbone that ends there, or P5 at stride 16 ("dc5")."""
+    if neck == "dc5":
+        return "P5", body(images)["P5"]
+    trunk = keras.Model(body.input, end_of_trunk(body, neck), name=body.name)
+    return "P4", trunk(images)
+
+
+def end_of_trunk(body, neck: str):
+    """The map at P4 that the backbone ends in: where its last stage goes on ("c4"), or what it calls P4."""
+    return body.output["P4"] if neck == "c4_light" else before_stage5(body)
 
 
 def before_stage5(body):

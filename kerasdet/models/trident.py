@@ -18,7 +18,7 @@ from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.boxes.iou import area, pairwise_iou
 from kerasdet.layers.heads import rpn_head
 from kerasdet.layers.trident import trident
-from kerasdet.models.faster_rcnn import RATIOS, before_stage5, check_sizes, roi_head, thin, to_p4
+from kerasdet.models.faster_rcnn import RATIOS, check_sizes, end_of_trunk, roi_head, thin, to_p4
 from kerasdet.models.regions import PAPER_SIDE
 from kerasdet.models.two_stage import RPN_NEGATIVE, TwoStage
 
@@ -79,19 +79,20 @@ class TridentNet(TwoStage):
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        light = neck == "c4_light"
-        end = body.output["P4"] if light else before_stage5(body)
-        stem, branches, _ = trident(body, end, dilations, blocks, share_weights)
+        stem, branches, _ = trident(body, end_of_trunk(body, neck), dilations, blocks, share_weights)
         shared = stem(images)
         maps = [branch(shared) for branch in branches]
-        if light:
+        if neck == "c4_light":
             few = thin(channels)
-            maps = [few(x) for x in maps]
+            maps = shown = [few(x) for x in maps]
+        else:
+            p4 = to_p4(body)
+            shown = [p4(x) for x in maps]
         cells, width = maps[0].shape[1], maps[0].shape[-1]
         rpn = rpn_head(width, channels, len(RATIOS) * len(sizes))
-        outputs, shown = {}, (lambda x: x) if light else to_p4(body)
-        for k, x in enumerate(maps):
-            said = rpn(shown(x))
+        outputs = {}
+        for k, (x, seen) in enumerate(zip(maps, shown, strict=True)):
+            said = rpn(seen)
             outputs |= {f"{key}_{k}": value for key, value in said.items()} | {f"map_P4_{k}": x}
         super().__init__(
             images, outputs, roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
