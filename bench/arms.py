@@ -153,6 +153,13 @@ def sets(name: str, folder: pathlib.Path):
     return (kerasdet.data.load(folder / name, split=split) for split in ("train", "val"))
 
 
+def changed(detector, **options):
+    """The same weights under other options."""
+    other = type(detector).from_config(detector.get_config() | options)
+    other.set_weights(detector.get_weights())
+    return other
+
+
 def rows(drawn: dict[str, dict], figures, baseline: str) -> list[tuple]:
     """A row for each name: its figures with intervals, and the change of the first one from the baseline."""
     from kerasdet.metrics import interval

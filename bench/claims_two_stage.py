@@ -10,7 +10,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from arms import Arm, Run, rows
+from arms import Arm, Run, changed, rows
 from common import read_photo, table
 
 from kerasdet.deploy.timing import interleave, spread
@@ -92,18 +92,11 @@ def keep(run: Run) -> None:
     if run.name in NECKS:
         run.keep("proposals", lambda: _proposals(run))
     if run.name == "fpn":
-        run.keep("nms_over_all", lambda: list(run.detect(_changed(run.detector, per_level_nms=False))))
+        run.keep("nms_over_all", lambda: list(run.detect(changed(run.detector, per_level_nms=False))))
     if run.name == "c4":
         run.keep("image_pyramid", lambda: _on_pyramid(run))
     if run.name.removeprefix(PEOPLE) in OF_THREE:
         run.keep("middle", lambda: list(run.detect(run.detector.fast())))
-
-
-def _changed(detector, **options):
-    """The same weights under other options."""
-    other = type(detector).from_config(detector.get_config() | options)
-    other.set_weights(detector.get_weights())
-    return other
 
 
 def _proposals(run: Run) -> list:
@@ -114,7 +107,7 @@ def _proposals(run: Run) -> list:
     from kerasdet.detections import Detections
 
     most = max(RECALL)
-    detector = _changed(run.detector, before=[most, most], proposals=[most, most])
+    detector = changed(run.detector, before=[most, most], proposals=[most, most])
     boxes, scores = detector.propose(detector.output)
     network = keras.Model(detector.input, {"boxes": boxes, "scores": scores})
     network.compile(jit_compile=False)
@@ -183,7 +176,7 @@ def _print_times(detectors: dict) -> None:
     lines = []
     for name, detector in detectors.items():
         images, _ = detector.squares([picture], 1)
-        over_all = _changed(detector, per_level_nms=False)
+        over_all = changed(detector, per_level_nms=False)
         outputs = {
             "maps": detector.output,
             "and proposals": detector.propose(detector.output),

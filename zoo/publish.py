@@ -96,7 +96,7 @@ def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[di
     name, data = next(iter(held_back.items()))
     return [
         {
-            "data": f"{name}, {arm}, only {stage.epochs} epochs at {stage.image_size} px",
+            "data": f"{name}, {arm}, {stage.epochs} epochs at {stage.image_size} px",
             "photos": len(data), "precision": "keras",
             "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": timing.processor(),
             **_figures(found),

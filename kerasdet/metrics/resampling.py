@@ -33,7 +33,8 @@ def interval(values) -> Interval:
         values: (1 + draws,) as `bootstrap` gives them, or the difference of two such arrays of one set and
             seed, which are drawn photo for photo alike.
     """
-    low, high = np.nanquantile(values[1:], (0.025, 0.975))
+    drawn = values[1:][~np.isnan(values[1:])]
+    low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (np.nan, np.nan)
     return Interval(float(values[0]), float(low), float(high))
 
 

@@ -62,7 +62,7 @@ def run(
     killed. The folder then holds `model.keras`, with the averaged weights, and `best.keras`, those of the
     epoch with the highest AP, with all that they scored in `scores.json`; `log.csv` and, drawn, `curves.png`;
     and `config.json`, with the settings and versions. With --ablation, `ablation.json` and a folder for each
-    arm.
+    arm, with its `model.keras`.
 
     Args:
         doc: the recipe's docstring.
@@ -100,6 +100,7 @@ def run(
         scores = {}
         for name, build_arm in arms.items():
             model = train_on(build_arm, short, options.out / _folder(name))
+            model.save(options.out / _folder(name) / "model.keras")
             scores[name] = model.evaluate_detections(watched)
             print(name, scores[name], flush=True)
         (options.out / ABLATION).write_text(json.dumps(scores, indent=1))

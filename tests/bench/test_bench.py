@@ -123,6 +123,23 @@ def test_startup_sees_what_was_imported():
         startup.run("import no_such_module")
 
 
+def test_paired_detectors(tiny, tmp_path, capsys):
+    from kerasdet.models.trident import TridentNet
+
+    trident = TridentNet(
+        ("person",), backbone="mobilenet_v2_0.35", image_size=64, neck="c4_light", channels=8,
+        head_units=8, dilations=(1, 2), blocks=1, inference="middle",
+    )
+    trident.save(tmp_path / "trident.keras")
+    files = tiny.keras, tiny.tflite, tmp_path / "trident.keras"
+    assert bench("paired", *files, "--data", tiny.scenes, "--photos", 4) == 0
+    out = capsys.readouterr().out
+    assert ", 4 photos: person" in out
+    found = rows(out, "detector")
+    assert list(found) == [*map(str, files), f"{files[2]}, all branches"]
+    assert len(found[str(files[0])]) == 5 and all(len(found[name]) == 6 for name in list(found)[1:])
+
+
 @pytest.mark.parametrize("detector, ways", [
     ("csp", {"csp paper", "csp dense"}),
     pytest.param("centernet", {"centernet paper", "centernet dense"}, marks=pytest.mark.slow),

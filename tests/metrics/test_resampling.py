@@ -51,6 +51,8 @@ def test_what_a_draw_has_no_object_of_is_nan():
     found = [Detections([[0, 0, 20, 20]], [0.5], [0], CLASSES)]
     drawn = bootstrap(data, found, draws=2)
     assert drawn["AP"] == pytest.approx([1, 1, 1]) and np.isnan(drawn["AP_large"]).all()
+    assert f"{interval(drawn['AP_large']):.3f}" == "nan (nan to nan)"
+    assert f"{interval(np.array([0.5, np.nan, 0.4])):.1f}" == "0.5 (0.4 to 0.4)"
 
 
 def test_recall_counts_objects_that_the_first_proposals_overlap():

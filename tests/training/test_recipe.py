@@ -132,6 +132,8 @@ def test_an_ablation_trains_every_arm_from_the_same_seed(data, tmp_path):
     assert scores["one"] == pytest.approx(scores["same again"], nan_ok=True)
     logs = [(tmp_path / "run" / arm / "log.csv").read_text() for arm in ("one", "same_again")]
     assert logs[0].count("\n") == 2, "the short stages are trained"
+    for arm in ("one", "same_again"):
+        assert (tmp_path / "run" / arm / "model.keras").is_file(), "to compare detections with"
     first = [dict(csv.DictReader(log.splitlines()).__next__()) for log in logs]
     assert float(first[0]["loss"]) == pytest.approx(float(first[1]["loss"]), rel=1e-4)
 
@@ -188,7 +190,8 @@ def test_recipes_of_the_shelf(preset):
     last = " ".join(made.__doc__.split("\n\n")[-1].split())
     trained = (SHELF / preset / "card.json").exists()
     assert last == (in_words(Card.read(SHELF / preset)) if trained else "It has not been trained yet.")
-    assert callable(made.sets) and all(isinstance(stage, Stage) for stage in made.STAGES)
+    stages = *made.STAGES, *getattr(made, "ABLATION", ())
+    assert callable(made.sets) and all(isinstance(stage, Stage) for stage in stages)
     assert {"aliases", "summary", "training", "deviations"} <= set(made.CARD)
     model = made.build(made.STAGES[-1].image_size, None)
     assert model.name == preset and model.image_size == made.STAGES[-1].image_size

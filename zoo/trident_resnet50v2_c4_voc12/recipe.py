@@ -63,10 +63,10 @@ def one_branch(size: int, weights: None) -> TridentNet:
     return build(size, weights, dilations=(1,), regions=96)
 
 
-ABLATION = STAGES, {"one branch": one_branch}
+ABLATION, ARMS = STAGES, {"one branch": one_branch}
 
 if __name__ == "__main__":
     recipe.run(
-        __doc__, sets, build, STAGES, rate=RATE, backbone_rate=BACKBONE_RATE, ablation=ABLATION,
+        __doc__, sets, build, STAGES, rate=RATE, backbone_rate=BACKBONE_RATE, ablation=(ABLATION, ARMS),
         own_start=True,
     )
