@@ -235,6 +235,10 @@ def zoo(
     """Lists the presets, or tells all about one."""
     from kerasdet import card
 
+    if markdown and (page is not None or plots is not None):
+        raise ValueError("--markdown prints the tables; leave it out, or --html and --plots")
+    if overwrite and page is None and plots is None:
+        raise ValueError("--overwrite is for the files of --html and --plots; name one, or leave it out")
     if page is not None:
         _say_page(page, name, overwrite)
     if plots is not None:

@@ -78,7 +78,11 @@ def anchors(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ):
     """Finds anchors: sizes that the boxes of a set cluster around, by k-means of 1 - IoU."""
+    if overwrite and plot is None:
+        raise ValueError("--overwrite is for the picture of --plot; name it, or leave --overwrite out")
     check_new("--plot", plot, PLOTS, overwrite)
+    import numpy as np
+
     from kerasdet import data as data_
     from kerasdet.boxes.kmeans import kmeans_anchors, size_iou
     from kerasdet.data.anchors import box_sizes
@@ -96,7 +100,9 @@ def anchors(
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
     say(f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}")
     Console().print(table)
-    pairs = ", ".join(f"({width:.0f}, {height:.0f})" for width, height in found)
+    # Rounded, two of nearly one area may change places, and YOLOv3 wants them by rising area.
+    rounded = sorted(np.maximum(found.round(1), 0.1).tolist(), key=lambda pair: pair[0] * pair[1])
+    pairs = ", ".join(f"({width:g}, {height:g})" for width, height in rounded)
     say(f"anchors=({pairs})")
     if plot is not None:
         draw_anchors(sizes, found, owner, size).savefig(plot)
@@ -124,10 +130,16 @@ def convert(
     refuse_full(out)
     reading = read_all(data)
     sets = {split: reading.dataset(split) for split in reading.sources}
+    _say_joined(reading.joined)
     write(sets, out, to.value, link=link, progress=sys.stdout.isatty())
     photos, boxes = sum(map(len, sets.values())), sum(len(s.boxes) for d in sets.values() for s in d)
     text = f"{reading.format} to {to.value}: {photos} photos with {boxes} boxes in {', '.join(sets)}"
     say(f"{text}, see {out}/")
+
+
+def _say_joined(joined: dict[str, tuple[str, ...]]) -> None:
+    for split, parts in joined.items():
+        say(f"left out: {split}, which is {' and '.join(parts)} together")
 
 
 # === show ===
@@ -187,6 +199,8 @@ def doctor(
     from kerasdet.data.writers import refuse_full
     from kerasdet.data.writers import write as write_set
 
+    if link and write is None:
+        raise ValueError("--link is for the copy that --write makes; name its folder, or leave --link out")
     for folder in (out, write):
         if folder is not None:
             refuse_full(folder)
@@ -199,6 +213,7 @@ def doctor(
     report = examine(data, progress)
     photos = ", ".join(f"{count} photos in {split}" for split, count in report.photos.items())
     say(f"{data}: {report.format}, {photos}")
+    _say_joined(report.joined)
     _print_faults(report)
     _print_classes(report)
     sizes = _print_sizes(report, detector)

@@ -128,21 +128,22 @@ def _settings(model: str, score: float, draw: bool, shard: str | None, paths: li
 
 
 def picture_names(paths: list[Path], out: Path) -> list[Path]:
-    """Where each photo's drawing goes; photos of one name in two folders get a number."""
-    taken: set[Path] = set()
+    """Where each photo's drawing goes; photos of one name in two folders get a number, and so do a.jpg and
+    A.jpg, which are one to the disks of macOS and Windows."""
+    taken: set[str] = set()
     copies: collections.Counter[str] = collections.Counter()
     targets = []
     for path in paths:
         suffix = path.suffix.lower() if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
         name = f"{path.stem}{suffix}"
         while True:
-            copies[name] += 1
-            number = copies[name]
-            target = out / (name if number == 1 else f"{path.stem}_{number}{suffix}")
-            if target not in taken:
+            copies[name.casefold()] += 1
+            number = copies[name.casefold()]
+            drawing = name if number == 1 else f"{path.stem}_{number}{suffix}"
+            if drawing.casefold() not in taken:
                 break
-        taken.add(target)
-        targets.append(target)
+        taken.add(drawing.casefold())
+        targets.append(out / drawing)
     return targets
 
 

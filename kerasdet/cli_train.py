@@ -68,7 +68,9 @@ def train(
     ] = None,
     sizes: Annotated[
         str | None,
-        typer.Option(help="Sides of the square to change between, such as 256,320,384. For YOLOv3."),
+        typer.Option(
+            help="Sides of the square to change between, such as 256,320,384. For YOLOv3, CenterNet and CSP."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     resume: Annotated[
@@ -103,19 +105,20 @@ def train(
     from kerasdet import training
     from kerasdet.training.progress import RichProgress
 
-    callbacks = [RichProgress()]
+    more = []
     if tensorboard:
         import keras
 
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("--tensorboard needs a package: pip install 'kerasdet[tensorboard]'")
-        callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
-    rows = training.train(
-        data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
-        rate=rate, schedule=schedule.value, warmup=warmup, mixup=MIXUP if mixup else 0.0,
-        mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
-        seed=seed, resume=resume, callbacks=callbacks,
-    )
+        more.append(keras.callbacks.TensorBoard(out / "tensorboard"))
+    with RichProgress() as progress:
+        rows = training.train(
+            data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
+            rate=rate, schedule=schedule.value, warmup=warmup, mixup=MIXUP if mixup else 0.0,
+            mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
+            seed=seed, resume=resume, callbacks=[progress, *more],
+        )
     best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
     Console().print(
         f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import re
 import sys
@@ -77,7 +78,7 @@ class Detector(keras.Model):
         self._ema = None
         # Whether the loss that is being computed is learned from, or only looked at.
         self._learning = True
-        self._inference: dict = {}
+        self._inference = _Networks()
 
     classes = property(lambda self: self._settings["classes"], doc="Names of the classes.")
     parts = property(lambda self: self._settings["parts"], doc="Names of the parts of an object.")
@@ -516,6 +517,14 @@ class Detector(keras.Model):
         from kerasdet import deploy
 
         return deploy.export(self, path, **options)
+
+
+class _Networks(collections.UserDict):
+    """Networks that were made of a detector's layers, by what they give.
+
+    No dict: Keras looks into those for layers, and would take what these networks bring, such as their
+    inputs, for the detector's own.
+    """
 
 
 def _check_names(kind: str, names):

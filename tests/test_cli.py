@@ -60,6 +60,8 @@ def test_zoo_lists_tells_and_writes_markdown_and_plots(tmp_path):
     assert "tiny_64_people" in run("zoo")
     assert "Peaks instead of a threshold." in run("zoo", "tiny")
     assert run("zoo", "tiny", "--markdown").strip() == card.markdown(zoo.presets("tiny"))
+    assert "leave it out, or --html" in run("zoo", "--markdown", "--html", tmp_path / "a.html", code=2)
+    assert "--overwrite is for the files of --html" in run("zoo", "--overwrite", code=2)
     assert "ap_latency_voc12.svg" in run("zoo", "--plots", tmp_path)
     assert "exists; give another --plots" in run("zoo", "--plots", tmp_path, code=2)
     assert "error: there is no preset 'tinny'. Did you mean 'tiny'?" in run("zoo", "tinny", code=2)
@@ -117,6 +119,10 @@ def test_drawings_never_replace_photos_or_each_other(photos, tmp_path):
     paths = [photos / name for name in ("a.jpg", "inner/a.jpg", "x.webp", "a_2.jpg", "other/a.jpg")]
     names = [path.name for path in cli_detect.picture_names(paths, tmp_path)]
     assert names == ["a.jpg", "a_2.jpg", "x.jpg", "a_2_2.jpg", "a_3.jpg"]
+    # To the disks of macOS and Windows they are one.
+    paths = [photos / name for name in ("a.jpg", "inner/A.JPG", "A_2.jpg")]
+    names = [path.name for path in cli_detect.picture_names(paths, tmp_path)]
+    assert names == ["a.jpg", "A_2.jpg", "A_2_2.jpg"]
     before = (photos / "a.jpg").read_bytes()
     output = run("detect", photos / "a.jpg", "-m", "tiny", "--out", photos, code=2)
     assert "a.jpg: is one of the photos, and would be drawn over" in output

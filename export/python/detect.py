@@ -256,7 +256,10 @@ def read(path: str | os.PathLike) -> np.ndarray:
             # Without EXIF's note Pillow turns a photo by XMP's, which kerasdet and browsers pass over.
             for name in ("xmp", "XML:com.adobe.xmp"):
                 image.info.pop(name, None)
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such photo") from error
     except Image.DecompressionBombError as error:

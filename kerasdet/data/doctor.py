@@ -60,12 +60,14 @@ class Report:
         photos: split -> number of photos that the annotations name.
         faults: in the order of `KINDS`.
         sets: split -> `Dataset` of what is sound; without the splits that nothing is left of.
+        joined: splits that are others together and were left out, see `Reading`.
     """
 
     format: str
     photos: dict[str, int]
     faults: list[Fault]
     sets: dict[str, Dataset]
+    joined: dict[str, tuple[str, ...]]
 
     def of(self, kind: str) -> list[Fault]:
         """The faults of one kind."""
@@ -114,7 +116,7 @@ def examine(path: str | os.PathLike, progress: bool = False) -> Report:
             sets[split] = reading.dataset(split)
     _compare_classes(sets, faults)
     faults.sort(key=lambda fault: KINDS.index(fault.kind))
-    return Report(reading.format, photos, faults, sets)
+    return Report(reading.format, photos, faults, sets, reading.joined)
 
 
 @dataclasses.dataclass

@@ -41,8 +41,8 @@ def batches(
         epoch: the first epoch's number; a resumed run continues with the order it would have had.
         augment: `Augment`; None takes the default for training and no change otherwise.
         sizes: two or more sides of the square in pixels, for a model that can be trained on any multiple of
-            its `size_multiple` (`YOLOv3`), from which one is drawn again and again while training. None keeps
-            to the model's `image_size`.
+            its `size_multiple` (`YOLOv3`, `CenterNet`, `CSP`), from which one is drawn again and again while
+            training. None keeps to the model's `image_size`.
         every: batches from one change of size to the next. The first batch of an epoch stands alone:
             Keras looks at two batches to learn which sides of their arrays change.
         mix_until: number of the first epoch without mixup and mosaic: the last ones should see photos as

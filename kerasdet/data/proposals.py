@@ -60,13 +60,20 @@ def searched(dataset, folder: str | os.PathLike) -> Iterator[tuple[Sample, Path]
     """Every sample and the file of its proposals, with a progress bar where some are yet to be found."""
     from rich.progress import track
 
-    root = Path(dataset.root) if dataset.root else None
-    pairs = []
+    # Photos' paths are absolute, however the set's folder was given.
+    root = Path(os.path.abspath(dataset.root)) if dataset.root else None
+    pairs, photo_of = [], {}
     for sample in dataset:
-        path = Path(sample.path)
+        path = Path(os.path.abspath(sample.path))
         inside = root is not None and root in path.parents
         name = path.relative_to(root) if inside else Path(path.name)
-        pairs.append((sample, Path(folder) / f"{name}.npy"))
+        file = Path(folder) / f"{name}.npy"
+        if photo_of.setdefault(file, path) != path:
+            raise ValueError(
+                f"{file} would hold the proposals of two photos, {photo_of[file]} and {path}; give the sets "
+                "that they are from a folder each, and join them afterwards"
+            )
+        pairs.append((sample, file))
     yield from track(pairs, "Searching", disable=all(path.exists() for _, path in pairs))
 
 

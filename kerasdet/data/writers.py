@@ -112,7 +112,8 @@ def refuse_full(folder: str | os.PathLike) -> None:
 
 
 def _photo_names(sets: dict[str, Dataset]) -> dict[str, list[str]]:
-    """File names of each split's photos, without spaces, no stem twice in all of them."""
+    """File names of each split's photos, without spaces, no stem twice in all of them, not even in capitals:
+    to the disks of macOS and Windows a.jpg and A.jpg are one."""
     taken: set[str] = set()
     names: dict[str, list[str]] = {}
     for split, dataset in sets.items():
@@ -120,10 +121,10 @@ def _photo_names(sets: dict[str, Dataset]) -> dict[str, list[str]]:
         for sample in dataset:
             stem, suffix = os.path.splitext(re.sub(r"\s+", "_", os.path.basename(sample.path)))
             name, count = stem, 1
-            while name in taken:
+            while name.casefold() in taken:
                 count += 1
                 name = f"{stem}_{count}"
-            taken.add(name)
+            taken.add(name.casefold())
             names[split].append(name + suffix)
     return names
 

@@ -291,16 +291,17 @@ def _numbers(report: ExportReport) -> dict:
 
 
 def _write(path: Path, data: bytes):
-    # Written beside and then moved, so that a full disk leaves no half file under the name.
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
+    # Written beside and then moved, so that a full disk leaves no half file under the name; moved when it is
+    # closed, since Windows moves no open file.
+    file = tempfile.NamedTemporaryFile(dir=path.parent, delete=False)
+    try:
+        with file:
             file.write(data)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except BaseException:
+        os.unlink(file.name)
+        raise
 
 
 def _export_folder(detector, path, check, options, on_parity) -> ExportReport:

@@ -44,8 +44,11 @@ class MediaPipeDetector:
     def __exit__(self, *error):
         self._detector.close()
 
-    def detect(self, photos, score: float = 0.0, keep_photo: bool = False) -> list[Detections]:
-        """What it finds on each of some photos, files or (H, W, 3) uint8 RGB arrays; photos are not kept."""
+    def detect(
+        self, photos, score: float = 0.0, batch_size: int = 1, keep_photo: bool = False
+    ) -> list[Detections]:
+        """What it finds on each of some photos, files or (H, W, 3) uint8 RGB arrays, looked at one by one;
+        they are not kept."""
         return [self._look_at(photo, score) for photo in photos]
 
     def _look_at(self, photo, score: float) -> Detections:

@@ -16,11 +16,11 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     their number.
 
     Args:
-        detector: has `.classes` and `.detect(paths, score, keep_photo)` -> list of `Detections`;
+        detector: has `.classes` and `.detect(paths, score, batch_size, keep_photo)` -> list of `Detections`;
             a `Detector`, or a `.tflite` file's `LiteRTDetector`. One that is given proposals takes the
             set's, if it has any.
         dataset: sequence of `Sample` with `.classes` and `.parts`.
-        batch_size: photos handed to `detect` at a time.
+        batch_size: photos that are read, and go through the network, at a time.
         progress: show a progress bar.
         options: further arguments of the detector's `detect`, such as flip.
 
@@ -69,4 +69,4 @@ def detect_all(detector, dataset, batch_size=16, progress=False, **options):
         if given:
             options["proposals"] = [sample.proposals for sample in samples]
         paths = [sample.path for sample in samples]
-        yield from detector.detect(paths, score=0.0, keep_photo=False, **options)
+        yield from detector.detect(paths, score=0.0, batch_size=batch_size, keep_photo=False, **options)

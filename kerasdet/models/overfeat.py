@@ -254,8 +254,7 @@ class OverFeat(Detector):
         for layer in leaves(self):
             regresses = layer.name.startswith("regressor")
             wanted = phase == "all" or regresses == (phase == "regressor")
-            if id(layer) in self._learns:
-                layer.trainable = wanted and self._learns[id(layer)]
+            layer.trainable = wanted and self._learns[id(layer)]
 
     def get_compile_config(self):
         config = super().get_compile_config()

@@ -40,9 +40,19 @@ def adamw(rate, detector=None, backbone_rate=None):
     backbone = detector.get_config().get("backbone")
     if backbone is None:
         raise ValueError(f"{detector.name} has no backbone; leave backbone_rate out")
-    body = backbones.deserialize(backbone) if isinstance(backbone, dict) else backbones.build(backbone)
+    body = _body(backbone)
     names = sorted(layer.name for layer in body.layers if layer.weights)
     # One pattern for all of them: a key for each would come back from a file as an optimizer each.
     pattern = f"(.*/)?({'|'.join(map(re.escape, names))})/[^/]*"
     slower = {pattern: of(backbone_rate)}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(of(rate), slower))
+
+
+def _body(backbone) -> keras.Model:
+    if isinstance(backbone, dict):
+        return backbones.deserialize(backbone)
+    if backbone == "vgg16":  # SSD's alone
+        from kerasdet.backbones.vgg import vgg16
+
+        return vgg16()
+    return backbones.build(backbone)

@@ -10,6 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class RichProgress(keras.callbacks.Callback):
     """A bar with the loss while an epoch runs; after it, its figures on a line.
 
+    Train in a `with` of it: a training that is stopped ends no epoch, and the bar has taken the terminal's
+    cursor away.
+
     Args:
         console: where to; None takes the terminal.
     """
@@ -18,6 +21,14 @@ class RichProgress(keras.callbacks.Callback):
         super().__init__()
         self.console = console or Console()
         self._bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._bar = Progress(
@@ -39,6 +50,7 @@ class RichProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._bar.stop()
+        self._bar = None
         shown = [name for name in ("loss", "val_AP", "val_AP50", "val_MR") if name in (logs or {})]
         figures = ", ".join(f"{name} {logs[name]:.4g}" for name in shown)
         self.console.print(f"epoch {epoch + 1}/{self.params['epochs']}: {figures}", highlight=False)

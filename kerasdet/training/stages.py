@@ -107,13 +107,14 @@ def train_in_stages(
         if start < end:
             trim_log(folder / LOG, start)
             log = keras.callbacks.CSVLogger(folder / LOG, append=True)
-            model.fit(
-                photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=0,
-                # The checkpoint comes after the log: an epoch that it holds is in there.
-                callbacks=[
-                    NaNGuard(photos), average, *callbacks, log, Curves(folder), checkpoint, RichProgress(),
-                ],
-            )
+            with RichProgress() as progress:
+                model.fit(
+                    photos, epochs=end, initial_epoch=start, steps_per_epoch=steps_per_epoch, verbose=0,
+                    # The checkpoint comes after the log: an epoch that it holds is in there.
+                    callbacks=[
+                        NaNGuard(photos), average, *callbacks, log, Curves(folder), checkpoint, progress,
+                    ],
+                )
         elif average.averages is not None:
             # The stage was complete when the run was killed.
             average.set_model(model)

@@ -224,3 +224,19 @@ def test_a_split_with_nothing_left(tmp_path):
     assert report.sets == {} and [fault.kind for fault in report.faults] == ["broken photo"]
     with pytest.raises(ValueError, match="no set"):
         write(report.sets, tmp_path / "clean", "csv")
+
+
+def test_a_split_of_other_splits_is_no_copy_of_them(sound, tmp_path):
+    """PASCAL VOC's lists: trainval is train and val together."""
+    sets = {split: load(sound.save(), split) for split in ("train", "val")}
+    write(sets, tmp_path / "voc", "voc")
+    lists = tmp_path / "voc" / "ImageSets" / "Main"
+    names = [(lists / f"{split}.txt").read_text() for split in ("train", "val")]
+    (lists / "trainval.txt").write_text("".join(names))
+    report = examine(tmp_path / "voc")
+    assert report.faults == [] and report.photos == {"train": 5, "val": 2}
+    assert report.joined == {"trainval": ("train", "val")} and list(report.sets) == ["train", "val"]
+    assert len(load(tmp_path / "voc", "trainval")) == 7
+    # With the other part gone, photos in both are told.
+    (lists / "val.txt").unlink()
+    assert len(examine(tmp_path / "voc").of("near-duplicate")) == 5

@@ -44,7 +44,7 @@ def test_without_extra_modules_it_is_said_what_to_install(photo, monkeypatch):
         data_.selective_search(photo)
 
 
-def test_files_are_read_and_not_searched_for(tmp_path):
+def test_files_are_read_and_not_searched_for(tmp_path, monkeypatch):
     photos = [str(tmp_path / "a" / "one.jpg"), str(tmp_path / "b" / "one.jpg")]
     samples = [Sample(path, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)) for path in photos]
     dataset = Dataset(samples, ("thing",), root=tmp_path)
@@ -52,6 +52,9 @@ def test_files_are_read_and_not_searched_for(tmp_path):
         path = tmp_path / "found" / folder / "one.jpg.npy"
         path.parent.mkdir(parents=True)
         np.save(path, np.arange(rows * 4).reshape(rows, 4))
+    monkeypatch.chdir(tmp_path)
+    given = Dataset(samples, ("thing",), root=".").with_proposals("found", count=4)
+    assert [len(sample.proposals) for sample in given] == [3, 4], "however the set's folder is written"
     given = dataset.with_proposals(tmp_path / "found", count=4)
     assert [len(sample.proposals) for sample in given] == [3, 4]
     np.testing.assert_array_equal(given[0].proposals[1], [4, 5, 6, 7])
@@ -109,3 +112,17 @@ def test_of_several_photos_the_best_proposals_come_first():
     from kerasdet.data.loader import _together
 
     np.testing.assert_allclose(_together(photos)["proposals"][:, 0], [1, 2, 1.1, 2.1, 1.2, 2.2])
+
+
+def test_photos_of_one_name_that_lie_apart_are_refused(tmp_path):
+    sets = []
+    for folder in ("a", "b"):
+        path = str(tmp_path / folder / "one.jpg")
+        sample = Sample(path, np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
+        sets.append(Dataset([sample], ("thing",), root=tmp_path / folder))
+    twice = sets[0] + sets[0]
+    (tmp_path / "found").mkdir()
+    np.save(tmp_path / "found" / "one.jpg.npy", np.zeros((2, 4), np.float32))
+    assert [len(sample.proposals) for sample in twice.with_proposals(tmp_path / "found")] == [2, 2]
+    with pytest.raises(ValueError, match=r"one.jpg.npy would hold the proposals of two photos, \S+a.one.jpg"):
+        (sets[0] + sets[1]).with_proposals(tmp_path / "found")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,16 @@ def test_round_trip_of_faces(sets, tmp_path):
         "wider: boxes of the part 'head' left out: 1", "wider: boxes rounded to whole pixels: 2 of 5",
         "wider: faces under 10 px, which are read as ignore regions: 1",
     ]
+
+
+def test_names_differ_by_more_than_capitals(sets, tmp_path):
+    """To the disks of macOS and Windows a_b.jpg and A_B.jpg are one."""
+    samples = list(sets["train"])
+    place = tmp_path / "from" / "two" / "A B.JPG"
+    (tmp_path / "from" / "two" / "a b.jpg").rename(place)
+    samples[1] = dataclasses.replace(samples[1], path=str(place))
+    back, _ = written({"train": Dataset(samples, CLASSES, ("head",))}, tmp_path / "out", "yolo")
+    assert {Path(sample.path).name for sample in back["train"]} == {"a_b.jpg", "A_B_2.JPG", "c.png"}
 
 
 def test_nothing_is_said_where_nothing_is_lost(shapes, tmp_path):

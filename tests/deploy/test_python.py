@@ -297,6 +297,11 @@ def test_it_takes_the_photos_that_the_library_takes(alone, tmp_path):
         Image.fromarray(photo(5)[0]).save(path, kind, **{"lossless": True} if kind == "WEBP" else {})
         away = np.abs(alone.read(path).astype(int) - photos_.read(path))
         assert away.max() <= (16 if kind == "JPEG" else 0)  # whose decoders differ
+    grey = np.arange(80 * 60, dtype=np.uint16).reshape(80, 60) * 13
+    for kind in ("PNG", "TIFF"):
+        Image.fromarray(grey).save(path, kind)
+        np.testing.assert_array_equal(alone.read(path), photos_.read(path))
+        assert len(np.unique(alone.read(path))) > 200
 
 
 def test_no_other_kinds_are_opened(alone, tmp_path, monkeypatch):

@@ -30,8 +30,9 @@ class Pretender:
     def __init__(self, shift=0, classes=("person",), parts=True):
         self.shift, self.classes, self.parts, self.calls = shift, classes, parts, []
 
-    def detect(self, paths, score, keep_photo):
-        self.calls.append((list(paths), score, keep_photo))
+    def detect(self, paths, score, batch_size, keep_photo):
+        assert len(paths) <= batch_size
+        self.calls.append((list(paths), score, batch_size, keep_photo))
         box = np.array([BOX], np.float32) + [self.shift, 0, self.shift, 0]
         parts = {"head": np.array([HEAD], np.float32)} if self.parts else {}
         return [Detections(box, [0.9], [0], self.classes, parts, path=path) for path in paths]
@@ -40,12 +41,12 @@ class Pretender:
 def test_photos_go_through_in_chunks_and_are_not_kept():
     detector = Pretender()
     evaluate(detector, people(5), batch_size=2)
-    assert [paths for paths, _, _ in detector.calls] == [
+    assert [paths for paths, *_ in detector.calls] == [
         ["0.jpg", "1.jpg"],
         ["2.jpg", "3.jpg"],
         ["4.jpg"],
     ]
-    assert {(score, keep) for _, score, keep in detector.calls} == {(0.0, False)}
+    assert {(score, size, keep) for _, score, size, keep in detector.calls} == {(0.0, 2, False)}
 
 
 def test_people_get_every_metric():
@@ -106,7 +107,7 @@ def pretending_model(shifts):
         def evaluate_detections(self, dataset, batch_size):
             detector = Pretender(shift=self.shifts.pop(0))
             metrics = evaluate(detector, dataset, batch_size)
-            self.chunks = [len(paths) for paths, _, _ in detector.calls]
+            self.chunks = [len(paths) for paths, *_ in detector.calls]
             return metrics
 
     model = Model([keras.Input((2,)), keras.layers.Dense(1)])

@@ -12,6 +12,7 @@ from keras import ops
 from overfeats import fine_backbone, small
 
 from kerasdet import views, zoo
+from kerasdet.backbones.common import leaves
 from kerasdet.models import overfeat
 from kerasdet.models.overfeat import SCALES, OverFeat, map_sizes, parameters
 
@@ -333,6 +334,17 @@ def test_a_phase_is_chosen_after_photos_were_looked_at():
     for phase in ("classifier", "all"):
         detector.train_only(phase)
         assert detector.get_layer("classifier1").trainable
+
+
+def test_what_looked_at_photos_adds_no_layers():
+    detector = small()
+    before = leaves(detector)
+    detector.classify(np.zeros((64, 64, 3), np.uint8), "single")
+    detector.detect(np.zeros((64, 64, 3), np.uint8))
+    assert leaves(detector) == before
+    larger = zoo.adapt(detector, image_size=96)
+    for one, other in zip(detector.get_weights(), larger.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_phase_is_saved(tmp_path):

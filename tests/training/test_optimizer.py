@@ -1,5 +1,7 @@
 """The optimizer's rates, read off one step: Adam's first moves every weight by just its rate."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -79,3 +81,15 @@ def test_stages_that_run_apart_are_the_backbones_too():
 def test_a_detector_without_backbone_is_refused():
     with pytest.raises(ValueError, match="has no backbone; leave backbone_rate out"):
         adamw(1e-2, keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), backbone_rate=1e-4)
+
+
+def test_the_backbone_that_ssd_alone_has():
+    def variable(layer):
+        with keras.name_scope(layer):
+            return keras.Variable(np.zeros(1), name="kernel")
+
+    detector = types.SimpleNamespace(name="ssd", get_config=lambda: {"backbone": "vgg16"})
+    optimizer = adamw(1e-2, detector, backbone_rate=1e-4)
+    optimizer.build([variable("block1_conv1"), variable("fc6"), variable("class_0")])
+    slow, rest = ({v.path for v in one._trainable_variables} for one in optimizer.optimizers)
+    assert (slow, rest) == ({"block1_conv1/kernel", "fc6/kernel"}, {"class_0/kernel"})

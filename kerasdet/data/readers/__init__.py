@@ -43,6 +43,7 @@ class Reading:
         format: key of `FORMATS`, or `TFDS`.
         sources, annotations: of each split.
         classes: the union over the splits, in the format's order.
+        joined: splits left out, since each is some of the others together: "trainval" -> ("train", "val").
     """
 
     path: str | os.PathLike
@@ -50,6 +51,7 @@ class Reading:
     sources: dict[str, Source]
     annotations: dict[str, Annotations]
     classes: tuple[str, ...]
+    joined: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def dataset(
         self, split: str, on_bad_box: str = "error", classes: Iterable[str] | None = None
@@ -106,13 +108,28 @@ def load(
 
 
 def read_all(path: str | os.PathLike) -> Reading:
-    """What the annotation files at `path` say, before anything is checked.
+    """What the annotation files at `path` say, before anything is checked; each photo once.
 
     Raises:
         FileNotFoundError: `path` is not there.
         ValueError: nothing recognised, or a file that cannot be read.
     """
-    return _read(path, *_find(path))
+    name, sources = _find(path)
+    joined = _joined(sources)
+    found = _read(path, name, {split: each for split, each in sources.items() if split not in joined})
+    found.joined = joined
+    return found
+
+
+def _joined(sources: dict[str, Source]) -> dict[str, tuple[str, ...]]:
+    """The splits that are others together, as PASCAL VOC's trainval is, and which."""
+    files = {split: set(source.files) for split, source in sources.items()}
+    found = {}
+    for split, own in files.items():
+        parts = [other for other, theirs in files.items() if theirs < own]
+        if len(parts) > 1 and set().union(*(files[part] for part in parts)) == own:
+            found[split] = tuple(parts)
+    return found
 
 
 def splits(path: str | os.PathLike) -> tuple[str, ...]:
