@@ -267,9 +267,10 @@ class Detector(keras.Model):
                 f"missing in {there or type(given).__name__}; give a dict of these, or fit on "
                 "Dataset.batches(...)"
             )
-        targets = {key: ops.convert_to_tensor(value) for key, value in given.items()}
-        for key, kind in (("boxes", "float32"), ("labels", "int32")):
-            targets[key] = ops.cast(targets[key], kind)
+        # A user's own arrays may be of NumPy's usual float64, or weights of integers.
+        targets = {
+            key: ops.cast(value, "int32" if key == "labels" else "float32") for key, value in given.items()
+        }
         boxes = targets["boxes"]
         left_out = {
             "weights": ops.cast(targets["labels"] >= 0, "float32"), "ignore": ops.zeros_like(boxes[:, :1]),

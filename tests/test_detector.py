@@ -218,8 +218,11 @@ def test_fit_takes_batches_of_ones_own(shapes):
     import tensorflow as tf
 
     images, targets = batch_of(shapes, detector_of_shapes(), 8)
-    bare = {key: targets[key] for key in ("boxes", "labels")}
-    batches = tf.data.Dataset.from_tensor_slices((images, bare)).batch(4)
+    # Of the kinds that NumPy makes of Python's numbers.
+    own = {key: targets[key].astype("float64") for key in ("boxes", "ignore")} | {
+        "labels": targets["labels"].astype("int64"), "weights": (targets["labels"] >= 0).astype("int64"),
+    }
+    batches = tf.data.Dataset.from_tensor_slices((images, own)).batch(4)
     detector = detector_of_shapes()
     detector.compile(keras.optimizers.SGD(0.0), ema=None)
     losses = detector.fit(batches, verbose=0).history["loss"]
