@@ -92,10 +92,11 @@ class Detections:
     def mask(self, row: int) -> np.ndarray:
         """The pixels of the object of a row: (H, W) bool. Raises ValueError if no outlines were found."""
         from kerasdet import outlines
+        from kerasdet import photo as photos_
 
         if self.masks is None:
             raise ValueError("there are no masks: this detector finds boxes alone; MaskRCNN finds both")
-        return outlines.decode(self.masks[row]).astype(bool)
+        return outlines.decode(self.masks[row], photos_.MAX_SIDE).astype(bool)
 
     def above(self, score):
         """The detections that score at least `score`, as new `Detections` of the same photo."""

@@ -75,8 +75,12 @@ def encode(mask: np.ndarray) -> dict:
     return runs.encode(np.asfortranarray(mask))
 
 
-def decode(code: dict) -> np.ndarray:
+def decode(code: dict, most: int = MAX_SIDE) -> np.ndarray:
     """COCO's run lengths, compressed or not, as a mask (height, width) uint8.
+
+    Args:
+        code: {"size": [height, width], "counts": ...}.
+        most: pixels of a side; what a stranger's file promises has a limit.
 
     Raises:
         ValueError: they are no run lengths.
@@ -85,8 +89,8 @@ def decode(code: dict) -> np.ndarray:
 
     try:
         height, width = map(int, code["size"])
-        if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-            raise ValueError(f"size is {code['size']}, and each side is 1 to {MAX_SIDE}")
+        if not (0 < height <= most and 0 < width <= most):
+            raise ValueError(f"size is {code['size']}, and each side is 1 to {most}")
         counts = code["counts"]
         counts = list(map(int, counts)) if isinstance(counts, list) else _unpacked(counts)
         # pycocotools writes where the runs lead, inside of the mask or not.

@@ -45,7 +45,8 @@ def read(photo) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no readable image, or is truncated, or the array is not (H, W, 3) uint8.
+        ValueError: the file is no readable image, or is truncated, or the array is not (H, W, 3) uint8; or it
+            is larger than `MAX_PIXELS` or `MAX_SIDE`.
     """
     if isinstance(photo, (str, os.PathLike)):
         return _read_file(os.fspath(photo))
@@ -60,6 +61,8 @@ def read(photo) -> np.ndarray:
             f"the photo is an array of shape {array.shape}; give (height, width, 3) RGB, one photo "
             "an array (put several in a list)"
         )
+    if max(array.shape) > MAX_SIDE or array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ValueError(f"the photo is an array of shape {array.shape} and {_TOO_LARGE}")
     return array
 
 

@@ -137,7 +137,7 @@ def load(name: str, classes=None, weights: bool = True, image_size: int | None =
         classes: names of other classes, to fine-tune on. A class that the preset knows keeps what
             was learned of it; the head starts afresh for every other. Everything else keeps its
             weights, the heads of parts included.
-        weights: False leaves all weights random.
+        weights: False leaves all weights random, and none frozen.
         image_size: side of the network's square in pixels; None takes the preset's. The weights fit
             any size, but do best at the one they were trained at.
 
@@ -239,14 +239,14 @@ def _load_folder(folder: Path, classes, weights: bool, image_size: int | None):
     detector_class, config = _read_config(folder)
     if weights:
         _check_weights(folder, card)
-        model = _made(detector_class, config, folder)
+    else:
+        # Random layers that never learn would stay random, and random statistics normalise nothing.
+        whole = {"freeze_bn": False, "freeze_until": None}
+        config |= {key: value for key, value in whole.items() if key in config}
+    model = _made(detector_class, config, folder)
+    if weights:
         model.load_weights(folder / card.weights["file"])
-        return adapt(model, classes, image_size)
-    if classes is not None:
-        config["classes"] = list(classes)
-    if image_size is not None:
-        config["image_size"] = image_size
-    return _made(detector_class, config, folder)
+    return adapt(model, classes, image_size)
 
 
 def _made(detector_class, config: dict, folder: Path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasdet import outlines
 from kerasdet.detections import Detections
 
 CLASSES = ("person", "dog")
@@ -128,3 +129,12 @@ def test_draw_reads_the_photo_from_its_path(tmp_path):
 def test_draw_without_a_photo_says_what_to_do():
     with pytest.raises(ValueError, match="keep_photo=True"):
         some(path=None).draw()
+
+
+def test_outlines_on_a_photo_as_long_as_any():
+    mask = np.zeros((3, 32_000), np.uint8)
+    mask[1, 31_000:] = 1
+    found = Detections([[31_000, 1, 32_000, 2]], [0.9], [0], CLASSES, masks=(outlines.encode(mask),))
+    np.testing.assert_array_equal(found.mask(0), mask.astype(bool))
+    with pytest.raises(ValueError, match="each side is 1 to 8192"):
+        outlines.decode(found.masks[0])  # as a stranger's file may promise anything

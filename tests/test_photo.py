@@ -217,6 +217,8 @@ def test_what_is_no_photo_file_is_not_opened(tmp_path, monkeypatch):
         (np.zeros((4, 5, 4), np.uint8), r"shape \(4, 5, 4\)"),
         (np.zeros((2, 4, 5, 3), np.uint8), r"shape \(2, 4, 5, 3\)"),
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
+        (np.zeros((2, 32_001, 3), np.uint8), r"shape \(2, 32001, 3\) and is more than 175 mega"),
+        (np.broadcast_to(np.uint8(0), (14_000, 14_000, 3)), "is more than 175 megapixels .* make it smaller"),
     ],
 )
 def test_arrays_that_are_no_photo_are_refused(array, message):

@@ -13,6 +13,7 @@ from presets import FIELDS, tiny_csp, write_preset
 
 import kerasdet
 from kerasdet import zoo
+from kerasdet.backbones.common import leaves
 from kerasdet.models.csp import CSP
 from kerasdet.models.ssd import SSD
 
@@ -103,6 +104,19 @@ def test_without_weights_nothing_is_loaded(own):
     assert fresh.classes == ("a", "b")
     with pytest.raises(FileNotFoundError, match=r"model\.weights\.h5: the preset's weights are missing"):
         kerasdet.load(own)
+
+
+def test_without_weights_nothing_is_frozen(tmp_path):
+    frozen = SSD(
+        ("person",), backbone="mobilenet_v2_0.35", freeze_until="P3", image_size=64, name="ssd",
+        anchor_sizes=(0.2, 0.5, 0.9),
+    )
+    zoo.save_preset(frozen, tmp_path / "ssd", FIELDS)
+    fresh = zoo._load_folder(tmp_path / "ssd", None, False, 128)
+    assert len(frozen.trainable_variables) < len(fresh.trainable_variables)
+    assert all(layer.trainable for layer in leaves(fresh))
+    # Boxes are as many pixels as before.
+    assert fresh.get_config()["anchor_sizes"] == pytest.approx([0.1, 0.25, 0.45])
 
 
 def head(detector):

@@ -128,7 +128,10 @@ def trim_log(path: Path, epochs: int) -> None:
     """Cuts off epochs that the checkpoint does not know."""
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[: epochs + 1]))
+        if len(lines) > epochs + 1:
+            partial = path.with_name(f"partial_{path.name}")
+            partial.write_text("".join(lines[: epochs + 1]))
+            os.replace(partial, path)
 
 
 def best_of(path: Path) -> float | None:

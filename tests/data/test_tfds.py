@@ -120,6 +120,16 @@ def test_splits_slices_and_photos_that_are_there(data_dir):
         load("tiny_pets/2007", "trian", data_dir)
 
 
+def test_two_slices_of_a_split_keep_their_photos_apart(data_dir):
+    load = kerasdet.data.from_tfds
+    first = load("tiny_pets/2007", "train[:2]", data_dir)
+    before = [read(sample.path) for sample in first]
+    second = load("tiny_pets/2007", "train[2:]", data_dir)
+    assert not {sample.path for sample in first} & {sample.path for sample in second}
+    for sample, pixels in zip(first, before, strict=True):
+        np.testing.assert_array_equal(read(sample.path), pixels)
+
+
 def test_objects_without_classes(data_dir):
     load = kerasdet.data.from_tfds
     with pytest.raises(ValueError, match=r"have no classes; say what they are, such as classes=\['face'\]"):

@@ -77,6 +77,16 @@ class Page:
         if ready:
             self.wait("return document.body.dataset.ready")
 
+    @contextlib.contextmanager
+    def before_pages(self, script):
+        """A script that every page opened meanwhile runs first."""
+        command = "Page.addScriptToEvaluateOnNewDocument", {"source": script}
+        number = self._browser.execute_cdp_cmd(*command)
+        try:
+            yield
+        finally:
+            self._browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", number)
+
     def reload(self):
         self._browser.refresh()
         self.wait("return document.body.dataset.ready")
@@ -207,32 +217,116 @@ def test_the_camera_is_off_when_the_page_says_so(browser, exported):
         browser.wait("return window.tracks.every((track) => track.readyState === 'ended')")
 
 
+def test_a_camera_that_is_taken_away(browser, exported):
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        browser.run(
+            """
+            const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+            devices.getUserMedia = async (wanted) => (window.stream = await ask(wanted));
+            """
+        )
+        browser.click("camera")
+        browser.wait("return parseFloat(document.getElementById('frames').textContent) > 0")
+        browser.run("window.stream.getTracks()[0].dispatchEvent(new Event('ended'))")
+        said = browser.wait("return document.getElementById('message').textContent")
+        assert said == "The camera was taken away."
+        assert browser.run("return document.getElementById('rate').hidden")
+        assert browser.run("return window.stream.getTracks()[0].readyState") == "ended"
+
+
+def test_the_last_photo_asked_for_is_shown(browser, exported, pictures):
+    """Though the one before takes longer to read."""
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        browser.run(
+            """
+            const read = createImageBitmap;
+            let slow = true;
+            window.createImageBitmap = async (...given) => {
+              const wait = slow ? 500 : 0;
+              slow = false;
+              await new Promise((later) => setTimeout(later, wait));
+              return read(...given);
+            };
+            window.shown = 0;
+            let found;
+            Object.defineProperty(window, "found", {
+              get: () => found, set: (value) => { found = value; window.shown++; },
+            });
+            """
+        )
+        for picture in pictures[:2]:
+            browser.give("photo", picture)
+        browser.wait("return window.shown === 2")
+        ours = deploy.LiteRTDetector(exported()[0])
+        assert_same(browser.run("return window.found"), ours.detect(pictures[1]))
+        assert ours.detect(pictures[0]).labels.tolist() != ours.detect(pictures[1]).labels.tolist()
+
+
+def test_nothing_shows_through_a_transparent_photo(browser, exported, pictures, tmp_path):
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        side = Image.open(pictures[0]).size
+        Image.new("RGB", side, "white").save(tmp_path / "white.png")
+        Image.new("RGBA", side, (255, 0, 0, 0)).save(tmp_path / "nothing.png")
+        for name, colour in (("white", [255] * 3), ("nothing", [0] * 3)):
+            browser.run("window.found = undefined")
+            browser.give("photo", tmp_path / f"{name}.png")
+            browser.wait("return window.found !== undefined")
+            pixel = browser.run(
+                "const pen = document.getElementById('picture').getContext('2d');"
+                "return [...pen.getImageData(3, 3, 1, 1).data]"
+            )
+            assert pixel == [*colour, 255]
+
+
+def test_a_browser_that_keeps_nothing(browser, exported, pictures):
+    """As with cookies blocked: whoever asks for what is kept is refused."""
+    refuse = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused'); } })"
+    with demo(exported()[0]) as address, browser.before_pages(refuse):
+        browser.open(address)
+        assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(exported()[0]).detect(pictures[0]))
+        browser.click("theme")
+        assert browser.run("return document.documentElement.dataset.theme")
+
+
 def test_what_cannot_be_kept_is_shown_all_the_same(browser):
     """The service worker's own code, in a browser that has no room left."""
     browser.open("about:blank", ready=False)
     found = browser.run(
         """
-        const listeners = {}, kept = [];
+        const listeners = {}, kept = [], asked = [];
+        const location = "http://page.test/demo/offline.js";
         const self = { addEventListener: (name, listener) => (listeners[name] = listener), location };
         const full = async (request) => { kept.push(request.url); throw new DOMException("full"); };
         const caches = { open: async () => ({ put: full, match: async () => undefined }) };
         let status = 200;
-        const fetch = async () => new Response("from the server", { status });
+        const fetch = async (request, options) => {
+          asked.push(options.cache);
+          return new Response("from the server", { status });
+        };
         """
         + (cli_demo.page() / "offline.js").read_text()
         + """
         const event = (url) => {
-          const asked = { request: { url, method: "GET" }, waitUntil: () => {} };
-          return new Promise((done) => listeners.fetch({ ...asked, respondWith: done }));
+          let answered;
+          const request = { url, method: "GET" };
+          listeners.fetch({ request, waitUntil: () => {}, respondWith: (answer) => (answered = answer) });
+          return answered;
         };
         return (async () => {
-          const whole = await (await event("about:one")).text();
+          const whole = await (await event("http://page.test/demo/index.html?a#b")).text();
           status = 206;
-          return [whole, await (await event("about:two")).text(), kept];
+          const part = await (await event("http://page.test/demo/model.tflite")).text();
+          const others = ["http://page.test/", "http://page.test/demo/mine.html", "http://other.test/demo/"];
+          return [whole, part, kept, asked, others.filter(event)];
         })();
         """
     )
-    assert found == ["from the server", "from the server", ["about:one"]]
+    assert found[:2] == ["from the server"] * 2 and found[2] == ["http://page.test/demo/index.html?a#b"]
+    assert found[3] == ["no-cache"] * 2, "so that it is the newest"
+    assert found[4] == [], "what others serve at this address is theirs"
 
 
 def test_any_web_server_will_do(browser, exported, pictures):

@@ -19,7 +19,7 @@ from kerasdet.data import Dataset, Sample
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.compare import read_scores
 from kerasdet.models.yolo_v3 import YOLOv3
-from kerasdet.training.folder import Keep, settle_config
+from kerasdet.training.folder import Keep, best_of, settle_config, trim_log
 from kerasdet.training.run import train
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "rate": 1e-3, "seed": 1}
@@ -259,3 +259,21 @@ def test_the_best_epoch_is_kept(figures, kept, tmp_path):
     scores = read_scores(tmp_path)
     assert scores["epoch"] == kept + 1 and str(scores["scores"]["AP"]) == str(figures[kept])
     assert (tmp_path / "last.keras").read_text() == str(len(figures) - 1)
+
+
+def test_a_full_disk_leaves_the_log(tmp_path, monkeypatch):
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,val_AP\n0,0.3\n1,0.2\n")
+
+    def full(path, text):
+        path.open("w").close()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    trim_log(log, 2)  # nothing to cut, nothing written
+    with pytest.raises(OSError, match="No space left"):
+        trim_log(log, 1)
+    assert best_of(log) == 0.3
+    monkeypatch.undo()
+    trim_log(log, 1)
+    assert log.read_text() == "epoch,val_AP\n0,0.3\n"

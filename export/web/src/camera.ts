@@ -33,9 +33,18 @@ export class Camera {
         throw new Error(`The camera cannot be used (${error.message}).`);
       });
       if (turn !== this.turn) return;
+      let taken = false;
+      for (const track of stream.getVideoTracks()) {
+        track.addEventListener("ended", () => { // not by us: unplugged, or no longer allowed
+          if (turn !== this.turn) return;
+          taken = true;
+          this.stop();
+        });
+      }
       this.video.srcObject = stream;
       await this.video.play();
       await this.run(turn);
+      if (taken) throw new Error("The camera was taken away.");
     } finally {
       stream?.getTracks().forEach((track) => track.stop());
       if (turn === this.turn) this.stop();

@@ -19,7 +19,10 @@ let detector: Detector | undefined;
 let turn: Promise<unknown> = Promise.resolve();
 let shown: { photo: OffscreenCanvas; found: Found[] } | undefined;
 
-/** One after the other: no detector goes while it looks, and the last photo asked for is shown last. */
+/**
+ * One after the other: no detector goes while it looks, and the last photo or detector asked for comes last. What
+ * takes time to read is begun before, and waited for in its turn.
+ */
 function inTurn<T>(action: () => T | Promise<T>): Promise<T> {
   const done = turn.then(action);
   turn = done.catch(() => {});
@@ -31,49 +34,61 @@ function inTurn<T>(action: () => T | Promise<T>): Promise<T> {
 /** The detector that lies beside the page; a page may have none. */
 async function loadOwn() {
   try {
-    const response = await fetch("model.tflite").catch(() => undefined);
+    const response = await fetch("model.tflite", { cache: "no-cache" }).catch(() => undefined);
     if (!response?.ok) throw new Error("Choose or drop a .tflite file that kerasdet export wrote.");
-    await loadModel(new Uint8Array(await response.arrayBuffer()), "model.tflite");
+    await loadModel(response, "model.tflite");
   } finally {
     if (!detector) part("model").textContent = "no detector yet";
   }
 }
 
-async function loadModel(bytes: Uint8Array, name: string) {
-  const fresh = await Detector.load(bytes, name);
-  await inTurn(() => {
+async function loadModel(file: Blob | Response, name: string) {
+  const read = file.arrayBuffer().then(async (buffer) => {
+    const bytes = new Uint8Array(buffer);
+    return { fresh: await Detector.load(bytes, name), megabytes: bytes.length / 1e6 };
+  });
+  read.catch(() => {}); // said in its turn
+  await inTurn(async () => {
+    const { fresh, megabytes } = await read;
     detector?.delete();
     detector = fresh;
+    const { about, size } = fresh;
+    const classes = about.classes.length > 6 ? `${about.classes.length} classes` : about.classes.join(", ");
+    const title = [about.name, `${size} px`, about.precision, `${megabytes.toFixed(1)} MB`, classes];
+    part("model").textContent = title.filter(Boolean).join(" · ");
+    document.body.dataset.ready = name;
+    if (shown && !camera.on) await lookNow(shown.photo);
   });
-  const { about, size } = fresh;
-  const classes = about.classes.length > 6 ? `${about.classes.length} classes` : about.classes.join(", ");
-  const title = [about.name, `${size} px`, about.precision, `${(bytes.length / 1e6).toFixed(1)} MB`, classes];
-  part("model").textContent = title.filter(Boolean).join(" · ");
-  document.body.dataset.ready = name;
-  if (shown && !camera.on) await look(shown.photo);
 }
 
 // === Looking ===
 
-async function openPhoto(blob: Blob) {
+async function openPhoto(file: Blob | Promise<Blob>) {
   camera.stop();
-  // Pixels as they are in the file, as Python reads them: upright, without colour profiles.
-  const options: ImageBitmapOptions = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
-  const photo = await createImageBitmap(blob, options).catch(() => {
-    throw new Error("This photo cannot be read. Give a JPEG, PNG or WebP.");
-  });
-  await look(copy(photo, photo.width, photo.height));
+  const photo = decoded(file);
+  photo.catch(() => {}); // said in its turn
+  await look(photo);
 }
 
+async function decoded(file: Blob | Promise<Blob>): Promise<OffscreenCanvas> {
+  // Pixels as they are in the file, as Python reads them: upright, without colour profiles.
+  const options: ImageBitmapOptions = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const photo = await createImageBitmap(await file, options).catch(() => {
+    throw new Error("This photo cannot be read. Give a JPEG, PNG or WebP.");
+  });
+  return copy(photo, photo.width, photo.height);
+}
+
+/** What is transparent shows black: nothing of the photo that was on the page before. */
 function copy(photo: CanvasImageSource, width: number, height: number): OffscreenCanvas {
   const canvas = new OffscreenCanvas(width, height);
-  canvas.getContext("2d", { willReadFrequently: true })!.drawImage(photo, 0, 0);
+  canvas.getContext("2d", { willReadFrequently: true, alpha: false })!.drawImage(photo, 0, 0);
   return canvas;
 }
 
-async function look(photo: OffscreenCanvas) {
+async function look(photo: OffscreenCanvas | Promise<OffscreenCanvas>) {
   await loading;
-  await inTurn(() => lookNow(photo));
+  await inTurn(async () => lookNow(await photo));
 }
 
 async function lookNow(photo: OffscreenCanvas) {
@@ -151,7 +166,7 @@ async function attempt(action: () => unknown) {
 async function openFile(file: File) {
   if (!file.name.toLowerCase().endsWith(".tflite")) return openPhoto(file);
   await loading;
-  await loadModel(new Uint8Array(await file.arrayBuffer()), file.name);
+  await loadModel(file, file.name);
 }
 
 for (const id of ["photo", "file"]) {
@@ -183,7 +198,7 @@ document.addEventListener("paste", (event) => {
 
 for (const button of document.querySelectorAll<HTMLButtonElement>("[data-example]")) {
   button.addEventListener("click", () =>
-    attempt(async () => openPhoto(await (await fetch(button.dataset.example!)).blob())),
+    attempt(() => openPhoto(fetch(button.dataset.example!).then((response) => response.blob()))),
   );
 }
 
@@ -214,9 +229,18 @@ part("theme").addEventListener("click", () => {
 function setTheme(theme: string | null) {
   if (!theme) return;
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem("theme", theme);
+  stored(() => localStorage.setItem("theme", theme));
 }
 
-setTheme(localStorage.getItem("theme"));
+/** What a browser that keeps nothing for the page refuses to do; the page does without. */
+function stored<T>(action: () => T): T | undefined {
+  try {
+    return action();
+  } catch {
+    return undefined;
+  }
+}
+
+setTheme(stored(() => localStorage.getItem("theme")) ?? null);
 const loading = attempt(loadOwn);
 if (import.meta.env.PROD) navigator.serviceWorker?.register("offline.js");

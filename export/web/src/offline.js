@@ -2,6 +2,8 @@
 
 const FILES = __FILES__;
 const CACHE = "kerasdet-__VERSION__";
+// Others may serve at this address too, before or after: what is not the page's own is none of its business.
+const OWN = new Set([...FILES, "index.html", "model.tflite"].map((file) => new URL(file, self.location).href));
 
 self.addEventListener("install", (event) => {
   event.waitUntil(keep());
@@ -9,8 +11,10 @@ self.addEventListener("install", (event) => {
 
 async function keep() {
   const cache = await caches.open(CACHE);
-  await cache.addAll(FILES);
-  await cache.add("model.tflite").catch(() => {}); // a page may have none
+  // Not what the browser has kept of an older version.
+  const afresh = (file) => new Request(file, { cache: "reload" });
+  await cache.addAll(FILES.map(afresh));
+  await cache.add(afresh("model.tflite")).catch(() => {}); // a page may have none
   await self.skipWaiting();
 }
 
@@ -26,16 +30,15 @@ async function takeOver() {
 
 self.addEventListener("fetch", (event) => {
   const { request } = event;
-  if (request.method === "GET" && new URL(request.url).origin === self.location.origin) {
-    event.respondWith(answer(event));
-  }
+  const [address] = request.url.split(/[?#]/);
+  if (request.method === "GET" && OWN.has(address)) event.respondWith(answer(event));
 });
 
 async function answer(event) {
   const { request } = event;
   const cache = await caches.open(CACHE);
   try {
-    const response = await fetch(request);
+    const response = await fetch(request, { cache: "no-cache" }); // asks the server if there is a newer one
     // What cannot be kept, for want of room perhaps, is shown all the same; parts of a file (206) are not kept.
     if (response.status === 200) event.waitUntil(cache.put(request, response.clone()).catch(() => {}));
     return response;

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
+import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -101,7 +101,8 @@ def _builder(name: str, data_dir):
 
 def _source(builder, name: str, split: str) -> Source:
     """A split whose photos are to be written out."""
-    folder = Path(builder.data_dir) / "photos" / re.sub(r"[^\w+-]+", "_", split)
+    # Each slice has its own: photos are numbered anew in each.
+    folder = Path(builder.data_dir) / "photos" / urllib.parse.quote(split, safe="+")
     return Source(
         canonical_split(split), folder, [Path(builder.data_dir)], [folder], document=(builder, name, split)
     )
