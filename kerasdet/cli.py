@@ -155,13 +155,17 @@ _command(cli_train.compare)
 
 @_command
 def export(
-    model: cli_evaluate.Model,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset or a .keras file.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A name ending in .tflite, or a SavedModel folder.")
     ],
     precision: Annotated[Precision, typer.Option()] = Precision.float32,
     calibration: Annotated[
-        str | None, typer.Option(help="Photos as the device will see them, to compare on; int8 needs 100.")
+        str | None,
+        typer.Option(
+            help="Photos like those of the device: int8 takes its ranges from them (100 or more are best), "
+            "and the file is compared with Keras on them; else on drawn scenes."
+        ),
     ] = None,
     outputs: Annotated[Outputs, typer.Option(help="Where the graph ends.")] = Outputs.detections,
     input_dtype: Annotated[

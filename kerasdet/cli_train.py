@@ -40,7 +40,7 @@ def train(
     model: Model = "csp",
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/mine"),
     val: Annotated[
-        str | None, typer.Option(help="Photos with boxes to evaluate on; else a part of DATA.")
+        str | None, typer.Option(help="Photos to evaluate on; else DATA's split val, or a tenth of DATA.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from keras import ops
 
@@ -20,7 +20,7 @@ NONE = -1e4
 
 def propose(
     logits, deltas, anchors: Sequence, image_size: int, *, before: int, after: int,
-    iou_threshold: float | None = 0.7, per_level: bool = True,
+    iou_threshold: float | None = 0.7, per_level: bool = True, fits: Callable | None = None,
 ):
     """The boxes that look most like objects.
 
@@ -36,6 +36,7 @@ def propose(
         after: boxes that come out.
         iou_threshold: above which the lower of two boxes is dropped; None drops none.
         per_level: False suppresses the boxes of all levels together.
+        fits: boxes (batch, n, 4) -> (batch, n) bool, which of them may be proposals at all; None lets all.
 
     Returns:
         boxes (batch, after, 4) xyxy pixels and scores (batch, after) in [0, 1], falling; where fewer are
@@ -49,7 +50,12 @@ def propose(
         count = level.shape[0]
         here = slice(start, start + count)
         start += count
-        best, rows = ops.top_k(logits[:, here], min(before, count))
+        sure = logits[:, here]
+        if fits is not None:
+            # Asked of all, so that those which may not be take no place of those which may.
+            every = coders.decode(deltas[:, here], ops.convert_to_tensor(level)[None], RPN_WEIGHTS)
+            sure = ops.where(fits(ops.clip(every, 0.0, float(image_size))), sure, NONE)
+        best, rows = ops.top_k(sure, min(before, count))
         moved = at_rows(deltas[:, here], rows)
         places = ops.take(ops.convert_to_tensor(level), rows, axis=0)
         boxes = ops.clip(coders.decode(moved, places, RPN_WEIGHTS), 0.0, float(image_size))

@@ -142,36 +142,32 @@ class TridentNet(TwoStage):
     # === Targets ===
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
-        """As of `TwoStage`, over all branches, each with the objects of its range (section 4.2)."""
+        """As of `TwoStage`, over all branches, each with the objects of its range (section 3.3)."""
         count = len(self.dilations)
         targets = {key: ops.concatenate([value] * count, axis=0) for key, value in targets.items()}
-        if self.ranges is not None:
-            fits, boxes = self._in_range(targets["boxes"]), targets["boxes"]
-            targets |= {
-                "labels": ops.where(fits, targets["labels"], -1),
-                "weights": ops.where(fits, targets["weights"], 0.0),
-                # Objects of other branches: neither learned nor background.
-                "others": ops.where(fits[..., None], 0.0, boxes),
-            }
         return super().loss_parts(targets, self._stacked(raw, range(count)))
 
     def rpn_targets(self, targets: dict) -> dict:
-        """As of `TwoStage`; anchors that overlap an object of another branch ("others", (batch, n, 4)) by
-        more than .3 are no background."""
-        goal = super().rpn_targets(targets)
-        if "others" in targets:
-            overlap = pairwise_iou(targets["others"], ops.convert_to_tensor(self.anchors[0])[None])
-            near = ops.any(overlap > RPN_NEGATIVE[1], axis=1)
-            goal["negative"] = ops.logical_and(goal["negative"], ops.logical_not(near))
+        """As of `TwoStage`, of stacked branches; objects of other branches are neither learned nor
+        background: anchors that overlap them by more than .3 are left out."""
+        if self.ranges is None:
+            return super().rpn_targets(targets)
+        fits = self._in_range(targets["boxes"])
+        others = ops.where(fits[..., None], 0.0, targets["boxes"])
+        goal = super().rpn_targets(targets | {
+            "labels": ops.where(fits, targets["labels"], -1),
+            "weights": ops.where(fits, targets["weights"], 0.0),
+        })
+        overlap = pairwise_iou(others, ops.convert_to_tensor(self.anchors[0])[None])
+        near = ops.any(overlap > RPN_NEGATIVE[1], axis=1)
+        goal["negative"] = ops.logical_and(goal["negative"], ops.logical_not(near))
         return goal
 
-    def propose(self, raw: dict, training: bool = False):
-        """As of `TwoStage`, of stacked branches; in training those of other sizes are left out."""
-        boxes, scores = super().propose(raw, training)
-        if training and self.ranges is not None:
-            fits = ops.cast(self._in_range(boxes), "float32")
-            boxes, scores = boxes * fits[..., None], scores * fits
-        return boxes, scores
+    @property
+    def proposable(self):
+        """Proposals of other sizes are no branch's in training; those that are left learn from every object
+        that they lie on, whatever its size."""
+        return None if self.ranges is None else self._in_range
 
     # === Decoding ===
 

@@ -55,6 +55,9 @@ class TwoStage(RegionDetector):
 
     # === Proposals ===
 
+    # In training, which boxes may be proposals, see `boxes.proposals.propose`.
+    proposable = None
+
     def propose(self, raw: dict, training: bool = False):
         """The boxes that the proposal network takes for objects.
 
@@ -70,6 +73,7 @@ class TwoStage(RegionDetector):
         return propose(
             raw["object_logit"], raw["deltas"], self.anchors, self.image_size, before=self.before[which],
             after=self.proposals[which], iou_threshold=self.proposal_iou, per_level=self.per_level_nms,
+            fits=self.proposable if training else None,
         )
 
     # === Targets ===

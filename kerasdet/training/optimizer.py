@@ -43,7 +43,8 @@ def adamw(rate, detector=None, backbone_rate=None):
     body = _body(backbone)
     names = sorted(layer.name for layer in body.layers if layer.weights)
     # One pattern for all of them: a key for each would come back from a file as an optimizer each.
-    pattern = f"(.*/)?({'|'.join(map(re.escape, names))})/[^/]*"
+    # TridentNet's branches may have copies of its layers, of their names.
+    pattern = f"(.*/)?(.*_branch[0-9]+_)?({'|'.join(map(re.escape, names))})/[^/]*"
     slower = {pattern: of(backbone_rate)}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(of(rate), slower))
 

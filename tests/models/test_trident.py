@@ -10,10 +10,10 @@ from harness import SHAPES, DetectorHarness
 from keras import layers, ops
 
 from kerasdet import backbones
+from kerasdet.boxes.proposals import propose
 from kerasdet.layers.trident import Dilated, trident
 from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.models.trident import TridentNet
-from kerasdet.models.two_stage import TwoStage
 from kerasdet.training import start_from
 
 
@@ -141,42 +141,71 @@ def test_the_papers_ranges_are_scaled_to_the_square():
 # === Ranges ===
 
 
-def test_each_branch_learns_the_objects_of_its_size(three, monkeypatch):
+def stacked(targets):
+    """Targets of one photo, branch by branch."""
+    return {key: ops.convert_to_tensor(np.concatenate([value] * 3)) for key, value in targets.items()}
+
+
+def test_each_branch_learns_the_objects_of_its_size(three):
     """Objects of 12, 20 and 40 px: branches 0 and 1, 1, and 2 and no other."""
-    stacked = {}
-    monkeypatch.setattr(TwoStage, "loss_parts", lambda self, targets, raw: stacked.update(targets) or {})
-    losses(three, objects([2, 2, 14, 14], [20, 20, 40, 40], [20, 20, 60, 60]), raw_maps(three))
-    labels = ops.convert_to_numpy(stacked["labels"])
-    np.testing.assert_array_equal(labels[:, :3], [[0, -1, -1], [0, 0, -1], [-1, -1, 0]])
-    np.testing.assert_array_equal(ops.convert_to_numpy(stacked["weights"])[:, :3], labels[:, :3] + 1)
-    others = ops.convert_to_numpy(stacked["others"])[:, :3].any(-1)
-    np.testing.assert_array_equal(others, labels[:, :3] < 0)
+    small, middle, large = [2, 2, 14, 14], [20, 20, 40, 40], [20, 20, 60, 60]
+    goal = arrays_of(three.rpn_targets(stacked(objects(small, middle, large))))
+    without = net()
+    for branch, own in enumerate(([small], [small, middle], [large])):
+        alone = arrays(without.rpn_targets(objects(*own)))
+        np.testing.assert_array_equal(goal["positive"][branch], alone["positive"])
+        np.testing.assert_array_equal(goal["weight"][branch], alone["weight"])
+        assert alone["positive"].any()
 
 
 def test_anchors_on_objects_of_other_branches_are_no_background(three):
-    targets = objects([14, 14, 34, 34])
-    alone = arrays(three.rpn_targets(objects()))["negative"]
-    targets = targets | {"others": targets["boxes"], "labels": targets["labels"] * 0 - 1}
-    goal = arrays(three.rpn_targets({k: ops.convert_to_tensor(v) for k, v in targets.items()}))
-    assert not goal["positive"].any()
+    alone = arrays_of(three.rpn_targets(stacked(objects())))["negative"]
+    goal = arrays_of(three.rpn_targets(stacked(objects([14, 14, 34, 34]))))
     anchors = three.anchors[0]
     low, high = np.maximum(anchors[:, :2], 14), np.minimum(anchors[:, 2:], 34)
     shared = np.prod(np.maximum(high - low, 0), -1)
     iou = shared / (np.prod(anchors[:, 2:] - anchors[:, :2], -1) + 400 - shared)
-    np.testing.assert_array_equal(goal["negative"], alone & (iou <= 0.3))
-    assert 0 < (iou > 0.3).sum() < 20
+    assert 0 < (iou > 0.3).sum() < 20 and goal["positive"][1].any()
+    for branch in (0, 2):
+        assert not goal["positive"][branch].any()
+        np.testing.assert_array_equal(goal["negative"][branch], alone[branch] & (iou <= 0.3))
+
+
+def test_regions_learn_from_objects_of_every_size(three):
+    """Paper, section 3.3: proposals have to be of the branch's size; what they lie on has not."""
+    proposals = np.zeros((3, 4, 4), np.float32)
+    proposals[:, 0] = [15, 15, 30.5, 30.5]  # of branch 0's size, on an object of branch 1: IoU .6
+    goal = arrays_of(three.region_targets(stacked(objects([14, 14, 34, 34], labels=[1])), proposals))
+    assert goal["positive"].sum(1).tolist() == [1, 1, 1] and not goal["negative"].any()
+    assert goal["label"][:, 0].tolist() == [1, 1, 1]
 
 
 def test_proposals_of_other_sizes_are_left_out_in_training(three):
     raw = raw_maps(three)
-    stacked = three._stacked({k: ops.convert_to_tensor(v) for k, v in raw.items()}, range(3))
+    together = three._stacked({k: ops.convert_to_tensor(v) for k, v in raw.items()}, range(3))
     for training in (True, False):
-        boxes, scores = (ops.convert_to_numpy(v) for v in three.propose(stacked, training))
+        boxes, scores = (ops.convert_to_numpy(v) for v in three.propose(together, training))
         sides = np.sqrt(np.prod(boxes[..., 2:] - boxes[..., :2], -1))
         for branch, (low, high) in enumerate(three.ranges):
             fits = (sides[branch] >= low) & (sides[branch] <= high)
             assert fits[scores[branch] > 0].all() == training, branch
             assert (scores[branch] > 0).any()
+
+
+def test_proposals_of_other_sizes_take_no_place_of_those_that_fit():
+    """Two anchors are looked at, and those that fit are surest of all but for all that do not."""
+    anchors = np.array([[0, 0, 40, 40], [1, 1, 41, 41], [0, 0, 8, 8], [30, 30, 38, 38]], np.float32)
+    logits = np.array([[5, 4, 1, 2]], np.float32)
+
+    def small(boxes):
+        return boxes[..., 2] - boxes[..., 0] < 20
+
+    boxes, scores = propose(
+        logits, np.zeros((1, 4, 4), np.float32), [anchors], 64, before=2, after=3, fits=small
+    )
+    np.testing.assert_allclose(ops.convert_to_numpy(boxes)[0], [anchors[3], anchors[2], [0] * 4])
+    expected = [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1)), 0]
+    np.testing.assert_allclose(ops.convert_to_numpy(scores)[0], expected, rtol=1e-6)
 
 
 def test_open_ranges_teach_every_branch_everything():

@@ -10,6 +10,7 @@ from harness import tiny_backbone
 import kerasdet
 from kerasdet.models.csp import CSP
 from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.models.trident import TridentNet
 from kerasdet.training import lr_find
 from kerasdet.training.optimizer import adamw
 
@@ -76,6 +77,18 @@ def test_stages_that_run_apart_are_the_backbones_too():
     # The first convolution, in front of the proposals; and one that runs on every region.
     assert {"Conv1/kernel", "block_16_expand/kernel"} <= slow
     assert rest and not any(path.startswith(("block_", "Conv")) for path in rest)
+
+
+def test_copies_of_a_backbones_layers_are_the_backbones():
+    detector = TridentNet(
+        ("person",), backbone="mobilenet_v2_0.35", image_size=64, channels=8, blocks=1, dilations=(1, 2),
+        share_weights=False,
+    )
+    optimizer = adamw(1e-2, detector, backbone_rate=1e-4)
+    optimizer.build(detector.trainable_variables)
+    _, rest = ({v.path for v in one._trainable_variables} for one in optimizer.optimizers)
+    copies = {v.path for v in detector.trainable_variables if "_branch2_" in v.path}
+    assert copies and not copies & rest
 
 
 def test_a_detector_without_backbone_is_refused():

@@ -1,4 +1,4 @@
-"""Trains centernet_tiny_224_voc12: centernet_tiny_256_voc12 at 224 px, for a fifth less time a photo.
+"""Trains centernet_tiny_224_voc12: centernet_tiny_256_voc12 at 224 px, for two fifths less time a photo.
 
     python zoo/centernet_tiny_224_voc12/recipe.py --data DATA --out runs/centernet_tiny_224
 

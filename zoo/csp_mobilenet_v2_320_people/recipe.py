@@ -66,6 +66,7 @@ CARD = {
         "heads are 1x1 on one map.",
         "MobileNetV2 in place of ResNet-50, batch norm frozen, layers up to stride 4 frozen.",
         "It starts from a CenterNet of voc12's six classes; the paper from an ImageNet backbone.",
+        "AdamW with warm-up and a cosine schedule; the paper has Adam at one rate.",
     ],
 }
 

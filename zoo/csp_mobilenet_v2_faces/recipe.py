@@ -40,6 +40,8 @@ CARD = {
         "Light neck (depthwise, bilinear, batch norm) in place of deconvolutions and L2 norm.",
         "MobileNetV2 0.35 in place of ResNet-50, batch norm frozen.",
         "A separable 5x5 convolution before the heads of the centre and the box.",
+        "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
+        "AdamW with warm-up and a cosine schedule; the paper has Adam at one rate.",
     ],
 }
 

@@ -28,8 +28,8 @@ CARD = {
     "deviations": [
         "MobileNetV2 in place of ResNet-50, batch norm frozen, its layers up to stride 4 too.",
         "A pyramid of 96 channels and 256 units for each region; FPN has 256 and 1024.",
-        "The 500 best anchors, of which suppression leaves 200 in training and 100 afterwards; FPN takes "
-        "12000 and keeps 2000 and 1000.",
+        "The 500 best anchors of each level, of which suppression leaves 200 in all in training and 100 "
+        "afterwards; detectron2 takes 2000 and 1000 of each level and keeps 1000.",
         "64 regions of a photo are learned; FPN samples 512.",
         "Anchors of 13 to 205 px at 320 px: the paper's 32 to 512 are meant for a short side of 800.",
         "Regions by RoI align, a logistic loss of one logit for objects, and both networks trained at once, "
