@@ -160,7 +160,8 @@ class RCNN(_Given):
     The raw output is map_photo (batch, S, S, 3), the photo itself. `heads` goes on to the regions.
 
     Differs from the paper: one softmax in place of a support vector machine a class, boxes learn with it and
-    not afterwards, from an IoU of .5 on and not .6, and by absolute errors; pixels beyond the photo have its own mean, not ImageNet's.
+    not afterwards, from an IoU of .5 on and not .6, and by absolute errors; pixels beyond the photo have its
+    own mean, not ImageNet's.
     """
 
     def __init__(
