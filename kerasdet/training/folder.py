@@ -94,8 +94,13 @@ def settle_config(path: Path, settings: dict, resume: bool):
                 )
         return
     text = json.dumps({"settings": settings, "versions": versions()}, indent=1, ensure_ascii=False)
+    _replace(path, text + "\n")
+
+
+def _replace(path: Path, text: str):
+    """Writes a file whole or not at all."""
     partial = path.with_name(f"partial_{path.name}")
-    partial.write_text(text + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -129,9 +134,7 @@ def trim_log(path: Path, epochs: int) -> None:
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
         if len(lines) > epochs + 1:
-            partial = path.with_name(f"partial_{path.name}")
-            partial.write_text("".join(lines[: epochs + 1]))
-            os.replace(partial, path)
+            _replace(path, "".join(lines[: epochs + 1]))
 
 
 def best_of(path: Path) -> float | None:

@@ -265,7 +265,7 @@ def test_a_full_disk_leaves_the_log(tmp_path, monkeypatch):
     log = tmp_path / "log.csv"
     log.write_text("epoch,val_AP\n0,0.3\n1,0.2\n")
 
-    def full(path, text):
+    def full(path, text, encoding=None):
         path.open("w").close()
         raise OSError("No space left on device")
 
