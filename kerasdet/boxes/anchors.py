@@ -49,13 +49,15 @@ def boxes_per_cell(ratios: Sequence[float]) -> int:
 
 def rpn_anchors(
     cells: Sequence[int], steps: Sequence[float], sizes: Sequence[Sequence[float]],
-    ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    ratios: Sequence[float] = (0.5, 1.0, 2.0), firsts: Sequence[float] | None = None,
 ) -> list[np.ndarray]:
     """The anchors of a region proposal network, around the middle of every cell of every map.
 
     Args:
         cells: cells a side of each of the maps.
         steps: pixels between two cells of each map.
+        firsts: pixels from the border to the middle of each map's first cell; None takes half a step. FPN's
+            P6 needs it: every second cell of P5 as it is, it starts where P5 does.
         sizes: sides in pixels of each map's squares: one a map in FPN, all on the single map of C4.
         ratios: height over width; boxes of one size have one area.
 
@@ -68,15 +70,19 @@ def rpn_anchors(
     Example: one cell of 32 px, size 16, ratios 1 and 4 give sides (w, h) 16 x 16 and 8 x 32 around (16, 16).
     """
     found = []
-    for count, step, squares in zip(cells, steps, sizes, strict=True):
+    firsts = [step / 2 for step in steps] if firsts is None else firsts
+    for count, step, squares, first in zip(cells, steps, sizes, firsts, strict=True):
         sides = [(side / np.sqrt(ratio), side * np.sqrt(ratio)) for side in squares for ratio in ratios]
-        found.append(_around_cells(count, step, sides))
+        found.append(_around_cells(count, step, sides, first))
     return found
 
 
-def _around_cells(count: int, step: float, sides: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Boxes of these sides (w, h) around the middle of every cell, (count * count * sides, 4) float32."""
-    middle = (np.arange(count) + 0.5) * step
+def _around_cells(count, step: float, sides: Sequence[tuple[float, float]], first=None) -> np.ndarray:
+    """Boxes of these sides (w, h) around the middle of every cell, (count * count * sides, 4) float32.
+
+    The first cell's middle is half a step from the border unless it is given.
+    """
+    middle = np.arange(count) * step + (step / 2 if first is None else first)
     y, x = np.meshgrid(middle, middle, indexing="ij")
     centre = np.stack([x, y], -1)[:, :, None]
     half = np.array(sides) / 2

@@ -85,18 +85,17 @@ class FasterRCNN(TwoStage):
         images = keras.Input((image_size, image_size, 3), name="images")
         maps = region_maps(body, images, neck, channels)
         every = _anchor_maps(body, maps, neck)
-        width, cells = every[0].shape[-1], [x.shape[1] for x in every]
+        width = every[0].shape[-1]
         sides = [sizes] if len(every) == 1 else [[side] for side in sizes]
         rpn = rpn_head(width, channels, len(RATIOS) * len(sides[0]))
         outputs = _joined([rpn(x) for x in every]) | {f"map_{level}": x for level, x in maps.items()}
         super().__init__(
             images, outputs, roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
-            anchors=rpn_anchors(cells, [image_size / count for count in cells], sides, RATIOS),
-            classes=classes, image_size=image_size, before=before, proposals=proposals,
-            proposal_iou=proposal_iou, regions=regions, share=share, append_truth=append_truth,
-            per_level_nms=per_level_nms, candidates=candidates, level_side=level_side,
-            label_smoothing=label_smoothing, resize=resize, max_detections=max_detections, nms_iou=nms_iou,
-            name=name,
+            anchors=_anchors([x.shape[1] for x in every], image_size, sides), classes=classes,
+            image_size=image_size, before=before, proposals=proposals, proposal_iou=proposal_iou,
+            regions=regions, share=share, append_truth=append_truth, per_level_nms=per_level_nms,
+            candidates=candidates, level_side=level_side, label_smoothing=label_smoothing, resize=resize,
+            max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
         # === Config ===
         self._config |= {
@@ -124,6 +123,16 @@ def _anchor_maps(body, maps: dict, neck: str) -> list:
     if neck in ("c4_light", "dc5", "finest"):
         return [*maps.values()]
     return [*maps.values(), layers.MaxPooling2D(1, 2, name="fpn_P6")(maps["P5"])]
+
+
+def _anchors(cells: list[int], image_size: int, sides: list) -> list:
+    """Anchors around what each cell sees."""
+    steps = [image_size / count for count in cells]
+    firsts = [step / 2 for step in steps]
+    if len(cells) > 1:
+        # P6 is every second cell of P5, from the first one on; of an odd number of cells it has half and one.
+        steps[-1], firsts[-1] = 2 * steps[-2], firsts[-2]
+    return rpn_anchors(cells, steps, sides, RATIOS, firsts)
 
 
 def thin(channels: int) -> layers.Layer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
+import operator
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -28,12 +30,17 @@ class Stage:
         batch_size: photos a batch.
         phase: what is trained, for detectors that have a `train_only` (see `OverFeat.train_only`); None
             trains all.
+        restart: begins a schedule of its own, from the averaged weights of the stage before (a warm restart;
+            SGDR, Loshchilov and Hutter, ICLR 2017).
+        batches: further arguments of `Dataset.batches` for this stage; they go before those for all.
     """
 
     image_size: int
     epochs: int
     batch_size: int = 16
     phase: str | None = None
+    restart: bool = False
+    batches: Mapping | None = None
 
 
 def train_in_stages(
@@ -42,12 +49,12 @@ def train_in_stages(
     callbacks: Sequence[keras.callbacks.Callback] = (), steps_per_epoch: int | None = None,
     schedule: str = "cosine", settings: Mapping | None = None,
 ):
-    """Trains a detector at one size after another, under one schedule for each phase.
+    """Trains a detector at one size after another, under one schedule from each start on.
 
     A detector is convolutional: its weights, the optimizer's state and the weight average go on from
-    one size to the next. A stage of another phase than the one before starts from the averaged weights, with
-    a schedule, an optimizer and an average of its own. When the run is killed, the same call goes on after
-    the last whole epoch.
+    one size to the next. A stage of another phase than the one before, or one that says `restart`, starts
+    from the averaged weights, with a schedule, an optimizer and an average of its own. When the run is
+    killed, the same call goes on after the last whole epoch.
 
     Args:
         build: (image_size, fresh) -> detector; fresh says whether to load starting weights.
@@ -60,7 +67,7 @@ def train_in_stages(
         backbone_rate: that of the backbone, see `optimizer.adamw`; None takes `rate`.
         callbacks: further callbacks, such as `CocoMetrics`; they see the averaged weights.
         steps_per_epoch: fewer steps than the set has, to try a recipe out.
-        batches: further arguments of `Dataset.batches`, the same in every stage.
+        batches: further arguments of `Dataset.batches`, for every stage.
         schedule: what becomes of the rate then, see `schedules.schedule`.
         settings: what else the run hangs on, such as the folder of the data: values that json can hold.
 
@@ -70,14 +77,18 @@ def train_in_stages(
     Raises:
         ValueError: a phase or a backbone that the detector does not have, or no such schedule; or the run in
             the folder began with other arguments.
+        TypeError: `batches`, of a stage or of all, has an argument that `Dataset.batches` has not.
     """
+    arguments = [{**(batches or {}), **(stage.batches or {})} for stage in stages]
+    for given in arguments:
+        # Said now: the stage may be hours away.
+        inspect.signature(train.batches).bind(1, None, training=True, epoch=0, **given)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made_with = {
         **(settings or {}), "photos": len(train), "steps": steps_per_epoch, "rate": rate,
         "backbone_rate": backbone_rate, "schedule": schedule,
-        "stages": [dataclasses.asdict(stage) for stage in stages],
-        "batches": {name: _in_words(value) for name, value in (batches or {}).items()},
+        "stages": [_told(stage) for stage in stages], "batches": _told_batches(batches),
     }
     settle_config(folder / CONFIG, made_with, resume=(folder / CONFIG).is_file())
     done, previous, model = 0, None, None
@@ -90,7 +101,7 @@ def train_in_stages(
             _check_phases(model, stages)
         if stage.phase is not None:
             model.train_only(stage.phase)
-        goes_on = before is not None and stage.phase == stages[number - 2].phase
+        goes_on = before is not None and not _starts(stage, stages[number - 2])
         model.compile(adamw(rates[number - 1], model, backbone_rates[number - 1]))
         average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
@@ -102,7 +113,7 @@ def train_in_stages(
             start = done
         end = done + stage.epochs
         photos = train.batches(
-            stage.batch_size, model, training=True, epoch=start, **(batches or {})
+            stage.batch_size, model, training=True, epoch=start, **arguments[number - 1]
         )
         if start < end:
             trim_log(folder / LOG, start)
@@ -124,6 +135,25 @@ def train_in_stages(
     return model
 
 
+def _starts(stage: Stage, before: Stage) -> bool:
+    """Whether a stage has a schedule, an optimizer and an average of its own."""
+    return stage.restart or stage.phase != before.phase
+
+
+def _told(stage: Stage) -> dict:
+    """What a run's settings say of a stage; of what was added later, only where it is used."""
+    told = {name: getattr(stage, name) for name in ("image_size", "epochs", "batch_size", "phase")}
+    if stage.restart:
+        told["restart"] = True
+    if stage.batches:
+        told["batches"] = _told_batches(stage.batches)
+    return told
+
+
+def _told_batches(batches: Mapping | None) -> dict:
+    return {name: _in_words(value) for name, value in (batches or {}).items()}
+
+
 def _in_words(value) -> str:
     """The same for the same, in every process; of what has no words of its own, its kind."""
     told = str(value)
@@ -131,12 +161,14 @@ def _in_words(value) -> str:
 
 
 def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stage]) -> list:
-    """Each stage's; one over all stages that follow in a phase."""
+    """Each stage's; one over all stages from one that starts to the next."""
     if rate is None:
         return [None] * len(stages)
+    starts = [i > 0 and _starts(stage, stages[i - 1]) for i, stage in enumerate(stages)]
+    numbers = itertools.accumulate(starts)
     found = []
-    for _, run in itertools.groupby(stages, key=lambda stage: stage.phase):
-        run = list(run)
+    for _, run in itertools.groupby(zip(numbers, stages, strict=True), key=operator.itemgetter(0)):
+        run = [stage for _, stage in run]
         total = sum(max(1, photos // stage.batch_size) * stage.epochs for stage in run)
         found += [rate_schedule(kind, rate, total)] * len(run)
     return found

@@ -58,6 +58,13 @@ def test_rpn_anchors_of_one_cell_by_hand():
     assert found.dtype == np.float32
 
 
+def test_rpn_anchors_of_a_map_that_starts_elsewhere():
+    """Two cells, 64 px between them, the first around (16, 16)."""
+    (found,) = rpn_anchors([2], [64], [[8]], (1.0,), firsts=[16])
+    expected = [[12, 12, 20, 20], [76, 12, 84, 20], [12, 76, 20, 84], [76, 76, 84, 84]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_rpn_anchors_of_a_pyramid():
     """FPN at 800 px: one size a level, ratios of one area (section 4.1)."""
     strides, sizes = (4, 8, 16, 32, 64), (32, 64, 128, 256, 512)

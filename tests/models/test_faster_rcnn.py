@@ -59,6 +59,18 @@ def test_maps_and_anchors_of_every_neck(neck, maps, anchors):
     assert sum(len(level) for level in detector.anchors) == anchors
 
 
+@pytest.mark.parametrize(("size", "cells"), [(128, 4), (96, 3)])
+@pytest.mark.parametrize("neck", ["fpn", "bottom_up"])
+def test_anchors_of_p6_stand_on_the_cells_of_p5_that_it_takes(size, cells, neck):
+    """P6 is P5[::2, ::2]: of three cells a side two, around the first and the last one."""
+    detector = faster(neck=neck, image_size=size, backbone=tiny_backbone(size))
+    p5, p6 = (
+        (level[:, :2] + level[:, 2:]).reshape(count, count, 3, 2) / 2
+        for level, count in zip(detector.anchors[-2:], (cells, -(-cells // 2)), strict=True)
+    )
+    np.testing.assert_allclose(p6, p5[::2, ::2], atol=1e-4)
+
+
 def test_default_anchors_are_the_papers_on_a_smaller_photo():
     detector = faster(anchor_sizes=None)
     # 32 px at a short side of 800 are 2.56 px at 64; three ratios, of equal areas.

@@ -1,6 +1,7 @@
 """Training in stages: one run over several sizes, which can be killed."""
 
 import csv
+import json
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from harness import tiny_backbone
 from overfeats import small
 
+from kerasdet.data.augment import Augment
 from kerasdet.data.scenes import write_scenes
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, train_in_stages
@@ -137,18 +139,68 @@ def test_phases_that_do_not_exist_are_told_before_the_first_stage(tmp_path, make
     assert not (tmp_path / "run" / "log.csv").exists()
 
 
+class Watch(keras.callbacks.Callback):
+    """Rates at the end of each epoch."""
+
+    def __init__(self, rates):
+        super().__init__()
+        self.rates = rates
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+
 def test_each_phase_has_a_schedule_of_its_own(tmp_path):
     """Its rate falls to 1 % at the end of each phase, one that comes again included."""
     rates = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
-
     train = write_scenes(tmp_path / "scenes", 8, size=(64, 64), seed=0).select("person")
     phases = ("classifier", "regressor", "classifier")
     train_in_stages(
         lambda size, fresh: small(("person",)), [Stage(64, 1, 4, phase) for phase in phases], train,
-        tmp_path / "run", rate=1e-2, callbacks=[Watch()],
+        tmp_path / "run", rate=1e-2, callbacks=[Watch(rates)],
     )
     np.testing.assert_allclose(rates, [1e-4] * 3, rtol=1e-3)
+
+
+def test_a_restart_has_a_schedule_of_its_own_and_starts_from_the_average(tmp_path):
+    """Two stages under one schedule, then one that restarts; killed before that, it ends the same."""
+    train = write_scenes(tmp_path / "scenes", 8, size=(96, 96), seed=0)
+    first = train_in_stages(build, STAGES, train, tmp_path / "first", steps_per_epoch=1)
+    again = Stage(64, 0, 4, restart=True)
+    start = train_in_stages(build, (*STAGES, again), train, tmp_path / "start", steps_per_epoch=1)
+    for one, other in zip(weights(first), weights(start), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    rates, stages = [], (Stage(64, 1, 4), Stage(64, 1, 4), Stage(64, 1, 4, restart=True))
+    whole = train_in_stages(
+        build, stages, train, tmp_path / "whole", rate=1e-2, callbacks=[Watch(rates)],
+    )
+    assert rates[0] > 3e-3
+    np.testing.assert_allclose(rates[1:], [1e-4] * 2, rtol=1e-3)
+    with pytest.raises(Killed):
+        train_in_stages(build, stages, train, tmp_path / "killed", rate=1e-2, callbacks=[KillAt(2)])
+    resumed = train_in_stages(build, stages, train, tmp_path / "killed", rate=1e-2)
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_stage_has_batches_of_its_own(tmp_path):
+    """They go before those for all; what no batches take is said before the first stage."""
+    train, asked = write_scenes(tmp_path / "scenes", 4, size=(64, 64), seed=0), []
+    whole = train.batches
+
+    def batches(batch_size, model, *, training=False, epoch=0, augment=None, mix_until=None):
+        asked.append((augment, mix_until))
+        return whole(batch_size, model, training=training, epoch=epoch, augment=augment, mix_until=mix_until)
+
+    train.batches = batches
+    own = Stage(64, 1, 4, batches={"augment": Augment(mosaic=1.0), "mix_until": 2})
+    train_in_stages(
+        build, (Stage(64, 1, 4), own), train, tmp_path / "run", batches={"augment": Augment(flip=0)}
+    )
+    assert asked == [(Augment(flip=0), None), (Augment(mosaic=1.0), 2)]
+    told = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["stages"]
+    assert "batches" not in told[0] and told[1]["batches"]["mix_until"] == "2"
+    wrong = Stage(64, 1, 4, batches={"mosaics": 1.0})
+    with pytest.raises(TypeError, match="mosaics"):
+        train_in_stages(build, (Stage(64, 1, 4), wrong), train, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
