@@ -311,10 +311,15 @@ def delegate_report(path: str | os.PathLike) -> DelegateReport:
         ValueError: not a `.tflite`, or a damaged one.
     """
     found = read_operations(path)
-    refused = {
-        name: [Refusal(op, reason) for op in found if (reason := rule(op)) is not None]
-        for name, rule in ACCELERATORS.items()
-    }
+    try:
+        refused = {
+            name: [Refusal(op, reason) for op in found if (reason := rule(op)) is not None]
+            for name, rule in ACCELERATORS.items()
+        }
+    except (ValueError, IndexError, TypeError) as error:  # a GATHER of one tensor, say
+        raise ValueError(
+            f"{path}: an operator has other inputs than its kind has ({error}); make or fetch the file again"
+        ) from error
     if first := refused["Edge TPU"][:1]:
         behind = found[first[0].operation.index + 1 :]
         refused["Edge TPU"] = first + [Refusal(op, "stands behind one that is refused") for op in behind]

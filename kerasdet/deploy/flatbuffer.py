@@ -72,15 +72,26 @@ def _pack_aligned(buffer, builder) -> int:
 
 def op_name(model, op) -> str:
     """Returns the name of an operator, such as 'CONV_2D', or a custom operator's own name."""
+    code = model.operatorCodes[op.opcodeIndex]
+    return _named(code.builtinCode, code.deprecatedBuiltinCode, code.customCode)
+
+
+def code_name(code) -> str:
+    """The same of an operator's code as it stands in the file, an `OperatorCode`."""
+    return _named(code.BuiltinCode(), code.DeprecatedBuiltinCode(), code.CustomCode())
+
+
+def _named(builtin: int, deprecated: int, custom: bytes | None) -> str:
+    # Files from before schema 3a hold the code in the older, one-byte field.
+    name = _operator_names()[max(builtin, deprecated)]
+    return (custom or b"CUSTOM").decode() if name == "CUSTOM" else name
+
+
+@functools.cache
+def _operator_names() -> dict[int, str]:
     from ai_edge_litert import schema_py_generated as schema
 
-    code = model.operatorCodes[op.opcodeIndex]
-    # Files from before schema 3a hold the code in the older, one-byte field.
-    value = max(code.builtinCode, code.deprecatedBuiltinCode)
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-    if names[value] == "CUSTOM":
-        return code.customCode.decode()
-    return names[value]
+    return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
 
 def op_histogram(data: bytes) -> dict[str, int]:

@@ -8,7 +8,7 @@ import re
 import struct
 from pathlib import Path
 
-from kerasdet.deploy import flatbuffer
+from kerasdet.deploy import flatbuffer, verify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,12 @@ def read_operations(path: str | os.PathLike) -> list[Operation]:
     path = Path(path)
     data = flatbuffer.file_bytes(path)
     try:
+        verify.check_sizes(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read, {error}; make or fetch the file again") from error
+    try:
         return operations(data)
-    except (struct.error, IndexError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (AttributeError, struct.error, IndexError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged or cut off; make or fetch the file again") from error
 
 
@@ -92,27 +96,37 @@ def operations(data: bytes) -> list[Operation]:
     """The operators in a `.tflite` file's bytes; of several graphs, the first."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = flatbuffer.read(data)
-    graph = model.subgraphs[0]
-    types = vars(schema.TensorType).items()
-    dtypes = {value: name.lower() for name, value in types if isinstance(value, int)}
-    stored = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
-    constants = {i for i, content in enumerate(stored) if content is not None and len(content)}
-    for op in graph.operators:
-        if flatbuffer.op_name(model, op) == "DEQUANTIZE" and op.inputs[0] in constants:
-            constants.update(op.outputs)
+    # Table by table, not as one tree: in a stranger's file a table may be named from everywhere.
+    model = schema.Model.GetRootAsModel(data, 0)
+    graph = model.Subgraphs(0)
+    types = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    found = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+    operators = [schema.OperatorT.InitFromObj(graph.Operators(i)) for i in range(graph.OperatorsLength())]
+    kinds = [flatbuffer.code_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    constants = {i for i, tensor in enumerate(found) if _stored(model.Buffers(tensor.Buffer()))}
+    for op in operators:
+        if kinds[op.opcodeIndex] == "DEQUANTIZE" and op.inputs[0] in constants:
+            constants.update(map(int, op.outputs))
+    tensors = [
+        Tensor(
+            (tensor.Name() or f"tensor {i}".encode()).decode(), types[tensor.Type()],
+            tuple(tensor.Shape(side) for side in range(tensor.ShapeLength())), i in constants,
+        )
+        for i, tensor in enumerate(found)
+    ]
 
-    def tensors(indices):
-        return tuple(tensor(int(i), graph.tensors[i]) for i in indices if i >= 0)
-
-    def tensor(i, found):
-        shape = () if found.shape is None else tuple(int(side) for side in found.shape)
-        return Tensor(found.name.decode(), dtypes[found.type], shape, i in constants)
+    def named(indices):
+        return tuple(tensors[i] for i in indices if i >= 0) if indices is not None else ()
 
     return [
         Operation(
-            index, flatbuffer.op_name(model, op), tensors(op.inputs), tensors(op.outputs),
+            index, kinds[op.opcodeIndex], named(op.inputs), named(op.outputs),
             dict(vars(op.builtinOptions)) if op.builtinOptions is not None else {},
         )
-        for index, op in enumerate(graph.operators)
+        for index, op in enumerate(operators)
     ]
+
+
+def _stored(buffer) -> bool:
+    """Whether a buffer has values, in itself or behind the flatbuffer."""
+    return buffer.DataLength() > 0 or buffer.Offset() > 1 and buffer.Size() > 0

@@ -17,10 +17,14 @@ MAX_TABLES = 100_000
 # Of one tensor, and of all that are no weights, in bytes. LiteRT lets most of them share their memory.
 MAX_TENSOR, MAX_TENSORS = 2**30, 2**32
 MAX_RANK = 8
+# What operators read and write, and the names in a file: one table may be named from everywhere in it.
+MAX_OPERANDS, MAX_NAMES = 1_000_000, 2**26
 # Bytes of an element where it is not whole, or has no fixed size.
 _ITEMS = {"INT4": 0.5, "UINT4": 0.5, "INT2": 0.25, "STRING": 0, "RESOURCE": 0, "VARIANT": 0}
 # Inputs that an operator may go without, written as -1: the bias.
 _OPTIONAL = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3, "CONV_3D": 2}
+# What the readers of flatbuffers raise where an offset leads astray.
+_DAMAGE = (struct.error, IndexError, TypeError, AttributeError, OverflowError, UnicodeDecodeError)
 # They run other graphs of the file, over and over perhaps, or keep something from call to call.
 _CONTROL = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE")
 
@@ -37,6 +41,28 @@ def check(data: bytes) -> None:
     """
     from ai_edge_litert import schema_py_generated as schema
 
+    check_sizes(data)
+    try:
+        model = schema.Model.GetRootAsModel(data, 0)
+        graph = model.Subgraphs(0)
+        constant = _check_tensors(model, graph, len(data), schema)
+        _check_operators(model, graph, constant, schema)
+    except _DAMAGE as error:
+        raise ValueError(f"it is damaged or cut off ({error})") from error
+
+
+def check_sizes(data: bytes) -> None:
+    """Looks at how much there is to read in the first graph of a `.tflite`, whatever it does.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        ValueError: it has no graph, or more in it than a detector can have; tensors, buffers or kinds of
+            operators are named that are not there; it is damaged.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
     try:
         model = schema.Model.GetRootAsModel(data, 0)
         if model.SubgraphsLength() < 1:
@@ -44,14 +70,40 @@ def check(data: bytes) -> None:
         graph = model.Subgraphs(0)
         tables = (
             model.SubgraphsLength(), model.BuffersLength(), model.OperatorCodesLength(),
-            graph.TensorsLength(), graph.OperatorsLength(),
+            graph.TensorsLength(), graph.OperatorsLength(), graph.InputsLength(), graph.OutputsLength(),
         )
         if max(tables) > MAX_TABLES:
             raise ValueError(f"it has {max(tables)} tables of a kind, more than {MAX_TABLES}")
-        constant = _check_tensors(model, graph, len(data), schema)
-        _check_operators(model, graph, constant, schema)
-    except (struct.error, IndexError, TypeError, AttributeError, OverflowError, UnicodeDecodeError) as error:
+        _check_names_and_shapes(model, graph)
+        _check_operands(model, graph)
+    except _DAMAGE as error:
         raise ValueError(f"it is damaged or cut off ({error})") from error
+
+
+def _check_names_and_shapes(model, graph) -> None:
+    names = 0
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        if tensor.ShapeLength() > MAX_RANK:
+            raise ValueError(f"tensor {index} has a shape of {tensor.ShapeLength()} dimensions")
+        if not 0 <= tensor.Buffer() < model.BuffersLength():
+            raise ValueError(
+                f"tensor {index} has its values in buffer {tensor.Buffer()}, which does not exist"
+            )
+        names += len(tensor.Name() or b"")
+        if names > MAX_NAMES:
+            raise ValueError(f"the names of its tensors are longer than {MAX_NAMES} bytes")
+
+
+def _check_operands(model, graph) -> None:
+    operands = 0
+    for place in range(graph.OperatorsLength()):
+        operator = graph.Operators(place)
+        if not 0 <= operator.OpcodeIndex() < model.OperatorCodesLength():
+            raise ValueError(f"operator {place} is of kind {operator.OpcodeIndex()}, which does not exist")
+        operands += operator.InputsLength() + operator.OutputsLength()
+        if operands > MAX_OPERANDS:
+            raise ValueError(f"its operators read and write more than {MAX_OPERANDS} tensors")
 
 
 def _check_tensors(model, graph, size: int, schema) -> list[bool]:
@@ -64,16 +116,14 @@ def _check_tensors(model, graph, size: int, schema) -> list[bool]:
         tensor = graph.Tensors(index)
         where = f"tensor {index}"
         shape = _integers(tensor.ShapeAsNumpy())
-        if len(shape) > MAX_RANK or min(shape, default=0) < 0:
-            raise ValueError(f"{where} has the shape {shape[:MAX_RANK]}")
+        if min(shape, default=0) < 0:
+            raise ValueError(f"{where} has the shape {shape}")
         if tensor.Type() not in types:
             raise ValueError(f"{where} is of an unknown type, {tensor.Type()}")
         kind = types[tensor.Type()]
         needed = math.ceil(math.prod(shape) * _ITEMS.get(kind, whole.get(kind, 1)))
         if needed > MAX_TENSOR:
             raise ValueError(f"{where} has the shape {shape}, more than {MAX_TENSOR} bytes")
-        if not 0 <= tensor.Buffer() < model.BuffersLength():
-            raise ValueError(f"{where} has its values in buffer {tensor.Buffer()}, which does not exist")
         stored = _stored(model.Buffers(tensor.Buffer()), size, where)
         if stored and _ITEMS.get(kind, 1) and tensor.Sparsity() is None and stored != needed:
             raise ValueError(f"{where} has the shape {shape}, {needed} bytes, and {stored} are in the file")
@@ -109,8 +159,6 @@ def _check_operators(model, graph, constant: list[bool], schema) -> None:
     ready[inputs] = True
     for place in range(graph.OperatorsLength()):
         operator = graph.Operators(place)
-        if not 0 <= operator.OpcodeIndex() < model.OperatorCodesLength():
-            raise ValueError(f"operator {place} is of kind {operator.OpcodeIndex()}, which does not exist")
         code = model.OperatorCodes(operator.OpcodeIndex())
         # Files from before schema 3a hold the code in the older, one-byte field.
         name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "unknown")

@@ -3,11 +3,14 @@
 import copy
 import io
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from discs import photo
 from needed import needed
 
@@ -138,6 +141,89 @@ def test_a_graph_that_does_not_hold_together(sound, tmp_path, change, said):
     path.write_bytes(altered(sound, change))
     with pytest.raises(ValueError, match=rf"evil\.tflite: cannot be run, {said}"):
         deploy.LiteRTDetector(path)
+
+
+def aliased(subgraphs=1, tensors=1, operators=0, operands=0, name="image", kind=0) -> bytes:
+    """A small file in which one graph, one tensor and one operator stand many times."""
+    builder = flatbuffers.Builder(1024)
+
+    def vector(offset, count):
+        builder.StartVector(4, count, 4)
+        for _ in range(count):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    def table(start, end, **fields):
+        start(builder)
+        for field, value in fields.items():
+            getattr(schema, field)(builder, value)
+        return end(builder)
+
+    numbers = builder.CreateNumpyVector(np.zeros(operands, np.int32))
+    text, shape = builder.CreateString(name), builder.CreateNumpyVector(np.array([1, 4, 4, 3], np.int32))
+    tensor = table(schema.TensorStart, schema.TensorEnd, TensorAddName=text, TensorAddShape=shape)
+    operator = table(schema.OperatorStart, schema.OperatorEnd, OperatorAddInputs=numbers)
+    all_tensors, all_operators = vector(tensor, tensors), vector(operator, operators)
+    graph = table(
+        schema.SubGraphStart, schema.SubGraphEnd, SubGraphAddTensors=all_tensors,
+        SubGraphAddOperators=all_operators,
+    )
+    code = table(schema.OperatorCodeStart, schema.OperatorCodeEnd, OperatorCodeAddBuiltinCode=kind)
+    buffer = table(schema.BufferStart, schema.BufferEnd)
+    codes, buffers, graphs = vector(code, 1), vector(buffer, 1), vector(graph, subgraphs)
+    builder.Finish(
+        table(
+            schema.ModelStart, schema.ModelEnd, ModelAddVersion=3, ModelAddOperatorCodes=codes,
+            ModelAddBuffers=buffers, ModelAddSubgraphs=graphs,
+        ),
+        b"TFL3",
+    )
+    return bytes(builder.Output())
+
+
+def test_a_report_reads_one_graph_however_often_it_stands_there(tmp_path):
+    path = tmp_path / "many.tflite"
+    path.write_bytes(aliased(subgraphs=300, tensors=300))
+    deploy.delegate_report(path)  # what is imported is not counted
+    tracemalloc.start()
+    assert deploy.delegate_report(path).operations == []
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("many", "said"),
+    [
+        ({"operators": 2000, "operands": 1000}, "its operators read and write more than 1000000 tensors"),
+        ({"tensors": 100, "name": "n" * 2**20}, "the names of its tensors are longer than"),
+        ({"tensors": 100_001}, "it has 100001 tables of a kind, more than 100000"),
+    ],
+)
+def test_more_in_a_graph_than_a_detector_has(tmp_path, many, said):
+    path = tmp_path / "many.tflite"
+    path.write_bytes(aliased(**many))
+    with pytest.raises(ValueError, match=rf"many\.tflite: cannot be read, {said}"):
+        deploy.delegate_report(path)
+    with pytest.raises(ValueError, match=said):
+        verify.check(path.read_bytes())
+
+
+def test_an_operator_with_other_inputs_than_its_kind(tmp_path):
+    path = tmp_path / "odd.tflite"
+    path.write_bytes(aliased(operators=1, operands=1, kind=schema.BuiltinOperator.GATHER))
+    with pytest.raises(ValueError, match=r"odd\.tflite: an operator has other inputs than its kind has"):
+        deploy.delegate_report(path)
+
+
+def test_a_tensor_without_a_name_is_reported_all_the_same(sound, tmp_path):
+    def nameless(model, graph):
+        for tensor in graph.tensors:
+            tensor.name = None
+
+    path = tmp_path / "bare.tflite"
+    path.write_bytes(altered(sound, nameless))
+    found = deploy.delegate_report(path)
+    assert {op.outputs[0].name.split()[0] for op in found.operations} == {"tensor"}
 
 
 def test_a_bias_may_be_left_out(sound):
