@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+from common import table
 
 BATCH, RATE, BACKBONE_RATE = 16, 1e-3, 5e-5
 
@@ -160,15 +161,36 @@ def changed(detector, **options):
     return other
 
 
+# === Tables ===
+
+
+def print_compared(what: str, drawn: dict[str, dict], figures, baseline: str) -> None:
+    """Figures and the first one's change from the baseline; in a second table the changes of the others."""
+    table((what, *figures, f"change in {figures[0]} from {baseline}"), rows(drawn, figures, baseline))
+    if others := changes(drawn, figures[1:], baseline):
+        print(f"\nchanges from {baseline}")
+        table((what, *figures[1:]), others)
+
+
 def rows(drawn: dict[str, dict], figures, baseline: str) -> list[tuple]:
     """A row for each name: its figures with intervals, and the change of the first one from the baseline."""
     from kerasdet.metrics import interval
 
-    lines = []
-    for name, each in drawn.items():
-        cells = [f"{interval(each[figure]):.3f}" for figure in figures]
-        change = ""
-        if name != baseline and baseline in drawn:
-            change = f"{interval(each[figures[0]] - drawn[baseline][figures[0]]):+.3f}"
-        lines.append((name, *cells, change))
-    return lines
+    change = dict(changes(drawn, figures[:1], baseline))
+    return [
+        (name, *(f"{interval(each[figure]):.3f}" for figure in figures), change.get(name, ""))
+        for name, each in drawn.items()
+    ]
+
+
+def changes(drawn: dict[str, dict], figures, baseline: str) -> list[tuple]:
+    """A row for each other name: how far its figures are from the baseline's, with intervals."""
+    from kerasdet.metrics import interval
+
+    if baseline not in drawn:
+        return []
+    start = drawn[baseline]
+    return [
+        (name, *(f"{interval(each[figure] - start[figure]):+.3f}" for figure in figures))
+        for name, each in drawn.items() if name != baseline
+    ]

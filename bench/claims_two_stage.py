@@ -10,7 +10,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from arms import Arm, Run, changed, rows
+from arms import Arm, Run, changed, print_compared
 from common import read_photo, table
 
 from kerasdet.deploy.timing import interleave, spread
@@ -32,7 +32,7 @@ TRIDENTS = {
     "two_branches": ("branches 1 and 2, ranges open", {"dilations": (1, 2)}),
     "trident_open": ("branches 1, 2, 3, ranges open, as TridentNet Fast is trained", {}),
     "four_branches": ("branches 1 to 4, ranges open", {"dilations": (1, 2, 3, 4)}),
-    "trident": ("branches 1, 2, 3, each with objects of its size", {"ranges": "paper"}),
+    "trident": ("branches 1, 2, 3, each proposing objects of its size", {"ranges": "paper"}),
     "own_weights": ("as trident, each branch with weights of its own", {
         "ranges": "paper", "share_weights": False,
     }),
@@ -137,7 +137,6 @@ def _on_pyramid(run: Run) -> list:
 def tables(runs: dict[str, Run]) -> None:
     drawn = {name: run.drawn() for name, run in runs.items()}
     drawn |= {row: runs[name].drawn(key) for row, (name, key) in OTHERWISE.items() if name in runs}
-    head = ("arm", "AP", *SIZES, "change in AP from {}")
     on_people = [PEOPLE + name for name in ON_PEOPLE]
     groups = (
         ("1. Feature pyramids", "fpn", [*NECKS, PYRAMID]),
@@ -150,13 +149,13 @@ def tables(runs: dict[str, Run]) -> None:
         some = {name: drawn[name] for name in names if name in drawn}
         if some:
             print(f"{title}, photos: {len(runs[next(iter(some))].val)}")
-            table([cell.format(baseline) for cell in head], rows(some, ("AP", *SIZES), baseline))
+            print_compared("arm", some, ("AP", *SIZES), baseline)
             print()
     if recalled := {name: _recall(run) for name, run in runs.items() if name in NECKS}:
         for count in RECALL:
             figures = [f"AR@{count}{size}" for size in ("", "_small", "_medium", "_large")]
             print(f"Recall of {count} proposals")
-            table(("arm", *figures, "change from fpn"), rows(recalled, figures, "fpn"))
+            print_compared("arm", recalled, figures, "fpn")
             print()
     if times := {name: runs[name].detector for name in ("fpn", "c4") if name in runs}:
         _print_times(times)
@@ -169,7 +168,8 @@ def _recall(run: Run) -> dict:
 
 
 def _print_times(detectors: dict) -> None:
-    """Where a photo's time goes: the maps, the proposals among them, and what is said of the regions."""
+    """Where a photo's time goes: the backbone; the pyramid, where there is one, and the proposal network's
+    head; the suppression of proposals; and what is said of the regions."""
     import keras
 
     picture = read_photo(None)
@@ -177,17 +177,17 @@ def _print_times(detectors: dict) -> None:
     for name, detector in detectors.items():
         images, _ = detector.squares([picture], 1)
         over_all = changed(detector, per_level_nms=False)
-        outputs = {
-            "maps": detector.output,
-            "and proposals": detector.propose(detector.output),
-            "and proposals, one suppression": over_all.propose(over_all.output),
-            "and regions": detector.heads(detector.output),
+        backbone = next(layer for layer in detector.layers if isinstance(layer, keras.Model))
+        graphs = {
+            "backbone": (backbone.input, backbone.output),
+            "and proposal head": (detector.input, detector.output),
+            "and proposals": (detector.input, detector.propose(detector.output)),
+            "and proposals, one suppression": (over_all.input, over_all.propose(over_all.output)),
+            "and regions": (detector.input, detector.heads(detector.output)),
         }
-        graphs = {}
-        for part, output in outputs.items():
-            network = over_all if "one" in part else detector
-            graphs[part] = keras.Model(network.input, output)
-            graphs[part].compile(jit_compile=False)
+        graphs = {part: keras.Model(start, end) for part, (start, end) in graphs.items()}
+        for graph in graphs.values():
+            graph.compile(jit_compile=False)
         times = interleave(
             {part: functools.partial(graph.predict_on_batch, images) for part, graph in graphs.items()},
             rounds=30, settle=2,
@@ -197,5 +197,5 @@ def _print_times(detectors: dict) -> None:
             (f"{name}: {part}", spread(1000 * each), spread(each / whole, ".2f"))
             for part, each in times.items()
         ]
-    print("Time up to each part")
+    print("Time up to each part; with the proposal head stands the pyramid, where there is one")
     table(("part", "ms a photo", "share of the whole"), lines)

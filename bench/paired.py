@@ -4,15 +4,15 @@
 
 A MODEL is a preset, a .keras or a .tflite file; the first is what the others are compared with. A TridentNet
 has two rows: as it is, and with all of its branches, or with the middle one alone. Intervals are of 95 %, by
-bootstrap over the photos; a "change" is on the same draws of photos.
+bootstrap over the photos; a "change", in AP or in the second table, is on the same draws of photos.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from arms import changed, rows
-from common import print_machine, table
+from arms import changed, print_compared
+from common import print_machine
 
 FIGURES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 
@@ -43,7 +43,7 @@ def main(argv=None) -> int:
     print_machine()
     print(f"{data.name}, {len(data)} photos: {', '.join(data.classes)}\n")
     first = next(iter(drawn))
-    table(("detector", *FIGURES, f"change in AP from {first}"), rows(drawn, FIGURES, first))
+    print_compared("detector", drawn, FIGURES, first)
     return 0
 
 

@@ -30,6 +30,11 @@ _WRITTEN_AS = {
 _FIT_IOU = 0.5
 
 
+class Resize(enum.StrEnum):
+    stretch = enum.auto()
+    letterbox = enum.auto()
+
+
 class Format(enum.StrEnum):
     coco = enum.auto()
     voc = enum.auto()
@@ -71,6 +76,9 @@ def anchors(
     data: Data,
     count: Annotated[int, typer.Option(min=1, help="How many; YOLOv3 has 9.")] = 9,
     size: Annotated[int, typer.Option(min=32, help="Side of the network's square in pixels.")] = 320,
+    resize: Annotated[
+        Resize, typer.Option(help="How a photo becomes the square, as the detector's `resize` says.")
+    ] = Resize.stretch,
     plot: Annotated[
         Path | None, typer.Option(help="A picture to draw: the boxes' sizes and the anchors.")
     ] = None,
@@ -89,7 +97,7 @@ def anchors(
     from kerasdet.data.charts import draw_anchors
 
     dataset = data_.load(data)
-    sizes = box_sizes(dataset, size)
+    sizes = box_sizes(dataset, size, resize.value)
     found = kmeans_anchors(sizes, count, seed)
     overlap = size_iou(sizes, found)
     best, owner = overlap.max(1), overlap.argmax(1)
@@ -98,7 +106,8 @@ def anchors(
         own = best[owner == i]
         mean = f"{own.mean():.3f}" if len(own) else ""
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
-    say(f"{dataset.name}: {len(sizes)} boxes in the square of {size} px, mean IoU {best.mean():.3f}")
+    square = f"the square of {size} px ({resize.value})"
+    say(f"{dataset.name}: {len(sizes)} boxes in {square}, mean IoU {best.mean():.3f}")
     Console().print(table)
     # Rounded, two of nearly one area may change places, and YOLOv3 wants them by rising area.
     rounded = sorted(np.maximum(found.round(1), 0.1).tolist(), key=lambda pair: pair[0] * pair[1])

@@ -196,7 +196,10 @@ def report(
         raise ValueError(f"{reference}: is no export of kerasdet; only those are compared layer by layer")
     console = Console()
     with console.status("Comparing layer by layer"):
-        network = types.SimpleNamespace(**about)  # its image_size, and how it resizes
+        network = types.SimpleNamespace(  # what is asked of a detector
+            **{key: about[key] for key in ("image_size", "classes", "parts")},
+            resize=about.get("resize", "stretch"),
+        )
         squares = load_squares(network, cli_data.photos_of(data), photos or NOISE_PHOTOS, "data").squares
         rows = quantisation_noise(reference, file, squares)
     every, rows = rows, rows[: layers or NOISE_SHOWN]

@@ -6,6 +6,7 @@ import collections
 import copy
 import re
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras import ops
 
 from kerasdet import backbones
 from kerasdet import photo as photos_
+from kerasdet.backbones.common import leaves
 from kerasdet.boxes.peaks import take
 from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.suppression import greedy_keep
@@ -20,6 +22,7 @@ from kerasdet.detections import Detections
 from kerasdet.distribution import handed_out, joined_logs, replicas_apart, share_of
 from kerasdet.ema import EMA
 from kerasdet.layers.batch_norm import WholeBatchStatistics
+from kerasdet.names import with_control
 
 # What a name such as "adamw" stands for in Keras, and here.
 _KERAS_ADAM_RATE, FINE_TUNING_RATE = float(np.float32(1e-3)), 3e-4
@@ -102,6 +105,8 @@ class Detector(keras.Model):
         self._settings["keep_float"] = pattern
 
     given_proposals = 0
+    # Photos that go through the network together, whatever `batch_size` says: more would fill the memory.
+    most_at_once = sys.maxsize
     mask_size = 0
 
     @property
@@ -196,7 +201,10 @@ class Detector(keras.Model):
         `keras.distribution.DataParallel` learns from a batch what one device would. Under the first two,
         what regions a two-stage detector samples and what an optimizer's clipnorm clips is each device's own.
         """
-        callbacks = list(callbacks or [])
+        # One alone is a list of one, as for Keras.
+        alone = isinstance(callbacks, keras.callbacks.Callback)
+        callbacks = [callbacks] if alone else list(callbacks or [])
+        _warn_of_random_norms(self)
         if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
             callbacks.insert(0, WholeBatchStatistics())
         if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
@@ -227,6 +235,10 @@ class Detector(keras.Model):
             for callback in callbacks:
                 if isinstance(callback, EMA):
                     callback.on_train_end()
+            raise
+        except Exception as error:
+            if said := _said_by_data(error):
+                raise ValueError(said) from error
             raise
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -291,6 +303,19 @@ class Detector(keras.Model):
         elif self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+    def decoded(self, candidates: int, most: int) -> int:
+        """How many candidates a subclass decodes, of as many as there can be.
+
+        Raises:
+            ValueError: fewer than may be left after suppression.
+        """
+        if candidates < self.max_detections:
+            raise ValueError(
+                f"max_detections is {self.max_detections}, and only the {candidates} best candidates are "
+                f"looked at; give candidates={self.max_detections} or more"
+            )
+        return min(candidates, most)
 
     def track_losses(self, *names: str):
         """Makes the running means of the named loss parts; a subclass calls it once it is built."""
@@ -459,6 +484,7 @@ class Detector(keras.Model):
             if len(proposals) != len(todo):
                 raise ValueError(f"proposals are {len(proposals)} arrays for {len(todo)} photos")
         found = []
+        batch_size = min(batch_size, self.most_at_once)
         for start in range(0, len(todo), batch_size):
             some = slice(start, start + batch_size)
             boxes = proposals and proposals[some]
@@ -533,6 +559,35 @@ def _check_names(kind: str, names):
         raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
     if len(set(names)) != len(tuple(names)):
         raise ValueError(f"{kind} {tuple(names)} names one twice; each must have its own name")
+    if (odd := with_control(names)) is not None:
+        raise ValueError(f"{kind} has {odd!r}, with a line break or another control character; take it out")
+
+
+def _said_by_data(error: Exception) -> str | None:
+    """What a photo's reader said, of an error that TensorFlow made of it."""
+    if not type(error).__module__.startswith("tensorflow"):
+        return None
+    found = re.search(r"^(?:ValueError|FileNotFoundError|OSError): (.+)$", str(error), re.MULTILINE)
+    return found and found[1]
+
+
+def _warn_of_random_norms(detector):
+    """Warns of a random network behind batch norms that will never learn what it gives."""
+    frozen = [
+        layer for layer in leaves(detector)
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable and layer.built
+    ]
+    if frozen and all(_as_it_began(layer) for layer in frozen):
+        warnings.warn(
+            f"{detector.name} has frozen batch norms that have seen nothing yet: what is in front of them is "
+            "random, and normalised by nothing; give backbone_weights, or freeze_bn=False",
+            stacklevel=3,
+        )
+
+
+def _as_it_began(layer) -> bool:
+    mean, variance = map(ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance))
+    return not mean.any() and (variance == 1).all()
 
 
 def _with_proposals(raw, proposals):

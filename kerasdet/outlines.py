@@ -29,9 +29,11 @@ def grid_of(outline: Sequence[np.ndarray], box: np.ndarray, size: int) -> np.nda
 
     scale = size / np.maximum(box[2:] - box[:2], 1e-6)
     grid = np.zeros((size, size), np.uint8)
-    # The middle of cell 0 is OpenCV's pixel 0.
-    polygons = [((points - box[:2]) * scale - 0.5) * 2**_SHIFT for points in outline]
-    cv2.fillPoly(grid, [np.rint(points).astype(np.int32) for points in polygons], 1, shift=_SHIFT)
+    for points in outline:
+        # The middle of cell 0 is OpenCV's pixel 0.
+        corners = np.rint(((points - box[:2]) * scale - 0.5) * 2**_SHIFT).astype(np.int32)
+        # One by one: where polygons of one call overlap, OpenCV leaves a hole.
+        cv2.fillPoly(grid, [corners], 1, shift=_SHIFT)
     return grid
 
 
@@ -140,9 +142,11 @@ def outline_of(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     """The polygons (k, 2) float32 around the parts of a mask (height, width) uint8; holes are filled."""
     import cv2
 
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask, np.uint8))
+    part = np.pad(mask[y : y + height, x : x + width], 1)
     # Borders of pixels, not their middles: each pixel becomes 2 x 2, and the border runs through between.
-    large = np.kron(np.pad(mask, 1), np.ones((2, 2), np.uint8))
+    large = part.repeat(2, axis=0).repeat(2, axis=1)
     found, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     # A border pixel p of the large picture is half a pixel; its outer side is rounded away from the middle.
-    polygons = [np.ceil((contour[:, 0] - 2) / 2).astype(np.float32) for contour in found if len(contour) > 2]
-    return tuple(polygons)
+    polygons = [np.ceil((contour[:, 0] - 2) / 2) + (x, y) for contour in found if len(contour) > 2]
+    return tuple(points.astype(np.float32) for points in polygons)

@@ -85,6 +85,7 @@ class ImagePyramid:
         """
         todo, single = photos_.listed(photos)
         found = []
+        batch_size = min([batch_size, *(detector.most_at_once for detector in self.detectors)])
         for start in range(0, len(todo), batch_size):
             some = todo[start : start + batch_size]
             pictures = [photos_.read(photo) for photo in some]

@@ -6,33 +6,44 @@ Nothing heavy is imported before it is needed, as in `zoo`.
 from __future__ import annotations
 
 
-def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None):
+def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None, parts=None):
     """A detector like `detector` with other classes, another size or softer labels, and its weights.
 
     Args:
         detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
-        classes, image_size: as of `load`; None takes the detector's.
+        classes, image_size, parts: as of `load`; None takes the detector's, but for the parts of objects
+            where it keeps no class.
         label_smoothing: see `kerasdet.losses.soft_targets`; None takes the detector's.
 
     Returns:
         A `kerasdet.Detector`, not compiled unless it is `detector` itself.
 
     Raises:
-        ValueError: a layer's weights fit neither as a whole nor class by class; or label smoothing of a
-            detector that does not say one class among several.
+        ValueError: a layer's weights fit neither as a whole nor class by class; a part that the detector does
+            not know; or label smoothing of a detector that does not say one class among several.
     """
+    for kind, names in (("classes", classes), ("parts", parts)):
+        if isinstance(names, str):
+            raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
     own = {
         "classes": list(detector.classes), "image_size": detector.image_size,
-        "label_smoothing": getattr(detector, "label_smoothing", None),
+        "label_smoothing": getattr(detector, "label_smoothing", None), "parts": list(detector.parts),
     }
     if label_smoothing is not None and own["label_smoothing"] is None:
         raise ValueError(
             f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
             "among several; leave it out, or take YOLOv1, YOLOv3, SSD, OverFeat, FasterRCNN or TridentNet"
         )
+    if classes is not None and parts is None and not set(classes) & set(detector.classes):
+        parts = ()  # a cat has no head that a detector of people could know
+    if unknown := [part for part in parts or () if part not in detector.parts]:
+        raise ValueError(
+            f"parts has {unknown[0]!r}, and the detector's parts are {list(detector.parts)}; give some of "
+            "these, or none: ()"
+        )
     given = {
         "classes": None if classes is None else list(classes), "image_size": image_size,
-        "label_smoothing": label_smoothing,
+        "label_smoothing": label_smoothing, "parts": None if parts is None else list(parts),
     }
     changes = {key: value for key, value in given.items() if value not in (None, own[key])}
     if not changes:
@@ -64,9 +75,7 @@ def _transfer(source, target):
     def misfit(layer, value, giver):
         return ValueError(f"layer {layer.name!r}: weights of shape {giver.shape} do not fit {value.shape}")
 
-    # Both are built from one configuration, so layers stand in one order; names that Keras counts
-    # up ("conv2d_7") differ.
-    for layer, giving in zip(leaves(target), leaves(source), strict=True):
+    for layer, giving in _pairs(leaves(target), leaves(source)):
         values = [np.array(value) for value in layer.get_weights()]
         for i, (value, giver) in enumerate(zip(values, giving.get_weights(), strict=True)):
             if layer.name in of_classes:
@@ -81,6 +90,18 @@ def _transfer(source, target):
             else:
                 raise misfit(layer, value, giver)
         layer.set_weights(values)
+
+
+def _pairs(targets: list, sources: list) -> list[tuple]:
+    """Each layer that is given weights, and the one that gives them."""
+    # Without weights are a pool before a head, say, that another size has no need of.
+    targets, sources = ([layer for layer in layers if layer.weights] for layers in (targets, sources))
+    if len(targets) < len(sources):  # parts are left out: of these networks every layer has its name
+        named = {layer.name: layer for layer in sources}
+        sources = [named[layer.name] for layer in targets]
+    # Otherwise both are built from one configuration, so layers stand in one order; names that Keras
+    # counts up ("conv2d_7") differ.
+    return list(zip(targets, sources, strict=True))
 
 
 def _class_layers(detector) -> set[str]:

@@ -7,7 +7,9 @@ is imported.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -17,6 +19,9 @@ _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 MAX_CONFIG = 2**26
 # Weights hardly get smaller by packing. HDF5 takes any shape of an array, whether there are values or not.
 MAX_GROWTH = 20
+# Numbers that layers may have for each byte of a file, which has them in two or four bytes each; but a
+# backbone's are made twice at times. And how many more at least, for small files.
+MAX_NUMBERS, SOME_NUMBERS = 4, 2**24
 # Modules of the classes that a detector is made of. Not `keras.src` as a whole: among it is what opens files
 # and downloads.
 _MODULES = (
@@ -94,7 +99,10 @@ def check_config(config) -> None:
             known = module in _MODULES or module.startswith("keras.src.ops.")
             known = known or module.split(".")[0] in _PACKAGES
         if not known and not _is_ours(item.get("registered_name")):
-            raise ValueError(f"it has a {shown}, of which no detector of kerasdet is made")
+            raise ValueError(
+                f"it has a {shown}, of which no detector of kerasdet is made; if the class and the file are "
+                "your own, open it with keras.saving.load_model"
+            )
 
 
 def _is_ours(registered) -> bool:
@@ -104,6 +112,37 @@ def _is_ours(registered) -> bool:
     if not str(registered).startswith("kerasdet>"):
         return False
     return keras.saving.get_registered_object(registered) is not None
+
+
+@contextlib.contextmanager
+def no_more_weights_than(file: str | os.PathLike):
+    """Within it, layers that need more weights than a file can hold are refused before they are made.
+
+    Args:
+        file: what the weights will come from.
+
+    Raises:
+        ValueError: within, where a configuration promises a larger network.
+    """
+    import keras
+
+    add, size, numbers = keras.layers.Layer.add_weight, os.path.getsize(file), 0
+
+    def counted(self, shape=None, *args, **kwargs):
+        nonlocal numbers
+        numbers += math.prod(shape if isinstance(shape, (tuple, list)) else (shape or 1,))
+        if numbers > MAX_NUMBERS * size + SOME_NUMBERS:
+            raise ValueError(
+                f"its configuration is of a network of {numbers} numbers and more, and the weights have "
+                f"{size} bytes"
+            )
+        return add(self, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = counted
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add
 
 
 def check_hdf5(file) -> None:

@@ -9,6 +9,7 @@ A preset is a folder: `card.json`, `config.json` (the detector's class and confi
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -129,27 +130,29 @@ def _find(name: str, also: Iterable[str] = ()) -> Path:
 # === Loading ===
 
 
-def load(name: str, classes=None, weights: bool = True, image_size: int | None = None):
+def load(name: str, classes=None, weights: bool = True, image_size: int | None = None, parts=None):
     """A preset's detector.
 
     Args:
         name: of the preset, or an alias.
         classes: names of other classes, to fine-tune on. A class that the preset knows keeps what
             was learned of it; the head starts afresh for every other. Everything else keeps its
-            weights, the heads of parts included.
+            weights.
         weights: False leaves all weights random, and none frozen.
         image_size: side of the network's square in pixels; None takes the preset's. The weights fit
             any size, but do best at the one they were trained at.
+        parts: which of the preset's parts of objects, such as ("head",), to keep; () keeps none. None keeps
+            all, but for classes that are all new: what was learned of people's heads is nothing to cats.
 
     Returns:
         A `kerasdet.Detector`, not compiled.
 
     Raises:
-        ValueError: no such preset, a broken card, weights that are not those the card describes, or
+        ValueError: no such preset or part, a broken card, weights that are not those the card describes, or
             an image size that the detector cannot have.
         FileNotFoundError: a file of the preset is missing.
     """
-    return _load_folder(_find(name), classes, weights, image_size)
+    return _load_folder(_find(name), classes, weights, image_size, parts)
 
 
 def load_file(path: str | os.PathLike):
@@ -171,7 +174,7 @@ def load_file(path: str | os.PathLike):
     """
     path = _located(path)
     if path.is_dir():
-        return _load_folder(path, None, True, None)
+        return _load_folder(path)
     if path.suffix.lower() == ".tflite":
         from kerasdet.deploy.litert import LiteRTDetector
         from kerasdet.deploy.trial import run_once
@@ -223,7 +226,8 @@ def _load_keras(path: Path):
     importlib.import_module("kerasdet.training.schedules")  # for the optimizer
     untrusted.check_keras(path)
     try:
-        model = keras.saving.load_model(path, safe_mode=True)
+        with untrusted.no_more_weights_than(path):
+            model = keras.saving.load_model(path, safe_mode=True)
     except ImportError:  # of a library that its backbone is from
         raise
     # Anything: classes are made of values that nobody has checked.
@@ -234,7 +238,7 @@ def _load_keras(path: Path):
     return model
 
 
-def _load_folder(folder: Path, classes, weights: bool, image_size: int | None):
+def _load_folder(folder: Path, classes=None, weights: bool = True, image_size: int | None = None, parts=None):
     card = Card.read(folder)
     detector_class, config = _read_config(folder)
     if weights:
@@ -243,15 +247,19 @@ def _load_folder(folder: Path, classes, weights: bool, image_size: int | None):
         # Random layers that never learn would stay random, and random statistics normalise nothing.
         whole = {"freeze_bn": False, "freeze_until": None}
         config |= {key: value for key, value in whole.items() if key in config}
-    model = _made(detector_class, config, folder)
-    if weights:
-        model.load_weights(folder / card.weights["file"])
-    return adapt(model, classes, image_size)
+    file = folder / card.weights["file"] if weights else None
+    model = _made(detector_class, config, folder, file)
+    if file:
+        model.load_weights(file)
+    return adapt(model, classes, image_size, parts=parts)
 
 
-def _made(detector_class, config: dict, folder: Path):
+def _made(detector_class, config: dict, folder: Path, weights: Path | None):
     try:
-        return detector_class.from_config(config)
+        # Without weights, there is nothing to go by.
+        held = untrusted.no_more_weights_than(weights) if weights else contextlib.nullcontext()
+        with held:
+            return detector_class.from_config(config)
     except (TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder / CONFIG}: not the configuration of a {detector_class.__name__} ({error}); {AGAIN}"

@@ -35,6 +35,15 @@ def test_data_anchors_prints_and_draws_them(shapes, tmp_path):
     assert Image.open(picture).size[0] > 500
 
 
+def test_data_anchors_of_letterboxed_photos(tmp_path):
+    """A photo of 100 x 50: its box of 40 x 20 is as many pixels high and wide there as in the network."""
+    Image.new("RGB", (100, 50)).save(tmp_path / "a.png")
+    (tmp_path / "boxes.csv").write_text("image,xmin,ymin,xmax,ymax,label\na.png,10,10,50,30,cat\n")
+    for resize, sides in (("letterbox", "(80, 40)"), ("stretch", "(80, 80)")):
+        output = run("data", "anchors", tmp_path, "--count", 1, "--size", 200, "--resize", resize)
+        assert f"anchors=({sides})" in output and f"the square of 200 px ({resize})" in output
+
+
 def test_data_anchors_says_what_is_wrong(shapes, tmp_path):
     output = run("data", "anchors", shapes.root, "--count", 999, code=2)
     assert "error: 999 anchors of" in output

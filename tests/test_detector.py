@@ -1,5 +1,9 @@
 """The base class: photos in, boxes out, `fit` and what it shows."""
 
+import dataclasses
+import shutil
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from PIL import Image
 
 from kerasdet import photo
 from kerasdet.boxes.peaks import top_peaks
+from kerasdet.data.dataset import Dataset
 from kerasdet.detector import Detector
 from kerasdet.models.csp import CSP
 
@@ -278,3 +283,59 @@ def test_adam_by_name_takes_a_rate_that_pretrained_backbones_survive(optimizer, 
     detector = Brightest()
     detector.compile(optimizer)
     assert float(detector.optimizer.learning_rate) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", ["traffic\nlight", "dog\x1b[2J", "a\u2028b"])
+def test_names_that_break_a_line_or_move_a_terminal_are_refused(name):
+    with pytest.raises(ValueError, match="classes has .*with a line break or another control character"):
+        Brightest(classes=("cat", name))
+
+
+def test_one_callback_need_not_be_a_list(shapes):
+    class Counts(keras.callbacks.Callback):
+        epochs = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.epochs += 1
+
+    detector, counts = detector_of_shapes(), Counts()
+    detector.compile("adamw")
+    detector.fit(shapes[:8].batches(8, detector), verbose=0, callbacks=counts)
+    assert counts.epochs == 1
+
+
+def test_a_photo_that_breaks_off_is_named_by_fit(shapes, tmp_path):
+    """Beyond the batches that are looked at before training, where TensorFlow makes an error of its own."""
+    def moved(number, sample):
+        path = tmp_path / f"{number}.png"
+        shutil.copyfile(sample.path, path)
+        return dataclasses.replace(sample, path=str(path))
+
+    samples = [moved(number, sample) for number, sample in enumerate([*shapes][:16])]
+    data = Dataset(samples, shapes.classes, shapes.parts, shapes.name, str(tmp_path))
+    detector = detector_of_shapes()
+    detector.compile("adamw", ema=None)
+    batches = data.batches(2, detector)
+    last = (tmp_path / "15.png").read_bytes()
+    (tmp_path / "15.png").write_bytes(last[: len(last) // 2])
+    with pytest.raises(ValueError, match=r"^\S*15\.png: "):
+        detector.fit(batches, verbose=0)
+
+
+def test_frozen_norms_of_a_random_network_warn():
+    options = {"backbone": "mobilenet_v2_0.35", "image_size": 64, "stride": 8, "channels": 8}
+    targets = {"boxes": np.zeros((1, 1, 4)), "labels": np.full((1, 1), -1)}
+    detector = CSP(("person",), **options)
+    detector.compile("sgd", ema=None)
+    with pytest.warns(UserWarning, match="has frozen batch norms that have seen nothing.*freeze_bn=False"):
+        detector.fit(np.zeros((1, 64, 64, 3)), targets, verbose=0)
+    free = CSP(("person",), freeze_bn=False, **options)
+    free.compile("sgd", ema=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        free.fit(np.zeros((1, 64, 64, 3)), targets, verbose=0)
+
+
+def test_more_detections_than_candidates_are_refused():
+    with pytest.raises(ValueError, match="max_detections is 300, .*the 100 best .*give candidates=300"):
+        CSP(("person",), backbone=tiny_backbone(64), image_size=64, max_detections=300)

@@ -65,11 +65,22 @@ def test_a_box_of_another_class_is_another_box(monkeypatch):
 
 
 def test_what_it_complains_of():
-    assert tour.complaints(0.3, 0.5, 1.9, 0.01, 40) == []
-    assert tour.complaints(0.5, 0.5, 1.9, 0.01, 40) == ["fine-tuning did not raise AP"]
+    assert tour.complaints(0.3, 0.5, (1.9, 0.01, 40)) == tour.complaints(0.3, 0.5, None) == []
+    assert tour.complaints(0.5, 0.5, (1.9, 0.01, 40)) == ["fine-tuning did not raise AP"]
     for wrong in ((2.1, 0.01, 40), (1.9, 0.03, 40), (0.0, 0.0, 0), (*LOST, 3)):
-        (text,) = tour.complaints(0.3, 0.5, *wrong)
+        (text,) = tour.complaints(0.3, 0.5, wrong)
         assert "LiteRT and MediaPipe disagree" in text
+
+
+def test_what_mediapipe_lacks_is_known_beforehand(monkeypatch):
+    def only(library):
+        if "EGL" in library:
+            raise OSError(f"{library}: cannot open shared object file")
+
+    monkeypatch.setattr(tour.ctypes, "CDLL", only)
+    for platform, missing in (("linux", ["libegl1"]), ("darwin", []), ("win32", [])):
+        monkeypatch.setattr(tour.sys, "platform", platform)
+        assert tour.missing_packages() == missing
 
 
 def test_a_library_that_the_system_lacks_is_named(tmp_path, monkeypatch):

@@ -155,3 +155,27 @@ def test_links_in_a_circle_end(tmp_path):
         file["inner/outer"] = file["/"]
         file["values"] = np.zeros(1000)
     untrusted.check_hdf5(tmp_path / "circle.h5")
+
+
+@pytest.mark.parametrize("neck", ["light", "fpn"])
+def test_a_network_that_no_file_of_that_size_can_fill(saved, tmp_path, neck):
+    """Small text that asks for gigabytes is refused before there are any."""
+    def widened(text):
+        config = json.loads(text)
+        config["config"] |= {"channels": 30_000, "neck": neck}
+        return json.dumps(config)
+
+    path = changed(saved, tmp_path / "wide.keras", widened)
+    with pytest.raises(ValueError, match=r"wide\.keras: .*of a network of \d+ numbers and more, and"):
+        kerasdet.load(path)
+    # What refuses is gone again.
+    assert kerasdet.load(saved).classes == ("person",)
+
+
+def test_a_square_that_fills_the_memory(saved, tmp_path):
+    def enlarged(text):
+        return text.replace('"image_size": 64', '"image_size": 640000')
+
+    path = changed(saved, tmp_path / "large.keras", enlarged)
+    with pytest.raises(ValueError, match=r"large\.keras: .*image_size is 640000; give 8192 at most"):
+        kerasdet.load(path)

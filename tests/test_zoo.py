@@ -138,6 +138,28 @@ def test_known_classes_keep_their_head_and_new_ones_start_afresh():
                 np.testing.assert_array_equal(a, b, err_msg=other.name)
 
 
+def test_parts_stay_with_a_class_that_is_known_or_where_they_are_named():
+    known = zoo.load("tiny")
+    assert zoo.load("tiny", classes=["person", "dog"]).parts == ("head",)
+    for options in ({"classes": ["cat"]}, {"parts": ()}, {"classes": ["person", "dog"], "parts": ()}):
+        bare = zoo.load("tiny", **options)
+        assert bare.parts == () and bare.classes == tuple(options.get("classes", ["person"]))
+        for name in ("head_scale", "neck_block2"):
+            layers = [[each for each in leaves(d) if each.name.startswith(name)] for d in (known, bare)]
+            for one, other in zip(*layers, strict=True):
+                for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+                    np.testing.assert_array_equal(a, b, err_msg=name)
+    assert zoo.load("tiny", classes=["cat"], parts=["head"]).parts == ("head",)
+    with pytest.raises(ValueError, match=r"parts has 'tail', and the detector's parts are \['head'\]"):
+        zoo.load("tiny", parts=["tail"])
+
+
+@pytest.mark.parametrize("kind", ["classes", "parts"])
+def test_a_text_is_no_list_of_names(kind):
+    with pytest.raises(ValueError, match=rf"{kind} is the text 'face'; give a list of names, such as"):
+        zoo.load("tiny", **{kind: "face"})
+
+
 def test_one_other_class_starts_afresh_as_well():
     assert np.abs(head(zoo.load("tiny", classes=["face"]))[0]).max() < 0.1
     assert np.abs(head(zoo.load("tiny", classes=["person"]))[0]).max() > 0.5

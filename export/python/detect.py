@@ -31,12 +31,16 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+# What a terminal takes as a command, or a program as the end of a line.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # What a file says of itself and has to be known to run it: what is right, in code and in words.
 NEEDED = {
     "outputs": (lambda value: value in ("raw", "boxes", "detections"), "raw, boxes or detections"),
     "classes": (
-        lambda value: isinstance(value, list) and value and all(isinstance(name, str) for name in value),
-        "a list of names",
+        lambda value: isinstance(value, list) and value and all(
+            isinstance(name, str) and not CONTROL.search(name) for name in value
+        ),
+        "a list of names without line breaks or other control characters",
     ),
     "resize": (lambda value: value in ("stretch", "letterbox"), "stretch or letterbox"),
 }
@@ -115,13 +119,21 @@ class Detector:
             The objects, best first.
 
         Raises:
-            ValueError: the file cannot be run after all, or finds a class that it has no name for.
+            ValueError: the photo is none; the file cannot be run after all, or finds a class that it has no
+                name for.
         """
+        photo = np.asarray(photo)
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or 0 in photo.shape:
+            raise ValueError(
+                f"the photo is an array of shape {photo.shape} and type {photo.dtype}; give "
+                "(height, width, 3) uint8, RGB values from 0 to 255, one photo an array"
+            )
         height, width = photo.shape[:2]
         scale, shift = _placement(height, width, self.size, self._resize)
         boxes, classes, scores, count = self._run(_to_square(photo, self.size, self._resize))
-        # Rows beyond the count are empty; what is no number, a damaged file gave.
+        # Rows beyond the count are empty; what is no number, or ends before it begins, a damaged file gave.
         live = (np.arange(len(scores)) < count) & np.isfinite(boxes).all(-1) & np.isfinite(scores)
+        live &= (boxes[:, :2] <= boxes[:, 2:]).all(-1)
         # ymin, xmin, ymax, xmax from 0 to 1, as x and y of two corners of the photo.
         corners = boxes.reshape(-1, 2, 2)[..., ::-1] * self.size
         boxes = np.clip((corners - shift) / scale, 0, (width, height)).reshape(-1, 4)
@@ -273,24 +285,43 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 
 def draw(photo: np.ndarray, found: list[Found]) -> Image.Image:
-    """The photo with boxes, names and scores; colours tell classes apart, or the objects of one class."""
+    """The photo with boxes, names and scores; colours tell classes apart, or the objects of one class.
+
+    The names grow with the photo where Pillow is 10.1 or newer, and are small before.
+    """
     picture = Image.fromarray(photo)
     canvas = ImageDraw.Draw(picture)
     side = (picture.width * picture.height) ** 0.5
-    line, font = max(2, round(side / 260)), ImageFont.load_default(max(10, round(side / 44)))
+    line, font = max(2, round(side / 260)), _font(max(10, round(side / 44)))
+    grows = isinstance(font, ImageFont.FreeTypeFont)
     one_class = len({each.label for each in found}) <= 1
     for row, each in reversed(list(enumerate(found))):  # the best lie on top
         colour = COLOURS[(row if one_class else each.label) % len(COLOURS)]
         canvas.rectangle(each.box, outline=colour, width=line)
         text = f"{each.name} {each.score:.2f}"
-        corner = each.box[0] + line, max(0, each.box[1] - 1.4 * font.size)
+        if not grows:  # the small font has no other letters, and says so with an error
+            text = text.encode("latin-1", "replace").decode("latin-1")
+        corner = each.box[0] + line, max(0, each.box[1] - 1.4 * (font.size if grows else 10))
         canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=colour, outline=colour, width=line)
         canvas.text(corner, text, font=font, fill="#121418")
     return picture
 
 
+def _font(size: int):
+    """Pillow's own font in this size; its small one where Pillow is older than 10.1 or lacks FreeType."""
+    try:
+        return ImageFont.load_default(size)
+    except (TypeError, ImportError):
+        return ImageFont.load_default()
+
+
 def camera(number: int):
-    """Photos of a camera, (H, W, 3) uint8 RGB each, until it ends. Needs OpenCV, and it alone does."""
+    """Photos of a camera, (H, W, 3) uint8 RGB each, without end. Needs OpenCV, and it alone does.
+
+    Raises:
+        ImportError, ValueError: no OpenCV; no such camera.
+        OSError: the camera gives no more pictures.
+    """
     try:
         import cv2
     except ImportError as error:
@@ -302,7 +333,7 @@ def camera(number: int):
         while True:
             there, frame = device.read()
             if not there:
-                return
+                raise OSError(f"camera {number} gives no more pictures; is it still plugged in?")
             yield np.ascontiguousarray(frame[..., ::-1])  # OpenCV has blue first
     finally:
         device.release()

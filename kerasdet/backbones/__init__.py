@@ -3,6 +3,8 @@
 import difflib
 import re
 
+# Pixels of a square's side: what a stranger's file promises has a limit.
+MAX_SIZE = 8192
 _FAMILIES = {  # name -> (module, takes a width)
     "mobilenet_v1": ("mobilenet", True),
     "mobilenet_v2": ("mobilenet", True),
@@ -73,24 +75,31 @@ def build(
         common.freeze_batch_norm(model)
     if freeze_until is not None:
         common.freeze_up_to(model, freeze_until)
+    common.mark(model)
     return model
 
 
-def resolve(backbone, weights=None, **options):
+def resolve(backbone, weights=None, levels=(), **options):
     """The backbone that a detector is given: a name is built, a model is taken as it is.
 
     backbone: a name for `build`, a backbone of `keras_cv.models` or `keras_hub.models` that scales its
         input (`adapt` makes one of those that do not), or a `keras.Model` whose outputs are {"P2",
         "P3", "P4", "P5"}.
-    weights, options: of `build`; a model is as it is, but has to have the output_stride.
+    weights, options: of `build`. A model has its weights, and batch norms that are as they are; it has to
+        have the output_stride.
+    levels: those that a model has to have.
 
-    Returns a `keras.Model` as `build` does.
+    Returns a `keras.Model` as `build` does; of a model its own layers, drawn for the image size.
 
-    Raises ValueError for what cannot be a backbone, and for a model whose last stage should be dilated.
+    Raises ValueError for what cannot be a backbone, and for a model whose last stage should be dilated,
+    that lacks a level or is given other weights.
     """
+    size = options.get("image_size")
+    if size is not None and size > MAX_SIZE:
+        raise ValueError(f"image_size is {size}; give {MAX_SIZE} at most")
     if isinstance(backbone, str):
         return build(backbone, weights=weights, **options)
-    from kerasdet.backbones import adapters
+    from kerasdet.backbones import adapters, common
 
     if adapters.is_foreign(backbone):
         backbone = adapters.adapt(backbone)
@@ -99,8 +108,24 @@ def resolve(backbone, weights=None, **options):
             f"backbone is {backbone!r}; give a name ({', '.join(_FAMILIES)}), a backbone of keras-cv or "
             "KerasHub, or a keras.Model whose outputs are a dict of P2, P3, P4 and P5"
         )
+    if weights is not None:
+        raise ValueError(
+            f"backbone_weights is {weights!r}, and backbone is a model, which has weights of its own; load "
+            "them into it, and leave backbone_weights out"
+        )
+    missing = [level for level in levels if level not in backbone.output]
+    if missing:
+        raise ValueError(
+            f"backbone {backbone.name!r} has the levels {', '.join(backbone.output)}, and this detector "
+            f"needs {', '.join(missing)} as well; take another network"
+        )
     if options.get("output_stride") == 16 and "P5" in backbone.output:
         _check_dilated(backbone, options["image_size"])
+    if size is not None and backbone.input.shape[1:3] != (size, size):
+        backbone = common.at_size(backbone, size)
+    if options.get("freeze_until") is not None:
+        common.freeze_up_to(backbone, options["freeze_until"])
+    common.mark(backbone)
     return backbone
 
 

@@ -257,6 +257,47 @@ def freeze_up_to(model: keras.Model, where: str) -> None:
         layer.trainable = False
 
 
+def at_size(model: keras.Model, image_size: int) -> keras.Model:
+    """The same layers once more, on a square of that many pixels a side; all weights are shared."""
+    shape, dtype = (image_size, image_size, model.input.shape[-1]), model.input.dtype
+    image = keras.Input(shape, dtype=dtype, name="image")
+    drawn = keras.models.clone_model(model, input_tensors=image, clone_function=lambda layer: layer)
+    drawn.name = model.name
+    return drawn
+
+
+def inputs_of(tensor) -> list:
+    """The tensors of which a graph's tensor is made; of a layer in several graphs, those of this one."""
+    operation, node, _ = tensor._keras_history
+    return list(operation._inbound_nodes[node].input_tensors)
+
+
+def outputs_in(model: keras.Model) -> dict:
+    """Name of a layer -> its output in a model's graph; `layer.output` is of the first that it is in."""
+    found, seen, todo = {}, set(), [*model.outputs]
+    while todo:
+        tensor = todo.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[tensor._keras_history.operation.name] = tensor
+            todo += inputs_of(tensor)
+    return found
+
+
+def mark(model: keras.Model) -> None:
+    """Notes of a backbone's layers that they are one's, for whoever trains them at another rate."""
+    for layer in leaves(model):
+        layer.of_backbone = True
+
+
+def weights_of_backbone(detector: keras.Model) -> list:
+    """The weights of a detector that are its backbone's, wherever it has them."""
+    return [
+        weight for layer in leaves(detector) if getattr(layer, "of_backbone", False)
+        for weight in layer.weights
+    ]
+
+
 def take_any_size(model: keras.Model) -> None:
     """Lets a convolutional model be called with other sizes than it was drawn with."""
     model.input_spec = [layers.InputSpec(ndim=4, axes={-1: model.input.shape[-1]})]

@@ -3,7 +3,7 @@
 import keras
 from keras import applications, layers
 
-from kerasdet.backbones.common import application, freeze_up_to
+from kerasdet.backbones.common import application, freeze_up_to, mark
 
 _RGB_MEAN = (123.68, 116.779, 103.939)  # of ImageNet, what Keras' VGG16 was trained with
 
@@ -52,4 +52,5 @@ def vgg16(weights=None, image_size: int | None = 300, freeze_until: str | None =
     model = keras.Model(image, levels, name="vgg16")
     if freeze_until is not None:
         freeze_up_to(model, freeze_until)
+    mark(model)
     return model

@@ -171,7 +171,8 @@ def balanced(random, positive, negative, count: int, share: float):
         random: (batch, k) float32 in [0, 1), one number a place.
         positive, negative: (batch, k) bool; no place is both.
         count: places to choose in each photo.
-        share: of the positives among them, at most; negatives fill the rest, as far as there are any.
+        share: of the positives among them, at most, rounded down to a number of places; negatives fill the
+            rest, as far as there are any.
 
     Returns:
         (batch, k) float32, 1 for the positives chosen, and the same for the negatives.

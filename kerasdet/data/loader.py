@@ -321,15 +321,25 @@ class Batches(grain.IterDataset):
 
     def sides(self, epoch: int) -> list[int]:
         """The side of the square of each of an epoch's batches, where `sizes` are given."""
+        count = -(-len(self.dataset) // self.batch_size)
+        if count == 1:  # then each epoch's differs from the one before, for the reason below
+            return [self._side_after_side(epoch)]
         rng = np.random.default_rng([self.seed, epoch])
         sides: list[int] = []
-        for batch in range(-(-len(self.dataset) // self.batch_size)):
+        for batch in range(count):
             if batch == 0 or (batch - 1) % self.every == 0:
                 # Never the same again: a first and a second batch of one size would look to Keras as if
                 # all were.
                 side = int(rng.choice(sorted({*self.sizes} - {*sides[-1:]})))
             sides.append(side)
         return sides
+
+    def _side_after_side(self, number: int) -> int:
+        """One of a row of sides, of which no two that follow each other are the same."""
+        rng, side = np.random.default_rng(self.seed), None
+        for _ in range(number + 1):
+            side = int(rng.choice(sorted({*self.sizes} - {side})))
+        return side
 
     def _seed(self, epoch: int) -> int:
         return self.seed * 100_003 + epoch

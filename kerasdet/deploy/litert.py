@@ -199,8 +199,8 @@ def to_detections(found: dict, detector, matrix, photo_size, score, nms_iou) -> 
     """
     scores = np.asarray(found["scores"])
     boxes = np.asarray(found["boxes_rel_yxyx"])
-    # Another's file may say anything: what is no number is no box.
-    sound = np.isfinite(boxes).all(-1) & np.isfinite(scores)
+    # Another's file may say anything: what is no number, or ends before it begins, is no box.
+    sound = np.isfinite(boxes).all(-1) & np.isfinite(scores) & (boxes[:, :2] <= boxes[:, 2:]).all(-1)
     labels = np.rint(np.nan_to_num(found["classes"], nan=-1)).clip(-1, 1e9).astype(np.int32)
     rows = np.flatnonzero(sound & (scores > 0) & (scores >= score))
     rows = rows[np.argsort(-scores[rows], kind="stable")]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kerasdet import photo
 from kerasdet.deploy import flatbuffer
+from kerasdet.names import with_control
 
 KEY = "TFLITE_METADATA"
 # MediaPipe's ObjectDetector recognises the four outputs by these names, in the file's order.
@@ -25,6 +26,8 @@ DETECTION_NAMES = ("location", "category", "score", "number of detections")
 _LABELS, ABOUT = "labels.txt", "kerasdet.json"
 # Bytes of a text behind the model, and how many files are there. A zip's own words may promise any size.
 MAX_TEXT, MAX_FILES = 2**20, 100
+# Pixels of a side of the network's square.
+MAX_SIDE = 8192
 # Steps that prepare an image, and numbers of one, that are looked at.
 MAX_UNITS, MAX_NUMBERS = 10, 16
 # What zipfile raises of a damaged archive; RuntimeError and its kind of encrypted or unknown files in it.
@@ -86,6 +89,8 @@ def read_metadata(path) -> dict:
         return _read_about(files[ABOUT], f"{path}, {ABOUT}")
     texts = [t for n, t in sorted(files.items()) if n.endswith(".txt") and "label" in n.lower()]
     classes = tuple(texts[0].splitlines()) if texts else ()
+    if (odd := with_control(classes)) is not None:
+        raise ValueError(f"{path}: a label is {odd[:60]!r}, with a control character; make the file again")
     try:
         normalization = _read_normalization(data)
     except (struct.error, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
@@ -138,14 +143,19 @@ def _read_about(text: str, where: str) -> dict:
 
 
 def _is_names(value) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return texts and with_control(value) is None
 
 
+_NAMES = "a list of names, without control characters"
 # Of `kerasdet.json`, what running the file hangs on.
 _KINDS = {
-    "classes": (_is_names, "a list of names"),
-    "parts": (_is_names, "a list of names"),
-    "output_names": (_is_names, "a list of names"),
+    "classes": (_is_names, _NAMES),
+    "parts": (_is_names, _NAMES),
+    "output_names": (_is_names, _NAMES),
+    "image_size": (
+        lambda value: type(value) is int and 0 < value <= MAX_SIDE, f"a whole number up to {MAX_SIDE}"
+    ),
     "outputs": (lambda value: value in ("raw", "boxes", "detections"), "raw, boxes or detections"),
     "resize": (lambda value: value in photo.RESIZES, f"one of {', '.join(photo.RESIZES)}"),
     "nms_iou": (lambda value: value is None or type(value) in (int, float) and 0 <= value <= 1,

@@ -10,7 +10,7 @@ import numpy as np
 from kerasdet import photo as photos_
 from kerasdet.deploy import verify
 from kerasdet.deploy.litert import LiteRTDetector, Runner, to_detections
-from kerasdet.deploy.metadata import read_metadata
+from kerasdet.deploy.metadata import MAX_SIDE, read_metadata
 from kerasdet.deploy.trial import run_once
 
 # COCO numbers its classes from 1 to 90 and leaves ten of these out. Detectors with 90 outputs number them
@@ -83,10 +83,13 @@ class NanoDetPlus:
             return False
         graph = schema.Model.GetRootAsModel(data, 0).Subgraphs(0)
         image, output = graph.Tensors(graph.Inputs(0)), graph.Tensors(graph.Outputs(0))
-        if graph.OutputsLength() != 1 or image.ShapeLength() != 4:
+        if graph.OutputsLength() != 1 or image.ShapeLength() != 4 or output.ShapeLength() != 3:
             return False
-        cells = sum(len(_grid(image.Shape(1), stride)) for stride in cls._STRIDES)
-        return list(output.ShapeAsNumpy()) == [1, cells, len(COCO_80) + 4 * cls._BINS]
+        # Counted, not laid out: the file may promise any size.
+        size = image.Shape(1)
+        cells = sum((-(-size // stride)) ** 2 for stride in cls._STRIDES)
+        square = [image.Shape(axis) for axis in range(4)] == [1, size, size, 3] and size <= MAX_SIDE
+        return square and list(output.ShapeAsNumpy()) == [1, cells, len(COCO_80) + 4 * cls._BINS]
 
     def detect(self, photos, score: float = 0.3, batch_size: int = 1, keep_photo: bool = True):
         """Finds objects on photos, as `LiteRTDetector.detect` does."""

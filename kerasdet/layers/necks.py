@@ -10,6 +10,11 @@ from kerasdet.layers.l2_norm import L2Norm
 from kerasdet.layers.upsample import BilinearUpsample, NearestUpsample
 
 
+def needed_levels(neck: str, stride: int) -> tuple[str, ...]:
+    """The levels that necks of one map look at: "deconv", "light" and "fpn" of CSP and CenterNet."""
+    return ("P3", "P4", "P5") if neck == "deconv" or stride == 8 else ("P2", "P3", "P4", "P5")
+
+
 def deconv_neck(features: dict, stride: int, channels: int):
     """CSP's neck: P3, P4, P5 to one stride by deconvolution, L2-normalised, joined, one 3x3.
 

@@ -71,11 +71,21 @@ def roi_align(maps: Sequence, strides: Sequence[int], boxes, size: int = 7, samp
         rows = ops.matmul(
             ops.reshape(down, (-1, count, height)), ops.reshape(features, (-1, height, width * channels))
         )
-        across = ops.repeat(across, size, axis=1)
-        found += ops.matmul(
-            ops.reshape(across, (-1, size, width)), ops.reshape(rows, (-1, width, channels))
-        )
-    return ops.reshape(found, (-1, boxes.shape[1], size, size, found.shape[-1]))
+        found += _columns(across, ops.reshape(rows, (-1, boxes.shape[1], size, width, channels)))
+    return found
+
+
+def _columns(across, rows):
+    """Each box's columns (batch, n, size, width) of its rows (batch, n, size, width, c)."""
+    _, count, size, width, channels = rows.shape
+    if size > channels:
+        # Of few channels, such as a photo's, all rows at once: what follows would fill the memory.
+        side_by_side = ops.reshape(ops.transpose(rows, (0, 1, 3, 2, 4)), (-1, width, size * channels))
+        found = ops.matmul(ops.reshape(across, (-1, size, width)), side_by_side)
+        return ops.transpose(ops.reshape(found, (-1, count, size, size, channels)), (0, 1, 3, 2, 4))
+    across = ops.reshape(ops.repeat(across, size, axis=1), (-1, size, width))
+    found = ops.matmul(across, ops.reshape(rows, (-1, width, channels)))
+    return ops.reshape(found, (-1, count, size, size, channels))
 
 
 def _shares(low, high, stride: int, cells: int, size: int, samples: int):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from kerasdet.backbones.common import freeze_batch_norm
+from kerasdet.backbones.common import freeze_batch_norm, outputs_in
 
 
 class Dilated(layers.Layer):
@@ -61,14 +61,15 @@ def trident(body: keras.Model, end, dilations: Sequence[int], blocks: int | None
     Source: TridentNet (Li et al. 2019), section 4.1.
     """
     trunk = keras.Model(body.input, end)
-    able = [layer for layer in trunk.layers if _can_dilate(layer, end.shape[1])]
+    outputs = outputs_in(trunk)
+    able = [layer for layer in trunk.layers if _can_dilate(layer, outputs[layer.name].shape[1], end.shape[1])]
     count = len(able) if blocks is None else blocks
     if not 1 <= count <= len(able):
         raise ValueError(
             f"blocks is {blocks}; of the {len(able)} convolutions of stride 1 that {body.name} has at that "
             "map's resolution, 1 or more are dilated"
         )
-    start = _start_of(trunk, able[-count:])
+    start = _start_of(trunk, outputs, able[-count:])
     segment = keras.Model(start, end)
     branches = []
     for number, dilation in enumerate(dilations, 1):
@@ -85,23 +86,23 @@ def trident(body: keras.Model, end, dilations: Sequence[int], blocks: int | None
     return keras.Model(body.input, start, name=body.name), branches, count
 
 
-def _can_dilate(layer, cells: int) -> bool:
+def _can_dilate(layer, own: int, cells: int) -> bool:
     return (
         isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)) and max(layer.kernel_size) > 1
-        and max(layer.strides) == 1 and max(layer.dilation_rate) == 1 and layer.output.shape[1] == cells
+        and max(layer.strides) == 1 and max(layer.dilation_rate) == 1 and own == cells
         and layer.padding == "same"
     )
 
 
-def _start_of(trunk: keras.Model, convolutions: Sequence) -> object:
+def _start_of(trunk: keras.Model, outputs: dict, convolutions: Sequence) -> object:
     """The last tensor that everything from the first of these convolutions on hangs on, and on it alone."""
     names = [layer.name for layer in trunk.layers]
     for layer in reversed(trunk.layers[: names.index(convolutions[0].name)]):
         try:
-            keras.Model(layer.output, trunk.output)
+            keras.Model(outputs[layer.name], trunk.output)
         except ValueError:
             continue  # a shortcut leads past it
-        return layer.output
+        return outputs[layer.name]
     raise AssertionError("the input itself is such a tensor")
 
 
@@ -117,7 +118,7 @@ def _copier(convolutions: Sequence, dilation: int, own: bool, branch: str):
         if layer.name in dilated:
             config["dilation_rate"] = dilation
         new = type(layer).from_config(config)
-        new.trainable = layer.trainable
+        new.trainable, new.of_backbone = layer.trainable, True
         return new
 
     return copy

@@ -18,7 +18,7 @@ from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
 from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import branch, head
-from kerasdet.layers.necks import centernet_deconv_neck, fpn_neck, light_neck
+from kerasdet.layers.necks import centernet_deconv_neck, fpn_neck, light_neck, needed_levels
 from kerasdet.losses import center_loss, dense_box_loss
 
 NECKS = {"deconv": centernet_deconv_neck, "fpn": fpn_neck, "light": light_neck}
@@ -86,7 +86,7 @@ class CenterNet(Detector):
         channels = channels or {"deconv": 256, "fpn": 256, "light": 96}[neck]
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
-            freeze_until=freeze_until,
+            freeze_until=freeze_until, levels=needed_levels(neck, stride),
         )
         take_any_size(body)
         # === Functional Model ===
@@ -101,7 +101,7 @@ class CenterNet(Detector):
         # === Config ===
         self.stride, self.target, self.radius = stride, target, radius
         self.cells = image_size // stride
-        self.candidates = min(candidates, self.cells**2 * len(classes))
+        self.candidates = self.decoded(candidates, self.cells**2 * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "stride": stride, "neck": neck,

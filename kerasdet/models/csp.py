@@ -20,7 +20,7 @@ from kerasdet.boxes.peaks import take, top_peaks
 from kerasdet.detector import Detector
 from kerasdet.distribution import batch_sum
 from kerasdet.layers.heads import branch, head
-from kerasdet.layers.necks import deconv_neck, fpn_neck, light_neck
+from kerasdet.layers.necks import deconv_neck, fpn_neck, light_neck, needed_levels
 from kerasdet.losses import center_loss, dense_box_loss, smooth_l1
 
 NECKS = {"deconv": deconv_neck, "fpn": fpn_neck, "light": light_neck}
@@ -101,6 +101,7 @@ class CSP(Detector):
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "deconv" else 32,
+            levels=needed_levels(neck, stride),
         )
         take_any_size(body)
         # === Functional Model ===
@@ -117,7 +118,7 @@ class CSP(Detector):
         # === Config ===
         self.stride, self.target, self.aspect_ratio = stride, target, aspect_ratio
         self.cells = image_size // stride
-        self.candidates = min(candidates, self.cells**2 * len(classes))
+        self.candidates = self.decoded(candidates, self.cells**2 * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "stride": stride, "neck": neck,

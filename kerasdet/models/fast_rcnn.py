@@ -14,8 +14,8 @@ from keras import layers, ops
 from kerasdet import backbones
 from kerasdet.layers.heads import box_head
 from kerasdet.layers.roi import roi_align, roi_pool
-from kerasdet.models.faster_rcnn import NECKS, region_maps, roi_head
-from kerasdet.models.regions import RegionDetector
+from kerasdet.models.faster_rcnn import NECKS, needed_levels, region_maps, roi_head
+from kerasdet.models.regions import MEMORY, RegionDetector
 
 # R-CNN, appendix A: pixels of context about each box, on the warped square.
 CONTEXT = 16
@@ -39,6 +39,10 @@ class _Given(RegionDetector):
         boxes = raw["proposals"]
         sides = boxes[..., 2:] - boxes[..., :2]
         return boxes, ops.cast(ops.min(sides, axis=-1) > 0, "float32")
+
+    @property
+    def at_once(self) -> int:
+        return min(AT_ONCE, self._proposals)
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
         """Section 2.3, "Multi-task loss", over the regions sampled.
@@ -116,6 +120,7 @@ class FastRCNN(_Given):
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "dc5" else 32,
+            levels=needed_levels(neck),
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -174,7 +179,7 @@ class RCNN(_Given):
             raise ValueError(f"warp_size is {warp_size}; give a multiple of 32 above {2 * CONTEXT}")
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=warp_size, freeze_bn=freeze_bn,
-            freeze_until=freeze_until,
+            freeze_until=freeze_until, levels=("P5",),
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -193,6 +198,11 @@ class RCNN(_Given):
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until,
             "warp_size": warp_size, "agnostic": agnostic,
         }
+
+    @property
+    def most_at_once(self) -> int:
+        """Photos, whose regions go through the whole backbone; a pixel's features take some 320 bytes."""
+        return max(1, MEMORY // (320 * self.at_once * self._config["warp_size"] ** 2))
 
     def pooled(self, raw: dict, boxes, size: int):
         """Appendix A: each box with some context, warped to a square whatever its shape."""

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from kerasdet import backbones
-from kerasdet.backbones.common import freeze_batch_norm, take_any_size
+from kerasdet.backbones.common import freeze_batch_norm, inputs_of, take_any_size
 from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.layers.heads import box_head, rpn_head
 from kerasdet.layers.necks import PYRAMIDS, pyramid
@@ -61,8 +61,9 @@ class FasterRCNN(TwoStage):
 
     Differs from the paper, as detectron2 does: regions by RoI align, a logistic loss of one logit for
     objects, anchors that reach over the border are learned, both networks are trained at once. To be light:
-    500 boxes are left of 1000 a level in training and 300 of 500 in use, where FPN has 2000 and 1000 left;
-    128 regions are learned from, where FPN has 512; bins are sampled at 2 x 2 places.
+    500 boxes are left of 1000 a level in training and 300 of 500 in use, where FPN has 2000 and 1000 left,
+    and the one map of "c4" has 2000 left of 12000 and 1000 of 6000; 128 regions are learned from, where FPN
+    has 512; bins are sampled at 2 x 2 places.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class FasterRCNN(TwoStage):
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
             freeze_until=freeze_until, output_stride=16 if neck == "dc5" else 32,
+            levels=needed_levels(neck),
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -106,6 +108,11 @@ class FasterRCNN(TwoStage):
 
 
 # === Network ===
+
+
+def needed_levels(neck: str) -> tuple[str, ...]:
+    """The backbone's levels that a neck looks at."""
+    return {"c4": ("P4", "P5"), "c4_light": ("P4",), "dc5": ("P5",)}.get(neck, LEVELS)
 
 
 def region_maps(body, images, neck: str, channels: int) -> dict:
@@ -167,13 +174,13 @@ def before_stage5(body):
             keras.Model(start, body.output["P5"])
             return start
         except ValueError:
-            before = start._keras_history.operation.input
-        if isinstance(before, list) or before.shape[1:3] != start.shape[1:3]:
+            before = inputs_of(start)
+        if len(before) != 1 or before[0].shape[1:3] != start.shape[1:3]:
             raise ValueError(
                 f"{body.name}: its P5 does not come from P4 alone, so neck 'c4' cannot run its last stage on "
                 "regions; give neck='fpn' or 'dc5', or another backbone"
             )
-        start = before
+        (start,) = before
 
 
 def to_p4(body) -> Callable:

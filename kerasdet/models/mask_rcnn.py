@@ -101,7 +101,7 @@ class MaskRCNN(FasterRCNN):
         goal = self.region_targets(targets, proposals)
         losses = self.region_losses(goal, self.regions_of(raw, goal["boxes"], training=self._learning))
         # Objects come first, and no more than this share is sampled.
-        first = max(1, int(self.regions * self.share))
+        first = int(self.regions * self.share)
         goal = {key: value[:, :first] for key, value in goal.items()}
         logits = self.cells_of(raw, goal["boxes"], goal["label"], training=self._learning)
         truth = self.mask_targets(goal, targets)

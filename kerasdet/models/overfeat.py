@@ -178,7 +178,7 @@ class OverFeat(Detector):
         self.offsets, self.background, self.regression = offsets, background, regression
         self.label_smoothing = label_smoothing
         h, w = heads["class_logits"].shape[1:3]
-        self.candidates = min(candidates, h * w * len(classes))
+        self.candidates = self.decoded(candidates, h * w * len(classes))
         self._config = {
             "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "width": width, "window": window, "image_size": image_size,
@@ -468,7 +468,7 @@ def _features(plan: Network, image_size: int, width: float) -> keras.Model:
 
 def _backbone(backbone, width: float, **options):
     """A backbone up to P4 with a 1x1 convolution on it, and what a configuration calls the backbone."""
-    body = backbones.resolve(backbone, **options)
+    body = backbones.resolve(backbone, levels=("P4",), **options)
     # P5 is left out, and with it every layer that only leads there.
     body = keras.Model(body.input, {"P4": body.output["P4"]}, name=body.name)
     squeeze = layers.Conv2D(

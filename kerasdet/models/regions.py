@@ -6,6 +6,8 @@ what class each is, background among them, and how it has to be moved.
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import ops
 
@@ -20,6 +22,8 @@ from kerasdet.losses import background_cross_entropy, check_smoothing, class_cro
 PAPER_SIDE = 800
 # A region is an object from this overlap on.
 POSITIVE = 0.5
+# Bytes that the features of regions may take in use.
+MEMORY = 2**31
 # What scores less is not looked at.
 MIN_SCORE = 0.05
 
@@ -33,7 +37,7 @@ class RegionDetector(Detector):
         roi_head: keras.Model, (regions, s, s, c) to what `layers.heads.box_head` gives.
         proposals: regions that are looked at in use.
         regions: proposals a photo that are learned from.
-        share: of objects among these, at most.
+        share: of objects among these, at most; there has to be room for one.
         negative: overlaps with objects, from the first to under the second, of regions that are background.
         append_truth: the objects' own boxes are proposals too in training.
         candidates: pairs of a region and a class that are decoded.
@@ -53,13 +57,18 @@ class RegionDetector(Detector):
             raise ValueError(f"level_side is {level_side}; give pixels of the square, or None")
         if regions < 1 or not 0 < share <= 1:
             raise ValueError(f"regions={regions}, share={share}: give 1 or more, and more than 0, up to 1")
+        if int(regions * share) < 1:
+            raise ValueError(
+                f"regions={regions}, share={share}: at least one of them has to be an object; give regions "
+                f"of at least {math.ceil(1 / share)}, or a larger share"
+            )
         super().__init__(inputs, outputs, **options)
-        self.roi_head = roi_head
+        self.roi_head, self._proposals = roi_head, proposals
         self.levels = tuple(name.removeprefix("map_") for name in outputs if name.startswith("map_"))
         self.regions, self.share, self.append_truth = regions, share, append_truth
         self.negative, self.label_smoothing = negative, label_smoothing
         self.level_side = level_side or CANONICAL_SIDE * self.image_size / PAPER_SIDE
-        self.candidates = min(candidates, proposals * len(self.classes))
+        self.candidates = self.decoded(candidates, proposals * len(self.classes))
         self.sampler = keras.random.SeedGenerator(0)
         self._config |= {
             "regions": regions, "share": share, "candidates": candidates,
@@ -67,6 +76,24 @@ class RegionDetector(Detector):
             "image_size": self.image_size, "resize": self.resize, "max_detections": self.max_detections,
             "nms_iou": self.nms_iou,
         }
+
+    @property
+    def at_once(self) -> int:
+        """Regions of a photo that the second network looks at together in use."""
+        return self._proposals
+
+    @property
+    def most_at_once(self) -> int:
+        """Photos, whose regions' features take most of the memory."""
+        size = self.roi_head.input.shape[1]
+        numbers = 0
+        for level in self.levels:
+            _, _, width, channels = self._map(level).shape
+            numbers += self.at_once * size * (width + 2 * size) * channels
+        return max(1, MEMORY // (4 * numbers))
+
+    def _map(self, level: str):
+        return self.output[f"map_{level}"]
 
     @property
     def named_outputs(self) -> dict:

@@ -99,6 +99,7 @@ class SSD(Detector):
             body = backbones.resolve(
                 backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
                 freeze_until=freeze_until, output_stride=16 if network == "paper" else 32,
+                levels=LEVELS[network],
             )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -119,7 +120,7 @@ class SSD(Detector):
         if network == "paper":
             steps = [*STEPS[: len(cells)], *steps[len(STEPS) :]]
         self.anchors = default_boxes(cells, steps, [image_size * size for size in sizes], ratios)
-        self.candidates = min(candidates, len(self.anchors) * len(classes))
+        self.candidates = self.decoded(candidates, len(self.anchors) * len(classes))
         self.label_smoothing = label_smoothing
         self._config = {
             "classes": list(classes), "network": network, "backbone": backbone, "freeze_bn": freeze_bn,

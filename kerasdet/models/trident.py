@@ -1,8 +1,8 @@
 """TridentNet: Scale-Aware Trident Networks (Li et al., ICCV 2019).
 
 A Faster R-CNN on one map, the last stage of which runs three times, with the same weights and different
-dilations: each branch sees areas of one size, and learns objects of that size. From top to bottom: network,
-branches, targets, decoding.
+dilations: each branch sees areas of one size, and in scale-aware training proposes objects of that size. From
+top to bottom: network, branches, targets, decoding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.boxes.iou import area, pairwise_iou
 from kerasdet.layers.heads import rpn_head
 from kerasdet.layers.trident import trident
-from kerasdet.models.faster_rcnn import RATIOS, check_sizes, end_of_trunk, roi_head, thin, to_p4
+from kerasdet.models.faster_rcnn import (
+    RATIOS,
+    check_sizes,
+    end_of_trunk,
+    needed_levels,
+    roi_head,
+    thin,
+    to_p4,
+)
 from kerasdet.models.regions import PAPER_SIDE
 from kerasdet.models.two_stage import RPN_NEGATIVE, TwoStage
 
@@ -39,10 +47,10 @@ class TridentNet(TwoStage):
         dilations: of each branch.
         blocks: how many 3x3 convolutions of the stage before P4 are dilated; None takes all that can be.
         share_weights: of the branches; False gives each its own, to compare with (the paper's table 1).
-        ranges: of each branch the smallest and the largest sqrt(w h), in pixels of the square, of what it
-            learns and finds (scale-aware training); "paper" scales 0 to 90, 30 to 160 and 90 on, which are
-            meant for 800 px, and makes it the paper's TridentNet; None leaves all open, as TridentNet Fast
-            is trained.
+        ranges: of each branch the smallest and the largest sqrt(w h), in pixels of the square, of the objects
+            that its anchors learn, of its proposals in training, and of what it finds (scale-aware training);
+            "paper" scales 0 to 90, 30 to 160 and 90 on, which are meant for 800 px, and makes it the paper's
+            TridentNet; None leaves all open, as TridentNet Fast is trained.
         inference: "all" branches, or the "middle" one alone: TridentNet Fast, which costs no more than the
             network that it was made of; see `fast`.
         agnostic: as of `FasterRCNN`.
@@ -53,7 +61,11 @@ class TridentNet(TwoStage):
 
     The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
 
-    Differs from the paper as `FasterRCNN` does, with as many proposals.
+    Differs from the paper as `FasterRCNN` does, but for the numbers: 500 boxes are left of 1000 a branch in
+    training and 300 of 500 in use, where simpledet has as many left of 12000 and 6000 (1000 in use of
+    TridentNet Fast). In scale-aware training the paper leaves objects that are not of a branch's size out of
+    all that the branch learns; here, as in simpledet, they are left out of what its anchors learn. Its
+    proposals are of its size too, but its regions learn from objects of every size.
     """
 
     def __init__(
@@ -75,7 +87,7 @@ class TridentNet(TwoStage):
         sizes = check_sizes(anchor_sizes, image_size)
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
-            freeze_until=freeze_until, output_stride=32,
+            freeze_until=freeze_until, output_stride=32, levels=needed_levels(neck),
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -115,11 +127,25 @@ class TridentNet(TwoStage):
 
     def fast(self) -> TridentNet:
         """The same weights, of which the middle branch alone is looked at (section 4.4)."""
-        other = type(self).from_config(self.get_config() | {"inference": "middle"})
+        return self._looking_at("middle")
+
+    def full(self) -> TridentNet:
+        """The same weights, of which all branches are looked at: what `fast` came from."""
+        return self._looking_at("all")
+
+    def _looking_at(self, inference: str) -> TridentNet:
+        other = type(self).from_config(self.get_config() | {"inference": inference})
         other.set_weights(self.get_weights())
         return other
 
     # === Branches ===
+
+    @property
+    def at_once(self) -> int:
+        return super().at_once * (len(self.dilations) if self.inference == "all" else 1)
+
+    def _map(self, level: str):
+        return self.output[f"map_{level}_0"]
 
     def _stacked(self, raw: dict, branches) -> dict:
         """Raw outputs of some branches as one, along the batch: branch by branch, photo by photo."""
@@ -142,7 +168,8 @@ class TridentNet(TwoStage):
     # === Targets ===
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
-        """As of `TwoStage`, over all branches, each with the objects of its range (section 3.3)."""
+        """As of `TwoStage`, over all branches: anchors with the objects of their branch's range (section
+        3.3), regions with all."""
         count = len(self.dilations)
         targets = {key: ops.concatenate([value] * count, axis=0) for key, value in targets.items()}
         return super().loss_parts(targets, self._stacked(raw, range(count)))

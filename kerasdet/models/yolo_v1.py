@@ -82,7 +82,7 @@ class YOLOv1(Detector):
         channels = channels or {"paper": 1024, "light": 256}[head]
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
-            freeze_until=freeze_until, output_stride=min(stride, LEVEL_STRIDE),
+            freeze_until=freeze_until, output_stride=min(stride, LEVEL_STRIDE), levels=("P5",),
         )
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
@@ -103,7 +103,7 @@ class YOLOv1(Detector):
         # === Config ===
         self.stride, self.grid, self.boxes = stride, grid, boxes
         self.label_smoothing = label_smoothing
-        self.candidates = min(candidates, grid * grid * boxes * len(classes))
+        self.candidates = self.decoded(candidates, grid * grid * boxes * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "grid": grid, "boxes": boxes,

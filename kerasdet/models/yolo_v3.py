@@ -99,7 +99,7 @@ class YOLOv3(Detector):
         channels = channels or usual_channels
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
-            freeze_until=freeze_until,
+            freeze_until=freeze_until, levels=LEVELS,
         )
         take_any_size(body)
         # === Functional Model ===
@@ -119,7 +119,7 @@ class YOLOv3(Detector):
         # === Config ===
         self.anchors, self.per_cell = anchors, per_cell
         self.box_loss, self.ignore_iou, self.label_smoothing = box_loss, ignore_iou, label_smoothing
-        self.candidates = min(candidates, self.output["box"].shape[1] * len(classes))
+        self.candidates = self.decoded(candidates, self.output["box"].shape[1] * len(classes))
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size,

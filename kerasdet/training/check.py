@@ -146,7 +146,7 @@ def _of_boxes(detector, few, targets) -> list[str]:
     for paths, text in (
         (doubled, "objects have almost the same box: is one labelled twice, or as two classes?"),
         (hidden, f"{once}: build the detector with a higher one"),
-        (crowded, f"{full}: build the detector with a higher number"),
+        (crowded, f"{full}: build the detector with a higher number, and as many candidates"),
     ):
         if paths:
             reasons.append(f"{', '.join(map(str, paths))}: {text}")

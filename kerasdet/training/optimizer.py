@@ -6,7 +6,7 @@ import re
 
 import keras
 
-from kerasdet import backbones
+from kerasdet.backbones.common import weights_of_backbone
 
 WEIGHT_DECAY = 1e-3
 CLIP_NORM = 10.0
@@ -36,24 +36,10 @@ def adamw(rate, detector=None, backbone_rate=None):
 
     if backbone_rate is None:
         return of(rate)
-    # Some detectors run stages of their backbone apart; its layers keep their names.
-    backbone = detector.get_config().get("backbone")
-    if backbone is None:
+    # By their paths, wherever a detector runs stages of its backbone, copies of layers included.
+    paths = sorted({weight.path for weight in weights_of_backbone(detector)})
+    if not paths:
         raise ValueError(f"{detector.name} has no backbone; leave backbone_rate out")
-    body = _body(backbone)
-    names = sorted(layer.name for layer in body.layers if layer.weights)
     # One pattern for all of them: a key for each would come back from a file as an optimizer each.
-    # TridentNet's branches may have copies of its layers, of their names.
-    pattern = f"(.*/)?(.*_branch[0-9]+_)?({'|'.join(map(re.escape, names))})/[^/]*"
-    slower = {pattern: of(backbone_rate)}
+    slower = {"|".join(map(re.escape, paths)): of(backbone_rate)}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(of(rate), slower))
-
-
-def _body(backbone) -> keras.Model:
-    if isinstance(backbone, dict):
-        return backbones.deserialize(backbone)
-    if backbone == "vgg16":  # SSD's alone
-        from kerasdet.backbones.vgg import vgg16
-
-        return vgg16()
-    return backbones.build(backbone)

@@ -6,12 +6,22 @@ import sys
 import keras
 import numpy as np
 import pytest
+from harness import tiny_backbone
 from keras import layers
 from needed import needed
 
 import kerasdet
 from kerasdet import backbones
+from kerasdet.backbones.common import at_size, leaves
+from kerasdet.layers.trident import Dilated
+from kerasdet.models.centernet import CenterNet
 from kerasdet.models.csp import CSP
+from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.models.overfeat import OverFeat
+from kerasdet.models.ssd import SSD
+from kerasdet.models.trident import TridentNet
+from kerasdet.models.yolo_v1 import YOLOv1
+from kerasdet.models.yolo_v3 import YOLOv3
 
 STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32}
 
@@ -181,3 +191,65 @@ def test_a_detector_on_a_keras_cv_backbone_trains_and_exports(tmp_path, shapes):
     assert np.mean(moved) > 0.9
     report = detector.export(tmp_path / "net.tflite", on_parity="warn")
     assert report.size == (tmp_path / "net.tflite").stat().st_size
+
+
+def flat():
+    """As of keras-cv, with a convolution of stride 1 before P4."""
+    image = x = keras.Input((None, None, 3))
+    x = layers.Rescaling(1 / 255)(x)
+    for stride in (2, 4, 8, 16, 32):
+        x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"at_{stride}")(x)
+        if stride == 16:
+            x = layers.Conv2D(4, 3, padding="same", name="again")(x)
+    model = keras.Model(image, x, name="like")
+    model.pyramid_level_inputs = {"P2": "at_4", "P3": "at_8", "P4": "again", "P5": "at_32"}
+    return model
+
+
+@pytest.mark.parametrize("build", [
+    lambda **o: CenterNet(("a", "b"), channels=8, **o),
+    lambda **o: SSD(("a", "b"), anchor_sizes=(0.2, 0.5, 0.9), **o),
+    lambda **o: YOLOv1(("a", "b"), grid=2, channels=8, head="light", **o),
+    lambda **o: YOLOv3(("a", "b"), channels=8, **o),
+    lambda **o: FasterRCNN(("a", "b"), channels=8, head_units=8, **o),
+    lambda **o: FasterRCNN(("a", "b"), channels=8, neck="c4", **o),
+    lambda **o: TridentNet(("a", "b"), channels=8, blocks=1, dilations=(1, 2), **o),
+    lambda **o: OverFeat(("a", "b"), width=0.01, **o | {"image_size": 256}),
+])
+def test_every_detector_is_built_on_one_of_any_size_and_freezes_it(build):
+    detector = build(backbone=flat(), image_size=64, freeze_until="P3")
+    frozen = {layer.name for layer in leaves(detector) if not layer.trainable}
+    assert {"at_2", "at_4", "at_8"} <= frozen and not {"at_16", "at_32"} & frozen
+    size = detector.image_size
+    assert {value.shape[0] for value in arrays(detector(photo(size), training=False)).values()} == {2}
+    # Drawn for another size, its layers are the same.
+    fixed = at_size(backbones.adapt(flat()), 96)
+    again = build(backbone=fixed, image_size=64)
+    assert again.image_size == size and again.count_params() == detector.count_params()
+
+
+def test_what_is_dilated_is_at_the_maps_own_resolution():
+    """Where a network's input is open, no layer says of which resolution it is."""
+    from kerasdet.backbones import build
+
+    sizes = [TridentNet(
+        ("a",), backbone=build("resnet50v2", image_size=size), image_size=64, channels=8, head_units=8,
+    ) for size in (None, 64)]
+    dilated = [[each.name for each in leaves(net) if isinstance(each, Dilated)] for net in sizes]
+    assert dilated[0] == dilated[1] and len(dilated[0]) == 10  # five units, in two branches
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone_weights": "imagenet"}, "backbone_weights is 'imagenet', and backbone is a model, which"),
+        ({"levels": ("P3", "P4", "P5")}, "'tiny' has the levels P3, P4, P5, and this .* needs P2 as well"),
+        ({"image_size": 8224}, "image_size is 8224; give 8192 at most"),
+    ],
+)
+def test_what_a_model_as_backbone_cannot_be(options, message):
+    body = tiny_backbone(64)
+    levels = options.pop("levels", tuple(STRIDES))
+    body = keras.Model(body.input, {level: body.output[level] for level in levels}, name="tiny")
+    with pytest.raises(ValueError, match=message):
+        CSP(backbone=body, **{"image_size": 64} | options)

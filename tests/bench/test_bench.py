@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import re
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def rows(text, head):
     """The printed table whose head starts with `head`: first column -> the other cells."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(head)) + 2
-    cells = [re.split(r"\s{2,}", line.strip()) for line in lines[start:] if line.strip()]
+    cells = [re.split(r"\s{2,}", line.strip()) for line in itertools.takewhile(str.strip, lines[start:])]
     assert "machine: " in text and "numpy " in text
     return {first: rest for first, *rest in cells}
 
@@ -138,6 +139,10 @@ def test_paired_detectors(tiny, tmp_path, capsys):
     found = rows(out, "detector")
     assert list(found) == [*map(str, files), f"{files[2]}, all branches"]
     assert len(found[str(files[0])]) == 5 and all(len(found[name]) == 6 for name in list(found)[1:])
+    _, first, changes = out.partition(f"changes from {files[0]}")
+    assert first and changes.split()[:5] == ["detector", *script("paired").FIGURES[1:]]
+    each = [line for line in changes.splitlines() if line.startswith((str(files[1]), str(files[2])))]
+    assert len(each) == 3 and all(len(re.split(r"\s{2,}", line)) == 5 for line in each)
 
 
 @pytest.mark.parametrize("detector, ways", [

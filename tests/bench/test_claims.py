@@ -1,6 +1,7 @@
 """Claims: arms are trained once and compared on the same photos; what is claimed is not tested."""
 
 import csv
+import re
 
 import keras
 import numpy as np
@@ -86,6 +87,93 @@ def test_every_arm_says_what_it_is_for(kind, capsys):
     *lines, between, note = capsys.readouterr().out.splitlines()
     assert len(lines) > 10 and all(len(line.split(maxsplit=1)) == 2 for line in lines)
     assert not between and "a GPU trains all of them" in note
+
+
+def drawn(**figures):
+    """Draws of figures: the figure itself, and it again a bit less and a bit more."""
+    return {name: value + np.array([0, -0.02, 0.02]) for name, value in figures.items()}
+
+
+def test_figures_by_size_have_changes_with_intervals(monkeypatch, capsys):
+    """On the same draws, so that what all of them share is in none."""
+    import claims_two_stage
+
+    ap = {
+        "fpn": drawn(AP=0.3, AP_small=0.1, AP_medium=0.2, AP_large=0.4),
+        "dc5": drawn(AP=0.4, AP_small=0.05, AP_medium=0.2, AP_large=0.6),
+    }
+    asked = []
+
+    class Kept:
+        val, detector = [0] * 7, None
+
+        def __init__(self, name):
+            self.name = name
+
+        def drawn(self, key="detections"):
+            asked.append((self.name, key))
+            return ap[self.name]
+
+    def recall(run):
+        return {
+            key.replace("AP", f"AR@{count}"): value for key, value in ap[run.name].items()
+            for count in (100, 1000)
+        }
+
+    monkeypatch.setattr(claims_two_stage, "_recall", recall)
+    monkeypatch.setattr(claims_two_stage, "_print_times", lambda detectors: None)
+    claims_two_stage.tables({name: Kept(name) for name in ap})
+    lines = capsys.readouterr().out.splitlines()
+    # Draws take long, and are taken once for each.
+    assert asked == [("fpn", "detections"), ("dc5", "detections"), ("fpn", "nms_over_all")]
+    for title, start in (
+        ("1. Feature pyramids, photos: 7", "AP"), ("Recall of 100 proposals", "AR@100"),
+        ("Recall of 1000 proposals", "AR@1000"),
+    ):
+        at = lines.index("changes from fpn", lines.index(title))
+        assert lines[at + 1].split() == ["arm", *(f"{start}_{size}" for size in ("small", "medium", "large"))]
+        changes = (f"{change} ({change} to {change})" for change in ("-0.050", "+0.000", "+0.200"))
+        assert re.split(r"\s{2,}", lines[at + 3]) == ["dc5", *changes] and not lines[at + 4]
+
+
+def test_an_arm_without_its_baseline_has_no_changes():
+    from arms import changes, rows
+
+    some = {"dc5": drawn(AP=0.4, AP_small=0.1)}
+    assert changes(some, ["AP_small"], "fpn") == []
+    assert rows(some, ["AP"], "fpn") == [("dc5", "0.400 (0.381 to 0.419)", "")]
+
+
+@pytest.mark.parametrize("neck", ["fpn", "c4"])
+def test_time_is_told_part_by_part(neck, monkeypatch, capsys):
+    """What each graph gives, up to the whole; not how long it takes."""
+    import claims_two_stage
+    from harness import tiny_backbone
+
+    from kerasdet.models.faster_rcnn import FasterRCNN
+
+    detector = FasterRCNN(
+        ("a",), backbone=tiny_backbone(), image_size=64, neck=neck, channels=8, head_units=8, before=(20, 20),
+        proposals=(10, 10), regions=8,
+    )
+    given = {}
+
+    def once(tasks, rounds, settle):
+        given.update({part: task() for part, task in tasks.items()})
+        return {part: np.full(rounds, 0.001) for part in tasks}
+
+    monkeypatch.setattr(claims_two_stage, "interleave", once)
+    claims_two_stage._print_times({neck: detector})
+    parts = [
+        "backbone", "and proposal head", "and proposals", "and proposals, one suppression", "and regions"
+    ]
+    assert list(given) == parts
+    lines = capsys.readouterr().out.splitlines()[3:]
+    assert [line.split("  ")[0] for line in lines] == [f"{neck}: {part}" for part in parts]
+    deepest = given["backbone"]["P5"] if neck == "fpn" else given["backbone"]
+    assert deepest.shape == ((1, 2, 2, 64) if neck == "fpn" else (1, 4, 4, 48))
+    assert "object_logit" in given["and proposal head"] and "class" in given["and regions"]
+    assert given["and proposals"][0].shape == (1, 10, 4)
 
 
 def test_a_tenth_of_the_objects_gets_another_class(tmp_path):

@@ -179,6 +179,12 @@ def test_how_many_of_each(positives, negatives, expected):
     assert (chosen.sum(), other.sum()) == expected
 
 
+def test_a_share_of_less_than_one_place_has_no_positives():
+    """Which is why `RegionDetector` refuses it."""
+    chosen, other = balanced(9, 9, 3, 0.25)
+    assert (chosen.sum(), other.sum()) == (0, 3)
+
+
 def test_every_place_is_sampled_as_often():
     counts = sum(np.concatenate(balanced(10, 30, 16, 0.25, seed)) for seed in range(300))
     positives, negatives = counts[:10], counts[40 + 10 :]

@@ -147,6 +147,34 @@ def test_run_lengths_that_lead_out_of_the_mask(tmp_path, runs):
     assert len(data[0].boxes) == 1 and not data[0].masks
 
 
+FULL = {"size": [80, 100], "counts": [0, 8000]}
+
+
+def test_run_lengths_of_another_size_than_the_photos(tmp_path, monkeypatch):
+    """Whatever the file says of the photo, or does not: a large mask is few bytes, and is not unpacked."""
+    large = {"size": [4000, 4000], "counts": [0, 16_000_000]}
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    monkeypatch.setattr("kerasdet.data.readers.coco.MAX_PIXELS", 8000)
+    masks = [annotation([1, 2, 3, 4], segmentation=runs) for runs in (FULL, large)]
+    with pytest.warns(UserWarning, match=r"1 objects keep .*its size is not the photo's, \[80, 100\]"):
+        data = kerasdet.data.load(coco(tmp_path, masks, images=images))
+    assert [len(outline) for outline in data[0].masks] == [1, 0]
+
+
+def test_run_lengths_of_many_masks_have_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasdet.data.readers.coco.MAX_PIXELS", 20_000)
+    masks = [annotation([1, 2, 3, 4], segmentation=FULL)] * 4
+    with pytest.warns(UserWarning, match="2 objects keep .*masks of more than 20000 pixels in all"):
+        data = kerasdet.data.load(coco(tmp_path, masks))
+    assert [len(outline) for outline in data[0].masks] == [1, 1, 0, 0]
+
+
+def test_a_class_that_breaks_a_line(tmp_path):
+    categories = [{"id": 3, "name": "traffic\nlight"}]
+    with pytest.raises(ValueError, match="train.json: the class 'traffic.*nlight' has a line break"):
+        kerasdet.data.load(coco(tmp_path, [annotation([1, 2, 3, 4])], categories=categories))
+
+
 def test_yaml_that_grows_is_refused_in_a_few_words(tmp_path):
     photo(tmp_path / "images" / "a.jpg")
     (tmp_path / "labels").mkdir()

@@ -166,6 +166,17 @@ def test_sizes_change_every_so_many_batches_and_the_first_stands_alone(shapes):
     assert len({tuple(other) for other in others}) > 4
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_epochs_of_one_batch_differ_in_size_from_one_to_the_next(one_photo, seed):
+    """Keras looks at two batches, and takes a size that both have for everyone's."""
+    data = one_photo([[10, 20, 60, 50]])
+    batches = loader.batches(data, 2, model(data), training=True, sizes=(32, 64, 96), every=10, seed=seed)
+    found = [batches.sides(epoch) for epoch in range(12)]
+    assert all(len(each) == 1 for each in found) and len({each[0] for each in found}) == 3
+    assert all(one != other for one, other in zip(found, found[1:], strict=False))
+    assert [images.shape[1] for images, _ in epoch(batches)] == found[0]
+
+
 def test_boxes_are_those_of_the_batchs_own_square(one_photo):
     data = one_photo([[10, 20, 60, 50]]).repeat(6)
     batches = loader.batches(

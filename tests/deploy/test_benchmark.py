@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from kerasdet.deploy import benchmark as bench
-from kerasdet.deploy import timing, trial
+from kerasdet.deploy import flatbuffer, timing, trial
 from kerasdet.deploy.peers import COCO_80, COCO_90, NanoDetPlus, _grid, open_detector
 
 
@@ -217,3 +218,19 @@ def test_another_file_is_not_nanodet(tmp_path):
 
 def test_our_files_keep_their_labels(exported):
     assert open_detector(exported()[0]).classes == ("red", "blue")
+
+
+def test_a_picture_of_any_size_is_not_laid_out(tmp_path, monkeypatch):
+    """192 bytes that promise a photo of 160,000 px: its cells are counted."""
+    monkeypatch.setattr("kerasdet.deploy.peers._grid", None)
+    model = schema.ModelT()
+    graph, tensor, buffer = schema.SubGraphT(), schema.TensorT(), schema.BufferT()
+    tensor.shape, tensor.type, tensor.name = np.array([1, 160_000, 1, 1], np.int32), 3, b"image"
+    graph.tensors, graph.operators = [tensor], []
+    graph.inputs = graph.outputs = np.array([0], np.int32)
+    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [buffer], []
+    path = tmp_path / "tall.tflite"
+    path.write_bytes(flatbuffer.write(model))
+    assert not NanoDetPlus.fits(path)
+    with pytest.raises(ValueError, match=r"tall\.tflite: "):
+        open_detector(path)

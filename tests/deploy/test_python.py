@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from discs import CLASSES, photo
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageFont, _util
 
 from kerasdet import deploy
 from kerasdet import photo as photos_
@@ -130,8 +130,11 @@ def test_its_camera_loop(alone, exported, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(VideoCapture=Camera))
     path = str(exported()[0])
-    assert alone.main([path, "--camera", "1", "--out", str(tmp_path)]) == 0 and frames.pop() == "released"
-    lines = capsys.readouterr().out.splitlines()
+    # Not 0: what restarts a program that failed has to see it.
+    assert alone.main([path, "--camera", "1", "--out", str(tmp_path)]) == 2 and frames.pop() == "released"
+    said = capsys.readouterr()
+    assert said.err == "error: camera 1 gives no more pictures; is it still plugged in?\n"
+    lines = said.out.splitlines()
     detector = alone.Detector(path)
     for line, frame in zip(lines, frames, strict=True):
         assert line.startswith("camera: " + "; ".join(map(str, detector.detect(frame))))
@@ -141,6 +144,49 @@ def test_its_camera_loop(alone, exported, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert alone.main([path, "--camera", "1"]) == 2
     assert "pip install opencv-python-headless" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_how_a_camera_loop_ends(alone, exported, monkeypatch, capsys):
+    def frames(number):
+        yield photo(5)[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(alone, "camera", frames)
+    assert alone.main([str(exported()[0]), "--camera", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("camera: ") and not said.err
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda whole: whole / 255, r"\(\d+, \d+, 3\) and type float64"),
+    (lambda whole: whole.astype(np.int64), r"\(\d+, \d+, 3\) and type int64"),
+    (lambda whole: np.dstack([whole, whole[..., 0]]), r"\(\d+, \d+, 4\) and type uint8"),
+    (lambda whole: whole[..., 0], r"\(\d+, \d+\) and type uint8"),
+    (lambda whole: whole[None], r"\(1, \d+, \d+, 3\) and type uint8"),
+    (lambda whole: whole[:0], r"\(0, \d+, 3\) and type uint8"),
+    (lambda whole: "street.jpg", r"\(\) and type <U10"),
+], ids=["0 to 1", "int64", "RGBA", "grey", "batch", "empty", "path"])
+def test_a_photo_that_is_none_is_refused(alone, exported, change, said):
+    detector, said = alone.Detector(exported()[0]), rf"of shape {said}; give \(height, width, 3\) uint8"
+    with pytest.raises(ValueError, match=said):
+        detector.detect(change(photo(5)[0]))
+
+
+@pytest.mark.parametrize("missing", ["size", "FreeType"])
+def test_it_draws_with_other_pillows(alone, monkeypatch, missing):
+    """One before 10.1, whose font has one size and the letters of Latin-1; one built without FreeType."""
+    absent = _util.DeferredError(ImportError("The _imagingft C module is not installed"))
+    monkeypatch.setattr(ImageFont, "core", absent)
+    small = ImageFont.load_default()
+    assert not hasattr(small, "size")
+    if missing == "size":
+        monkeypatch.setattr(ImageFont, "load_default", lambda: small)
+    grey = np.full((120, 160, 3), 128, np.uint8)
+    found = [alone.Found(name, 0.5, (20.0, y, 140.0, y + 30), 0) for name, y in (("cat", 30.0), ("猫", 80.0))]
+    drawn = np.asarray(alone.draw(grey, found))
+    for y in (30, 80):  # the names' background, and the names on it
+        name = drawn[y - 14 : y - 3, 20:90].reshape(-1, 3).tolist()
+        assert name.count([0x12, 0x14, 0x18]) > 30 and name.count([128, 128, 128]) < len(name) / 2
 
 
 def test_what_it_cannot_run_it_says(alone, exported, tmp_path, capsys):
@@ -208,12 +254,20 @@ def nested(depth):
     return [nested(depth - 1)] if depth else "red"
 
 
+NO_NAMES = "not a list of names without line breaks or other control characters"
+
+
 @pytest.mark.parametrize("key, value, said", [
-    ("classes", [], r"\[\], not a list of names"),
-    ("classes", "red", "'red', not a list of names"),
-    ("classes", ["red", 2], r"\['red', 2\], not a list of names"),
-    ("classes", [None] * 999, r"\[None, None, .*\], not a list of names"),
-    ("classes", nested(200), r"\[.*\], not a list of names"),
+    ("classes", [], rf"\[\], {NO_NAMES}"),
+    ("classes", "red", f"'red', {NO_NAMES}"),
+    ("classes", ["red", 2], rf"\['red', 2\], {NO_NAMES}"),
+    ("classes", [None] * 999, rf"\[None, None, .*\], {NO_NAMES}"),
+    ("classes", nested(200), rf"\[.*\], {NO_NAMES}"),
+    ("classes", ["red", "a\nb"], rf"\['red', 'a\\nb'\], {NO_NAMES}"),
+    ("classes", ["\x1b[2Jred"], rf"\['\\x1b\[2Jred'\], {NO_NAMES}"),
+    ("classes", ["\x7f"], rf"\['\\x7f'\], {NO_NAMES}"),
+    ("classes", ["\x9b2J"], rf"\['\\x9b2J'\], {NO_NAMES}"),
+    ("classes", ["a\u2028b", "c\u2029d"], rf"\['a\\u2028b', 'c\\u2029d'\], {NO_NAMES}"),
     ("resize", "crop", "'crop', not stretch or letterbox"),
     ("resize", None, "None, not stretch or letterbox"),
     ("outputs", ["detections"], r"\['detections'\], not raw, boxes or detections"),
@@ -221,7 +275,7 @@ def nested(depth):
 def test_what_a_file_says_of_itself_is_looked_at(alone, altered, key, value, said):
     with pytest.raises(ValueError, match=f"odd.tflite: kerasdet.json says {key} is {said}; export") as raised:
         alone.Detector(altered(**{key: value}))
-    assert len(str(raised.value)) < 400
+    assert len(str(raised.value)) < 400 and str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("size", ["64", 40_000, -1, None])
@@ -286,6 +340,21 @@ def test_what_is_no_number_is_no_object(alone, exported, monkeypatch):
     classes[:] = np.nan
     with pytest.raises(ValueError, match="finds class -1"):
         detector.detect(picture, score=0)
+
+
+@pytest.mark.parametrize("low", [0, 1], ids=["y", "x"])
+def test_a_box_that_ends_before_it_begins_is_none(alone, exported, monkeypatch, low):
+    detector, picture = alone.Detector(exported()[0]), photo(5)[0]
+    whole = detector.detect(picture, score=0)
+    boxes, *others = map(np.array, detector._run(photos_.to_square(picture, detector.size)[0]))
+    monkeypatch.setattr(detector, "_run", lambda square: [boxes, *others])
+    best = np.argmax(others[1])
+    boxes[best, [low, low + 2]] = boxes[best, [low + 2, low]]
+    found = detector.detect(picture, score=0)
+    assert found == whole[1:] and len(found) > 0
+    alone.draw(picture, found)
+    boxes[best, [low, low + 2]] = -0.1, -0.2  # both beyond the photo's border, which cuts them off
+    assert detector.detect(picture, score=0) == whole[1:]
 
 
 def test_it_takes_the_photos_that_the_library_takes(alone, tmp_path):

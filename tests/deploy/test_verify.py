@@ -269,6 +269,8 @@ def test_a_zip_that_grows_or_leads_elsewhere(sound, tmp_path):
             metadata.read_metadata(with_zip(sound, path, {"labels.txt": "cat"}, packed))
     with pytest.raises(ValueError, match="the zip behind the model cannot be read .*101 files"):
         metadata.read_metadata(with_zip(sound, path, {f"{i}.txt": "" for i in range(101)}))
+    with pytest.raises(ValueError, match="a label is .*, with a control character"):
+        metadata.read_metadata(with_zip(sound, path, {"labels.txt": "one\n\x1b[2J\n"}))
     # Names are never paths: nothing is unpacked.
     outside = {"../../../outside_labels.txt": "one\ntwo\n", "/tmp/x.bin": "x" * 2_000_000}
     about = metadata.read_metadata(with_zip(sound, path, outside))
@@ -292,6 +294,8 @@ def test_a_damaged_zip(sound, tmp_path):
         ('"parts": []', '"parts": [1]', r"parts is '\[1\]'; it has to be a list of names"),
         ('"boxes"', '"pickle"', "outputs is 'pickle'; it has to be raw, boxes or detections"),
         ('"stretch"', "3", "resize is '3'; it has to be one of stretch, letterbox"),
+        ('["a"]', r'["a\u001b[2J"]', r"classes is .*; it has to be a list of names, without control"),
+        ('"parts"', '"image_size": 1000000, "parts"', "image_size is '1000000'; it has to be a whole number"),
         ("0.5", "NaN", "nms_iou is 'nan'; it has to be null or a number"),
         ('"parts": [], ', "", "parts is missing"),
         (ABOUT, "[" * 100_000, "not json"),
@@ -315,8 +319,10 @@ def test_what_is_no_number_is_no_box():
         classes, parts, image_size = ("a", "b"), (), 10
 
     found = {
-        "boxes_rel_yxyx": np.array([[0, 0, np.nan, 1], [0, 0, 0.5, 1], [0, 0, 1, np.inf]], np.float32),
-        "classes": np.array([0, 1, 1], np.float32), "scores": np.array([0.9, 0.8, 0.7], np.float32),
+        "boxes_rel_yxyx": np.array(
+            [[0, 0, np.nan, 1], [0, 0, 0.5, 1], [0, 0, 1, np.inf], [0.5, 0, 0.2, 1]], np.float32
+        ),
+        "classes": np.array([0, 1, 1, 1], np.float32), "scores": np.array([0.9, 0.8, 0.7, 0.6], np.float32),
         "count": np.float32(np.nan),
     }
 
@@ -324,9 +330,9 @@ def test_what_is_no_number_is_no_box():
         return deploy.litert.to_detections(found | changes, TwoClasses, np.eye(2, 3), (10, 10), 0.1, None)
 
     assert len(run()) == 0
-    np.testing.assert_array_equal(run(count=np.float32(3)).boxes, [[0, 0, 10, 5]])
+    np.testing.assert_array_equal(run(count=np.float32(4)).boxes, [[0, 0, 10, 5]])
     with pytest.raises(ValueError, match="label -1 has no name among 2 classes"):
-        run(count=np.float32(3), classes=np.array([0, np.nan, 1], np.float32))
+        run(count=np.float32(3), classes=np.array([0, np.nan, 1, 1], np.float32))
 
 
 # === The trial ===

@@ -183,6 +183,7 @@ def test_a_tflite_has_no_place_for_proposals(tmp_path):
         (lambda: fast(background=(0.5, 0.1)), r"background is \(0.5, 0.1\); give two overlaps"),
         (lambda: slow(warp_size=32), "warp_size is 32; give a multiple of 32 above 32"),
         (lambda: slow(regions=0), "regions=0"),
+        (lambda: slow(regions=3), r"regions=3, share=0.25: .* an object; give regions of at least 4"),
     ],
 )
 def test_wrong_options_are_told(build, message):
@@ -198,6 +199,28 @@ def test_the_overfit_check_looks_at_the_proposals_that_it_trained_on(shapes, mon
     monkeypatch.setattr("kerasdet.data.selective_search", search)
     found = overfit(fast(), with_boxes(shapes), photos=2, steps=1)
     assert found.steps == 1 and len(found.losses) == 1
+
+
+def test_some_regions_after_the_other_in_a_saved_model(shapes, tmp_path, monkeypatch):
+    """What loops over regions is exported too: six turns, and all at once in Keras."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow exports")
+    import tensorflow as tf
+
+    data = with_boxes(shapes[:2])
+    at_once, detector = fast(), fast()
+    detector.set_weights(at_once.get_weights())
+    images, targets = batch_of(data, at_once)
+    expected = at_once.forward(images, "boxes", proposals=targets["proposals"])
+    monkeypatch.setattr("kerasdet.models.fast_rcnn.AT_ONCE", 4)
+    detector.export(tmp_path / "saved", outputs="boxes", check_photos=data)
+    serve = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    # The one loop there is: boxes are not suppressed yet.
+    parts = serve.graph.as_graph_def().library.function
+    assert sum(node.op == "LoopCond" for part in parts for node in part.node_def) == 1
+    served = serve(images=tf.constant(images), proposals=tf.constant(targets["proposals"]))
+    for key, value in expected.items():
+        np.testing.assert_allclose(served[key].numpy(), ops.convert_to_numpy(value), atol=1e-3)
 
 
 # === The harness of all detectors ===

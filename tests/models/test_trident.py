@@ -326,3 +326,29 @@ class TestTrident(DetectorHarness):
         heads["boxes"][0, 2, 0] = [2, 0, 5 * math.log(2), 0]
         heads["class"][0, 2, 1], heads["class"][0, -1] = 0.8, [0.3, 0.04, 0.1]
         return heads, [(1, 0.8, 7, 10, 27, 30), (0, 0.3, 40, 0, 60, 20), (2, 0.1, 40, 0, 60, 20)]
+
+
+def test_all_branches_come_back_from_a_fast_one():
+    fast = net(inference="middle")
+    full = fast.full()
+    assert full.inference == "all" and full.get_config()["inference"] == "all"
+    assert len(full.forward(np.zeros((1, 64, 64, 3), "uint8"), "raw")["class"][0]) == 60
+    for one, other in zip(fast.get_weights(), full.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_as_many_photos_together_as_there_is_room_for(monkeypatch):
+    """Three branches' regions take three times the memory of the middle one's; what is found is the same."""
+    detector = net()
+    numbers = 60 * 14 * (4 + 28) * detector.output["map_P4_0"].shape[-1]
+    monkeypatch.setattr("kerasdet.models.regions.MEMORY", 2 * 4 * numbers)
+    assert detector.most_at_once == 2 and detector.fast().most_at_once == 6
+    photos = list(np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3)).astype("uint8"))
+    batches = []
+    monkeypatch.setattr(
+        detector, "infer", lambda images, *rest, _infer=detector.infer, **more: (
+            batches.append(len(images)) or _infer(images, *rest, **more)
+        )
+    )
+    found = detector.detect(photos, score=0.0)
+    assert len(found) == 3 and batches == [2, 1]

@@ -265,3 +265,12 @@ class TestPaperYOLOv1(TestLightYOLOv1):
 
     def build(self, **changes):
         return super().build(**{"head": "paper", "channels": 32} | changes)
+
+
+def test_another_size_has_the_same_weights():
+    """At twice the size the backbone's map is pooled before the head, by a layer without weights."""
+    small = YOLOv1(SHAPES, backbone="mobilenet_v2_0.35", image_size=224, head="light", channels=8)
+    large = zoo.adapt(small, image_size=448)
+    assert large.image_size == 448 and large.output["box"].shape == small.output["box"].shape
+    for one, other in zip(small.get_weights(), large.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,7 +1,5 @@
 """The optimizer's rates, read off one step: Adam's first moves every weight by just its rate."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from harness import tiny_backbone
 import kerasdet
 from kerasdet.models.csp import CSP
 from kerasdet.models.faster_rcnn import FasterRCNN
+from kerasdet.models.ssd import SSD
 from kerasdet.models.trident import TridentNet
 from kerasdet.training import lr_find
 from kerasdet.training.optimizer import adamw
@@ -96,13 +95,34 @@ def test_a_detector_without_backbone_is_refused():
         adamw(1e-2, keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), backbone_rate=1e-4)
 
 
-def test_the_backbone_that_ssd_alone_has():
-    def variable(layer):
-        with keras.name_scope(layer):
-            return keras.Variable(np.zeros(1), name="kernel")
+def nested():
+    """A backbone within another model, as KerasHub's become, with a layer of layers in it."""
+    class Unit(keras.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.inner = keras.layers.Conv2D(64, 1, name="inner")
 
-    detector = types.SimpleNamespace(name="ssd", get_config=lambda: {"backbone": "vgg16"})
+        def build(self, shape):
+            self.inner.build(shape)
+
+        def call(self, x):
+            return self.inner(x)
+
+    image = keras.Input((64, 64, 3))
+    inside = tiny_backbone(64)
+    inside = keras.Model(inside.input, dict(inside.output, P5=Unit(name="unit")(inside.output["P5"])))
+    return keras.Model(image, inside(image), name="outside")
+
+
+@pytest.mark.parametrize(("make", "known"), [
+    (lambda: SSD(("person",), network="paper", backbone="vgg16", image_size=300), {"fc6/kernel"}),
+    (lambda: CSP(("person",), backbone=nested(), image_size=64, channels=8), {"unit/inner/kernel"}),
+])
+def test_a_backbone_of_any_kind_has_a_rate_of_its_own(make, known):
+    detector = make()
+    body = next(layer for layer in detector.layers if isinstance(layer, keras.Model))
     optimizer = adamw(1e-2, detector, backbone_rate=1e-4)
-    optimizer.build([variable("block1_conv1"), variable("fc6"), variable("class_0")])
+    optimizer.build(detector.trainable_variables)
     slow, rest = ({v.path for v in one._trainable_variables} for one in optimizer.optimizers)
-    assert (slow, rest) == ({"block1_conv1/kernel", "fc6/kernel"}, {"class_0/kernel"})
+    assert known <= slow == {v.path for v in body.trainable_variables}
+    assert len(rest) == len(detector.trainable_variables) - len(slow) > 0

@@ -27,7 +27,7 @@ CARD = {
         "data": [
             {
                 "name": "faces", "photos": 1300,
-                "source": "web photos of faces, half of them masked; 11 of them repeat one of the 200 held "
+                "source": "web photos of faces, half of them masked; 11 of them repeat 4 of the 200 held "
                 "back (kerasdet data doctor)",
                 "terms": "rights unclear; used to train, shown nowhere",
             },

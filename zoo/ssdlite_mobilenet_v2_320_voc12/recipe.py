@@ -39,6 +39,7 @@ CARD = {
         "Scores from .01 on and suppression from an overlap of .45 on, as SSD has them; SSDLite's are .001 "
         "and .55.",
         "Photos are expanded twice at most; SSD expands them up to four times.",
+        "Crops have .3 to 1 of a photo's sides; SSD's have .1 to 1.",
         "Batch norm of the backbone frozen, its layers up to stride 4 too.",
         "AdamW, a cosine schedule and averaged weights in place of SGD in steps.",
         "Hard negatives come from photos with objects alone, as in SSD; photos without teach nothing.",

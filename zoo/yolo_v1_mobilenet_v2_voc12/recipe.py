@@ -28,8 +28,8 @@ CARD = {
         "starting_weights": recipe.CENTERNET,
     },
     "deviations": [
-        "MobileNetV2 at 224 px in place of the paper's 20 convolutions at 448 px, batch norm frozen; the "
-        "grid has the paper's 7 x 7 cells.",
+        "MobileNetV2 at 224 px in place of the paper's 20 convolutions at 448 px, batch norm and layers up "
+        "to stride 4 frozen; the grid has the paper's 7 x 7 cells.",
         "Three separable 5x5 convolutions of 256 channels and 1x1 outputs in place of four convolutions "
         "and two fully connected layers.",
         "Losses are divided by the number of objects.",

@@ -20,6 +20,10 @@ export interface Found {
 }
 
 const OUTPUTS = ["boxes_rel_yxyx", "classes", "scores", "count"];
+// Side of a network's square in pixels: a file may promise any.
+const MAX_SIZE = 4096;
+// What scores lower is never shown; the slider in index.html ends there.
+const LEAST_SCORE = 0.05;
 let runtime: Promise<unknown> | undefined;
 
 /** Loads LiteRT once: with threads where the browser gives them, in the plainest form otherwise. */
@@ -36,6 +40,7 @@ function start(): Promise<unknown> {
 export class Detector {
   private constructor(
     readonly about: About,
+    private readonly fileName: string,
     private readonly model: CompiledModel,
   ) {}
 
@@ -56,12 +61,14 @@ export class Detector {
       throw new Error(`${fileName} cannot be run (${text(error)}). Is it complete?`);
     }
     const inputs = model.getInputDetails().map((tensor) => tensor.shape.join("x"));
-    const ranks = model.getOutputDetails().map((tensor) => tensor.shape.length);
-    if (!/^1x(\d+)x\1x3$/.test(inputs.join()) || ranks.join() !== "3,2,2,1") {
+    const outputs = model.getOutputDetails().map((tensor) => tensor.shape.join("x"));
+    const square = /^1x([1-9]\d*)x\1x3$/.exec(inputs.join());
+    const rows = /^1x(\d+)x4,1x\1,1x\1,1$/.test(outputs.join());
+    if (!square || !rows || Number(square[1]) > MAX_SIZE) {
       model.delete();
       throw new Error(
-        `${fileName} is no detector that this page knows: a square photo goes in, and boxes, classes, ` +
-          "scores and count come out.",
+        `${fileName} is no detector that this page knows: a square photo of up to ${MAX_SIZE} px goes in, ` +
+          "and boxes, classes, scores and count come out.",
       );
     }
     const image: string = model.getInputDetails()[0].dtype;
@@ -73,9 +80,14 @@ export class Detector {
           "make, this page takes those with uint8 images and float32 outputs.",
       );
     }
-    const detector = new Detector(about, model);
-    // The first run makes ready what the others use; its time says nothing.
-    await detector.detect(new ImageData(1, 1));
+    const detector = new Detector(about, fileName, model);
+    try {
+      // The first run makes ready what the others use; its time says nothing.
+      await detector.detect(new ImageData(1, 1));
+    } catch (error) {
+      detector.delete();
+      throw error;
+    }
     return detector;
   }
 
@@ -103,11 +115,21 @@ export class Detector {
     const [boxes, classes, scores, count] = OUTPUTS.map((name, i) => outputs[names.indexOf(name)] ?? outputs[i]);
     const { scaleX, scaleY, shiftX, shiftY } = place(photo.width, photo.height, this.size, this.about.resize);
     const inside = (value: number, end: number) => Math.min(Math.max(value, 0), end);
+    const { classes: known } = this.about;
     const found: Found[] = [];
-    for (let row = 0; row < count[0]; row++) {
-      if (scores[row] <= 0) continue;
-      const [top, left, bottom, right] = [0, 1, 2, 3].map((i) => boxes[row * 4 + i] * this.size);
+    // A damaged file may count further than there are rows.
+    const rows = Math.min(count[0], scores.length);
+    for (let row = 0; row < rows; row++) {
+      const sides = [0, 1, 2, 3].map((i) => boxes[row * 4 + i] * this.size);
+      const [top, left, bottom, right] = sides;
+      // What is no number, or ends before it begins, a damaged file gave.
+      if (!(scores[row] > 0) || ![scores[row], ...sides].every(Number.isFinite)) continue;
+      if (top > bottom || left > right) continue;
       const label = Math.round(classes[row]);
+      if (known.length && known[label] === undefined && scores[row] >= LEAST_SCORE) {
+        const has = `has names for 0 to ${known.length - 1}`;
+        throw new Error(`${this.fileName} finds class ${label}, and ${has}. Export it again.`);
+      }
       found.push({
         box: [
           inside((left - shiftX) / scaleX, photo.width),
@@ -116,7 +138,7 @@ export class Detector {
           inside((bottom - shiftY) / scaleY, photo.height),
         ],
         label,
-        name: this.about.classes[label] ?? String(label),
+        name: known[label] ?? String(label),
         score: scores[row],
       });
     }

@@ -11,6 +11,7 @@ from kerasdet import photo as photo_
 from kerasdet.data.dataset import Dataset, unknown_name
 from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Source
 from kerasdet.data.sample import Sample
+from kerasdet.names import with_control
 
 
 def to_dataset(
@@ -31,6 +32,10 @@ def to_dataset(
         )
     if len(set(classes)) != len(classes):
         raise ValueError(f"{file}: a class occurs twice in {classes}; each must have its own name")
+    if (odd := with_control(classes)) is not None:
+        raise ValueError(
+            f"{file}: the class {odd!r} has a line break or another control character in it; take it out"
+        )
     refuse_wrong_unit(annotations)
     finder = PhotoFinder(source)
     paths = [finder.find(record) for record in records]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from kerasdet import outlines
-from kerasdet.data.readers.source import Annotations, Record, Source, find_files, pixels
+from kerasdet import outlines, photo
+from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Source, find_files, pixels
+
+# Of all masks of a file that are unpacked from run lengths: 50,000 of half a megapixel.
+MAX_PIXELS = 2**34
 
 
 def find(folder: Path) -> list[Source]:
@@ -73,6 +77,7 @@ def read(source: Source) -> Annotations:
             raise ValueError(f"{file}: image id {record.image_id!r} occurs twice; make it unique")
         records[record.image_id] = record
     odd: list[str] = []
+    sizes = _Sizes(source)
     for position, annotation in enumerate(document["annotations"]):
         if not isinstance(annotation, dict):
             raise ValueError(f"{file}: annotation {position} is {str(annotation)[:60]!r} and not an object")
@@ -105,7 +110,7 @@ def read(source: Source) -> Annotations:
         record.boxes.append(box)
         record.names.append(name)
         try:
-            record.masks.append(_outline(annotation.get("segmentation"), record))
+            record.masks.append(_outline(annotation.get("segmentation"), record, sizes))
         except (TypeError, ValueError, OverflowError) as error:
             record.masks.append(())
             odd.append(f"{where} ({error})")
@@ -132,14 +137,41 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
         ) from error
 
 
-def _outline(segmentation, record: Record) -> tuple[np.ndarray, ...]:
+class _Sizes:
+    """Photos' heights and widths, and how many pixels of masks may be unpacked.
+
+    A mask is of its photo's size. What a file says of that is no limit: the run lengths of a mask of any size
+    are a few bytes.
+    """
+
+    def __init__(self, source: Source):
+        self._finder, self._known, self._left = PhotoFinder(source), {}, MAX_PIXELS
+
+    def of(self, record: Record) -> list[int]:
+        """[height, width] of a photo that is there, else as it is written, [0, 0] where it is not."""
+        if record.image_id not in self._known:
+            try:
+                width, height = photo.size_of(self._finder.find(record))
+            except (ValueError, FileNotFoundError):  # said by who needs the photo
+                width, height = record.width, record.height
+            self._known[record.image_id] = [height, width]
+        return self._known[record.image_id]
+
+    def spend(self, size: list[int]):
+        self._left -= math.prod(size)
+        if self._left < 0:
+            raise ValueError(f"masks of more than {MAX_PIXELS} pixels in all")
+
+
+def _outline(segmentation, record: Record, sizes: _Sizes) -> tuple[np.ndarray, ...]:
     """An object's polygons, or those around its run lengths; errors of many kinds where it has none."""
     if not segmentation:
         return ()
     if isinstance(segmentation, dict):
-        size = (record.height, record.width)
-        if all(size) and list(segmentation.get("size") or ()) != list(size):
-            raise ValueError(f"its size is not the photo's, {list(size)}")
+        size = sizes.of(record)
+        if list(segmentation.get("size") or ()) != size:
+            raise ValueError(f"its size is not the photo's, {size}")
+        sizes.spend(size)
         return outlines.outline_of(outlines.decode(segmentation))
     polygons = [np.array(numbers, np.float32).reshape(-1, 2) for numbers in segmentation]
     if min(len(points) for points in polygons) < 3:
