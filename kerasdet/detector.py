@@ -305,15 +305,13 @@ class Detector(keras.Model):
                 self.optimizer.build(self.trainable_variables)
 
     def decoded(self, candidates: int, most: int) -> int:
-        """How many candidates a subclass decodes, of as many as there can be.
-
-        Raises:
-            ValueError: fewer than may be left after suppression.
-        """
+        """How many candidates a subclass decodes, of as many as there can be; warns of fewer than
+        `max_detections`."""
         if candidates < self.max_detections:
-            raise ValueError(
+            warnings.warn(
                 f"max_detections is {self.max_detections}, and only the {candidates} best candidates are "
-                f"looked at; give candidates={self.max_detections} or more"
+                f"looked at; to find more, give candidates={self.max_detections}",
+                stacklevel=3,
             )
         return min(candidates, most)
 

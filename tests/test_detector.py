@@ -336,6 +336,6 @@ def test_frozen_norms_of_a_random_network_warn():
         free.fit(np.zeros((1, 64, 64, 3)), targets, verbose=0)
 
 
-def test_more_detections_than_candidates_are_refused():
-    with pytest.raises(ValueError, match="max_detections is 300, .*the 100 best .*give candidates=300"):
+def test_more_detections_than_candidates_are_told():
+    with pytest.warns(UserWarning, match="max_detections is 300, .*the 100 best .*give candidates=300"):
         CSP(("person",), backbone=tiny_backbone(64), image_size=64, max_detections=300)
