@@ -61,8 +61,8 @@ def build(size: int, weights: None) -> FasterRCNN:
         freeze_until="P2", image_size=size, neck="fpn", channels=96, head_units=256, before=(500, 500),
         proposals=(200, 100), regions=64, name="faster_rcnn_mobilenet_v2_fpn_voc12",
     )
-    # On 80 photos of the training set 91 % of the boxes agree with Keras by an IoU of .8 when the backbone is
-    # in eight bits too, and 99 % so.
+    # After ten epochs, on 80 photos of the training set, 91 % of the boxes agreed with Keras by an IoU of .8
+    # where the backbone was in eight bits too, and 99 % so.
     detector.keep_float = "mobilenet_v2/"
     return detector
 
