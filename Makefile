@@ -46,14 +46,13 @@ $(STAMP): pyproject.toml
 		rm -rf $(VENV); exit 1; }
 	@echo "Installing into $(VENV)/; the first time takes some minutes (TensorFlow is large)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@# MediaPipe links against these two on Linux; tests that need them skip where they are missing.
-	@if [ "$$(uname)" = Linux ] && command -v apt-get >/dev/null \
-		&& ! { PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q libGLESv2.so.2 \
-		&& PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q libEGL.so.1; }; then \
+	@# MediaPipe links against libraries of Linux; tests that need them skip where they are missing.
+	@missing=$$($(BIN)/python -c 'from kerasdet.deploy.mediapipe import missing_packages as m; print(*m())'); \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 		if [ "$$(id -u)" != 0 ]; then \
-		echo "MediaPipe will not run here without two libraries: sudo apt-get install libgles2 libegl1"; else \
-		{ apt-get update -qq && apt-get install -y -qq libgles2 libegl1; } >/dev/null 2>&1 \
-		|| echo "libgles2 and libegl1 could not be installed: MediaPipe will not run here"; fi; fi
+		echo "MediaPipe will not run here without: sudo apt-get install $$missing"; else \
+		{ apt-get update -qq && apt-get install -y -qq $$missing; } >/dev/null 2>&1 \
+		|| echo "$$missing could not be installed: MediaPipe will not run here"; fi; fi
 	@# The tests of the page run in Chromium; where it is missing they skip, but in CI they fail.
 	@if [ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& ! { command -v chromium && command -v chromedriver; } >/dev/null; then \

@@ -30,9 +30,7 @@ _WRITTEN_AS = {
 _FIT_IOU = 0.5
 
 
-class Resize(enum.StrEnum):
-    stretch = enum.auto()
-    letterbox = enum.auto()
+Resize = enum.StrEnum("Resize", photo_.RESIZES)
 
 
 class Format(enum.StrEnum):

@@ -14,15 +14,14 @@ from keras import ops
 
 from kerasdet import backbones
 from kerasdet import photo as photos_
-from kerasdet.backbones.common import leaves
 from kerasdet.boxes.peaks import take
 from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.suppression import greedy_keep
 from kerasdet.detections import Detections
 from kerasdet.distribution import handed_out, joined_logs, replicas_apart, share_of
 from kerasdet.ema import EMA
-from kerasdet.layers.batch_norm import WholeBatchStatistics
-from kerasdet.names import with_control
+from kerasdet.layers.batch_norm import WholeBatchStatistics, warn_of_random_statistics
+from kerasdet.names import check_names
 
 # What a name such as "adamw" stands for in Keras, and here.
 _KERAS_ADAM_RATE, FINE_TUNING_RATE = float(np.float32(1e-3)), 3e-4
@@ -67,8 +66,8 @@ class Detector(keras.Model):
         nms_iou=0.5, name=None,
     ):
         super().__init__(inputs, outputs, name=name)
-        _check_names("classes", classes)
-        _check_names("parts", parts)
+        check_names("classes", classes)
+        check_names("parts", parts)
         if resize not in photos_.RESIZES:
             raise ValueError(f"resize is {resize!r}; give one of {', '.join(photos_.RESIZES)}")
         self._settings = {
@@ -204,7 +203,7 @@ class Detector(keras.Model):
         # One alone is a list of one, as for Keras.
         alone = isinstance(callbacks, keras.callbacks.Callback)
         callbacks = [callbacks] if alone else list(callbacks or [])
-        _warn_of_random_norms(self)
+        warn_of_random_statistics(self)
         if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
             callbacks.insert(0, WholeBatchStatistics())
         if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
@@ -552,40 +551,12 @@ class _Networks(collections.UserDict):
     """
 
 
-def _check_names(kind: str, names):
-    if isinstance(names, str):
-        raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
-    if len(set(names)) != len(tuple(names)):
-        raise ValueError(f"{kind} {tuple(names)} names one twice; each must have its own name")
-    if (odd := with_control(names)) is not None:
-        raise ValueError(f"{kind} has {odd!r}, with a line break or another control character; take it out")
-
-
 def _said_by_data(error: Exception) -> str | None:
     """What a photo's reader said, of an error that TensorFlow made of it."""
     if not type(error).__module__.startswith("tensorflow"):
         return None
     found = re.search(r"^(?:ValueError|FileNotFoundError|OSError): (.+)$", str(error), re.MULTILINE)
     return found and found[1]
-
-
-def _warn_of_random_norms(detector):
-    """Warns of a random network behind batch norms that will never learn what it gives."""
-    frozen = [
-        layer for layer in leaves(detector)
-        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable and layer.built
-    ]
-    if frozen and all(_as_it_began(layer) for layer in frozen):
-        warnings.warn(
-            f"{detector.name} has frozen batch norms that have seen nothing yet: what is in front of them is "
-            "random, and normalised by nothing; give backbone_weights, or freeze_bn=False",
-            stacklevel=3,
-        )
-
-
-def _as_it_began(layer) -> bool:
-    mean, variance = map(ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance))
-    return not mean.any() and (variance == 1).all()
 
 
 def _with_proposals(raw, proposals):

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 import numpy as np
 
 RESIZES = ("stretch", "letterbox")
+# Pixels of a side of a network's square: what a stranger's file promises has a limit.
+MAX_SQUARE = 8192
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # The colour beyond the photo's border (letterbox, zooming out): ImageNet's mean, RGB.
 BORDER = (124, 116, 104)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pathlib
 import sys
@@ -16,8 +15,6 @@ SCENES, HELD_OUT, EPOCHS, BATCH, RATE = 128, 48, 5, 16, 5e-4
 MAX_PIXELS, MAX_SCORE = 2.0, 0.02
 # What scores less is not looked at.
 FAINT = 0.01
-# What MediaPipe links against on Linux -> the package of Debian and Ubuntu that has it.
-LIBRARIES = {"libGLESv2.so.2": "libgles2", "libEGL.so.1": "libegl1"}
 
 
 def main(out: str | os.PathLike = "out") -> int:
@@ -38,6 +35,7 @@ def main(out: str | os.PathLike = "out") -> int:
 
     import kerasdet
     from kerasdet.data import scenes
+    from kerasdet.deploy.mediapipe import missing_packages
 
     say = Console().print
     out = pathlib.Path(out)
@@ -100,19 +98,6 @@ def main(out: str | os.PathLike = "out") -> int:
     for text in wrong:
         say(f"[red]{text}[/red]")
     return 1 if wrong else 0
-
-
-def missing_packages() -> list[str]:
-    """The packages that MediaPipe lacks on this Linux; elsewhere it brings all that it needs."""
-    if sys.platform != "linux":
-        return []
-    missing = []
-    for library, package in LIBRARIES.items():
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            missing.append(package)
-    return missing
 
 
 def complaints(before: float, after: float, agreed: tuple[float, float, int] | None) -> list[str]:

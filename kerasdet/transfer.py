@@ -5,6 +5,8 @@ Nothing heavy is imported before it is needed, as in `zoo`.
 
 from __future__ import annotations
 
+from kerasdet.names import check_names
+
 
 def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None, parts=None):
     """A detector like `detector` with other classes, another size or softer labels, and its weights.
@@ -23,8 +25,7 @@ def adapt(detector, classes=None, image_size: int | None = None, label_smoothing
             not know; or label smoothing of a detector that does not say one class among several.
     """
     for kind, names in (("classes", classes), ("parts", parts)):
-        if isinstance(names, str):
-            raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
+        check_names(kind, () if names is None else names)
     own = {
         "classes": list(detector.classes), "image_size": detector.image_size,
         "label_smoothing": getattr(detector, "label_smoothing", None), "parts": list(detector.parts),

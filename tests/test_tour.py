@@ -77,10 +77,10 @@ def test_what_mediapipe_lacks_is_known_beforehand(monkeypatch):
         if "EGL" in library:
             raise OSError(f"{library}: cannot open shared object file")
 
-    monkeypatch.setattr(tour.ctypes, "CDLL", only)
+    monkeypatch.setattr(mediapipe.ctypes, "CDLL", only)
     for platform, missing in (("linux", ["libegl1"]), ("darwin", []), ("win32", [])):
-        monkeypatch.setattr(tour.sys, "platform", platform)
-        assert tour.missing_packages() == missing
+        monkeypatch.setattr(mediapipe.sys, "platform", platform)
+        assert mediapipe.missing_packages() == missing
 
 
 def test_a_library_that_the_system_lacks_is_named(tmp_path, monkeypatch):

@@ -3,8 +3,8 @@
 import difflib
 import re
 
-# Pixels of a square's side: what a stranger's file promises has a limit.
-MAX_SIZE = 8192
+from kerasdet import photo
+
 _FAMILIES = {  # name -> (module, takes a width)
     "mobilenet_v1": ("mobilenet", True),
     "mobilenet_v2": ("mobilenet", True),
@@ -73,10 +73,7 @@ def build(
         common.copy_weights(donor, model)
     if freeze_bn:
         common.freeze_batch_norm(model)
-    if freeze_until is not None:
-        common.freeze_up_to(model, freeze_until)
-    common.mark(model)
-    return model
+    return common.settle(model, freeze_until)
 
 
 def resolve(backbone, weights=None, levels=(), **options):
@@ -95,8 +92,8 @@ def resolve(backbone, weights=None, levels=(), **options):
     that lacks a level or is given other weights.
     """
     size = options.get("image_size")
-    if size is not None and size > MAX_SIZE:
-        raise ValueError(f"image_size is {size}; give {MAX_SIZE} at most")
+    if size is not None and size > photo.MAX_SQUARE:
+        raise ValueError(f"image_size is {size}; give {photo.MAX_SQUARE} at most")
     if isinstance(backbone, str):
         return build(backbone, weights=weights, **options)
     from kerasdet.backbones import adapters, common
@@ -113,20 +110,12 @@ def resolve(backbone, weights=None, levels=(), **options):
             f"backbone_weights is {weights!r}, and backbone is a model, which has weights of its own; load "
             "them into it, and leave backbone_weights out"
         )
-    missing = [level for level in levels if level not in backbone.output]
-    if missing:
-        raise ValueError(
-            f"backbone {backbone.name!r} has the levels {', '.join(backbone.output)}, and this detector "
-            f"needs {', '.join(missing)} as well; take another network"
-        )
+    adapters.check_levels(backbone.name, backbone.output, levels)
     if options.get("output_stride") == 16 and "P5" in backbone.output:
         _check_dilated(backbone, options["image_size"])
     if size is not None and backbone.input.shape[1:3] != (size, size):
         backbone = common.at_size(backbone, size)
-    if options.get("freeze_until") is not None:
-        common.freeze_up_to(backbone, options["freeze_until"])
-    common.mark(backbone)
-    return backbone
+    return common.settle(backbone, options.get("freeze_until"))
 
 
 def _check_dilated(model, image_size: int):

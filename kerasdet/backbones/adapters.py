@@ -48,12 +48,7 @@ def adapt(backbone: keras.Model, scale=None, offset=0.0) -> keras.Model:
             "keras_hub.layers.ImageConverter (1 / 255 where there is none)"
         )
     found = _levels(backbone)
-    missing = [level for level in LEVELS if level not in found]
-    if missing:
-        raise ValueError(
-            f"backbone {backbone.name!r} has the levels {', '.join(found) or 'none'}, and a detector "
-            f"needs {', '.join(missing)} as well; take another network"
-        )
+    check_levels(backbone.name, found, LEVELS)
     levels = {level: found[level] for level in LEVELS}
     if scale is None:
         return keras.Model(backbone.input, levels, name=backbone.name)
@@ -61,6 +56,15 @@ def adapt(backbone: keras.Model, scale=None, offset=0.0) -> keras.Model:
     normalised = keras.layers.Rescaling(scale, offset, name="normalise")(image)
     body = keras.Model(backbone.input, levels, name=f"{backbone.name}_levels")
     return keras.Model(image, body(normalised), name=backbone.name)
+
+
+def check_levels(name: str, found, needed) -> None:
+    """Raises ValueError where a backbone lacks a level that a detector needs."""
+    if missing := [level for level in needed if level not in found]:
+        raise ValueError(
+            f"backbone {name!r} has the levels {', '.join(found) or 'none'}, and this detector needs "
+            f"{', '.join(missing)} as well; take another network"
+        )
 
 
 def is_foreign(backbone: keras.Model) -> bool:

@@ -284,10 +284,14 @@ def outputs_in(model: keras.Model) -> dict:
     return found
 
 
-def mark(model: keras.Model) -> None:
-    """Notes of a backbone's layers that they are one's, for whoever trains them at another rate."""
+def settle(model: keras.Model, freeze_until: str | None) -> keras.Model:
+    """A backbone as a detector takes it: frozen up to a level, if that is asked for, and with a note on its
+    layers that they are a backbone's, for whoever trains them at another rate."""
+    if freeze_until is not None:
+        freeze_up_to(model, freeze_until)
     for layer in leaves(model):
         layer.of_backbone = True
+    return model
 
 
 def weights_of_backbone(detector: keras.Model) -> list:

@@ -3,7 +3,7 @@
 import keras
 from keras import applications, layers
 
-from kerasdet.backbones.common import application, freeze_up_to, mark
+from kerasdet.backbones.common import application, settle
 
 _RGB_MEAN = (123.68, 116.779, 103.939)  # of ImageNet, what Keras' VGG16 was trained with
 
@@ -49,8 +49,4 @@ def vgg16(weights=None, image_size: int | None = 300, freeze_until: str | None =
     levels = {
         "P2": outputs["block3_conv3"], "P3": outputs["block4_conv3"], "P4": outputs["block5_conv3"], "P5": x,
     }
-    model = keras.Model(image, levels, name="vgg16")
-    if freeze_until is not None:
-        freeze_up_to(model, freeze_until)
-    mark(model)
-    return model
+    return settle(keras.Model(image, levels, name="vgg16"), freeze_until)

@@ -38,7 +38,7 @@ def default_boxes(
         for ratio in ratios[k]:
             long, short = sizes[k] * np.sqrt(ratio), sizes[k] / np.sqrt(ratio)
             sides += [(long, short), (short, long)]
-        boxes.append(_around_cells(count, step, sides))
+        boxes.append(_around_cells(count, step, step / 2, sides))
     return np.concatenate(boxes)
 
 
@@ -56,10 +56,10 @@ def rpn_anchors(
     Args:
         cells: cells a side of each of the maps.
         steps: pixels between two cells of each map.
-        firsts: pixels from the border to the middle of each map's first cell; None takes half a step. FPN's
-            P6 needs it: every second cell of P5 as it is, it starts where P5 does.
         sizes: sides in pixels of each map's squares: one a map in FPN, all on the single map of C4.
         ratios: height over width; boxes of one size have one area.
+        firsts: pixels from the border to the middle of each map's first cell; None takes half a step. FPN's
+            P6 needs it: every second cell of P5 as it is, it starts where P5 does.
 
     Returns:
         one array (n, 4) float32 xyxy pixels a map: row by row, cell by cell, size by size, ratio by ratio.
@@ -73,16 +73,14 @@ def rpn_anchors(
     firsts = [step / 2 for step in steps] if firsts is None else firsts
     for count, step, squares, first in zip(cells, steps, sizes, firsts, strict=True):
         sides = [(side / np.sqrt(ratio), side * np.sqrt(ratio)) for side in squares for ratio in ratios]
-        found.append(_around_cells(count, step, sides, first))
+        found.append(_around_cells(count, step, first, sides))
     return found
 
 
-def _around_cells(count, step: float, sides: Sequence[tuple[float, float]], first=None) -> np.ndarray:
-    """Boxes of these sides (w, h) around the middle of every cell, (count * count * sides, 4) float32.
-
-    The first cell's middle is half a step from the border unless it is given.
-    """
-    middle = np.arange(count) * step + (step / 2 if first is None else first)
+def _around_cells(count: int, step: float, first: float, sides: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Boxes of these sides (w, h) around the middle of every cell, the first of which is `first` pixels from
+    the border; (count * count * sides, 4) float32."""
+    middle = np.arange(count) * step + first
     y, x = np.meshgrid(middle, middle, indexing="ij")
     centre = np.stack([x, y], -1)[:, :, None]
     half = np.array(sides) / 2

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import collections
 import functools
+import struct
 from pathlib import Path
 
 import numpy as np
 
 _START = b"TFL3"
+# What reading raises where an offset leads astray.
+DAMAGE = (struct.error, IndexError, TypeError, AttributeError, OverflowError, UnicodeDecodeError)
 
 
 def file_bytes(path: Path) -> bytes:
@@ -83,15 +86,21 @@ def code_name(code) -> str:
 
 def _named(builtin: int, deprecated: int, custom: bytes | None) -> str:
     # Files from before schema 3a hold the code in the older, one-byte field.
-    name = _operator_names()[max(builtin, deprecated)]
+    name = names_of("BuiltinOperator")[max(builtin, deprecated)]
     return (custom or b"CUSTOM").decode() if name == "CUSTOM" else name
 
 
 @functools.cache
-def _operator_names() -> dict[int, str]:
+def names_of(kind: str) -> dict[int, str]:
+    """Number -> name of one of the schema's enumerations, such as "TensorType"."""
     from ai_edge_litert import schema_py_generated as schema
 
-    return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    return {value: name for name, value in vars(getattr(schema, kind)).items() if isinstance(value, int)}
+
+
+def stored_bytes(buffer) -> int:
+    """How many bytes of values a `Buffer` of a file has, in itself or behind the flatbuffer."""
+    return buffer.DataLength() if buffer.Offset() <= 1 else buffer.Size()
 
 
 def op_histogram(data: bytes) -> dict[str, int]:

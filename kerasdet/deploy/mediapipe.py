@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import numpy as np
 
 from kerasdet.detections import Detections
+
+# What MediaPipe links against on Linux -> the package of Debian and Ubuntu that has it.
+LIBRARIES = {"libGLESv2.so.2": "libgles2", "libEGL.so.1": "libegl1"}
+
+
+def missing_packages() -> list[str]:
+    """The packages that MediaPipe lacks on this Linux; elsewhere it brings all that it needs."""
+    if sys.platform != "linux":
+        return []
+    missing = []
+    for library, package in LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            missing.append(package)
+    return missing
 
 
 class MediaPipeDetector:
@@ -35,7 +53,7 @@ class MediaPipeDetector:
         except OSError as error:
             raise OSError(
                 f"MediaPipe cannot be loaded ({error}); on Debian and Ubuntu: apt-get install "
-                "libgles2 libegl1"
+                + " ".join(LIBRARIES.values())
             ) from error
 
     def __enter__(self):

@@ -26,8 +26,6 @@ DETECTION_NAMES = ("location", "category", "score", "number of detections")
 _LABELS, ABOUT = "labels.txt", "kerasdet.json"
 # Bytes of a text behind the model, and how many files are there. A zip's own words may promise any size.
 MAX_TEXT, MAX_FILES = 2**20, 100
-# Pixels of a side of the network's square.
-MAX_SIDE = 8192
 # Steps that prepare an image, and numbers of one, that are looked at.
 MAX_UNITS, MAX_NUMBERS = 10, 16
 # What zipfile raises of a damaged archive; RuntimeError and its kind of encrypted or unknown files in it.
@@ -93,7 +91,7 @@ def read_metadata(path) -> dict:
         raise ValueError(f"{path}: a label is {odd[:60]!r}, with a control character; make the file again")
     try:
         normalization = _read_normalization(data)
-    except (struct.error, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except flatbuffer.DAMAGE as error:
         raise ValueError(f"{path}: damaged or cut off; make or fetch the file again") from error
     return {"classes": classes, "normalization": normalization}
 
@@ -154,7 +152,8 @@ _KINDS = {
     "parts": (_is_names, _NAMES),
     "output_names": (_is_names, _NAMES),
     "image_size": (
-        lambda value: type(value) is int and 0 < value <= MAX_SIDE, f"a whole number up to {MAX_SIDE}"
+        lambda value: type(value) is int and 0 < value <= photo.MAX_SQUARE,
+        f"a whole number up to {photo.MAX_SQUARE}",
     ),
     "outputs": (lambda value: value in ("raw", "boxes", "detections"), "raw, boxes or detections"),
     "resize": (lambda value: value in photo.RESIZES, f"one of {', '.join(photo.RESIZES)}"),

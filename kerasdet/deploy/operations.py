@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import struct
 from pathlib import Path
 
 from kerasdet.deploy import flatbuffer, verify
@@ -88,7 +87,7 @@ def read_operations(path: str | os.PathLike) -> list[Operation]:
         raise ValueError(f"{path}: cannot be read, {error}; make or fetch the file again") from error
     try:
         return operations(data)
-    except (AttributeError, struct.error, IndexError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (*flatbuffer.DAMAGE, KeyError) as error:
         raise ValueError(f"{path}: damaged or cut off; make or fetch the file again") from error
 
 
@@ -99,17 +98,18 @@ def operations(data: bytes) -> list[Operation]:
     # Table by table, not as one tree: in a stranger's file a table may be named from everywhere.
     model = schema.Model.GetRootAsModel(data, 0)
     graph = model.Subgraphs(0)
-    types = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    types = flatbuffer.names_of("TensorType")
     found = [graph.Tensors(index) for index in range(graph.TensorsLength())]
     operators = [schema.OperatorT.InitFromObj(graph.Operators(i)) for i in range(graph.OperatorsLength())]
     kinds = [flatbuffer.code_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
-    constants = {i for i, tensor in enumerate(found) if _stored(model.Buffers(tensor.Buffer()))}
+    stored = [flatbuffer.stored_bytes(model.Buffers(tensor.Buffer())) for tensor in found]
+    constants = {i for i, count in enumerate(stored) if count}
     for op in operators:
         if kinds[op.opcodeIndex] == "DEQUANTIZE" and op.inputs[0] in constants:
             constants.update(map(int, op.outputs))
     tensors = [
         Tensor(
-            (tensor.Name() or f"tensor {i}".encode()).decode(), types[tensor.Type()],
+            (tensor.Name() or f"tensor {i}".encode()).decode(), types[tensor.Type()].lower(),
             tuple(tensor.Shape(side) for side in range(tensor.ShapeLength())), i in constants,
         )
         for i, tensor in enumerate(found)
@@ -125,8 +125,3 @@ def operations(data: bytes) -> list[Operation]:
         )
         for index, op in enumerate(operators)
     ]
-
-
-def _stored(buffer) -> bool:
-    """Whether a buffer has values, in itself or behind the flatbuffer."""
-    return buffer.DataLength() > 0 or buffer.Offset() > 1 and buffer.Size() > 0

@@ -10,7 +10,7 @@ import numpy as np
 from kerasdet import photo as photos_
 from kerasdet.deploy import verify
 from kerasdet.deploy.litert import LiteRTDetector, Runner, to_detections
-from kerasdet.deploy.metadata import MAX_SIDE, read_metadata
+from kerasdet.deploy.metadata import read_metadata
 from kerasdet.deploy.trial import run_once
 
 # COCO numbers its classes from 1 to 90 and leaves ten of these out. Detectors with 90 outputs number them
@@ -88,7 +88,7 @@ class NanoDetPlus:
         # Counted, not laid out: the file may promise any size.
         size = image.Shape(1)
         cells = sum((-(-size // stride)) ** 2 for stride in cls._STRIDES)
-        square = [image.Shape(axis) for axis in range(4)] == [1, size, size, 3] and size <= MAX_SIDE
+        square = [image.Shape(axis) for axis in range(4)] == [1, size, size, 3] and size <= photos_.MAX_SQUARE
         return square and list(output.ShapeAsNumpy()) == [1, cells, len(COCO_80) + 4 * cls._BINS]
 
     def detect(self, photos, score: float = 0.3, batch_size: int = 1, keep_photo: bool = True):

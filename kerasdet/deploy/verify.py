@@ -8,9 +8,10 @@ process down. So that is looked at here, and what would never end or fill the me
 from __future__ import annotations
 
 import math
-import struct
 
 import numpy as np
+
+from kerasdet.deploy import flatbuffer
 
 # Tables of a model that a detector may have; a large one has some 2,000.
 MAX_TABLES = 100_000
@@ -23,8 +24,6 @@ MAX_OPERANDS, MAX_NAMES = 1_000_000, 2**26
 _ITEMS = {"INT4": 0.5, "UINT4": 0.5, "INT2": 0.25, "STRING": 0, "RESOURCE": 0, "VARIANT": 0}
 # Inputs that an operator may go without, written as -1: the bias.
 _OPTIONAL = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3, "CONV_3D": 2}
-# What the readers of flatbuffers raise where an offset leads astray.
-_DAMAGE = (struct.error, IndexError, TypeError, AttributeError, OverflowError, UnicodeDecodeError)
 # They run other graphs of the file, over and over perhaps, or keep something from call to call.
 _CONTROL = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE")
 
@@ -45,9 +44,9 @@ def check(data: bytes) -> None:
     try:
         model = schema.Model.GetRootAsModel(data, 0)
         graph = model.Subgraphs(0)
-        constant = _check_tensors(model, graph, len(data), schema)
-        _check_operators(model, graph, constant, schema)
-    except _DAMAGE as error:
+        constant = _check_tensors(model, graph, len(data))
+        _check_operators(model, graph, constant)
+    except flatbuffer.DAMAGE as error:
         raise ValueError(f"it is damaged or cut off ({error})") from error
 
 
@@ -76,7 +75,7 @@ def check_sizes(data: bytes) -> None:
             raise ValueError(f"it has {max(tables)} tables of a kind, more than {MAX_TABLES}")
         _check_names_and_shapes(model, graph)
         _check_operands(model, graph)
-    except _DAMAGE as error:
+    except flatbuffer.DAMAGE as error:
         raise ValueError(f"it is damaged or cut off ({error})") from error
 
 
@@ -106,9 +105,9 @@ def _check_operands(model, graph) -> None:
             raise ValueError(f"its operators read and write more than {MAX_OPERANDS} tensors")
 
 
-def _check_tensors(model, graph, size: int, schema) -> list[bool]:
+def _check_tensors(model, graph, size: int) -> list[bool]:
     """Which tensors have their values in the file."""
-    types = {value: key for key, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    types = flatbuffer.names_of("TensorType")
     whole = {"FLOAT32": 4, "FLOAT16": 2, "BFLOAT16": 2, "INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8,
              "FLOAT64": 8, "INT16": 2, "UINT16": 2, "COMPLEX64": 8, "COMPLEX128": 16}
     constant, total = [], 0.0
@@ -135,16 +134,14 @@ def _check_tensors(model, graph, size: int, schema) -> list[bool]:
 
 
 def _stored(buffer, size: int, where: str) -> int:
-    """How many bytes of values a buffer holds, in itself or behind the flatbuffer."""
-    if buffer.Offset() <= 1:
-        return buffer.DataLength()
-    if buffer.Offset() + buffer.Size() > size:
+    """How many bytes of values a buffer holds; they have to be in the file."""
+    if buffer.Offset() > 1 and buffer.Offset() + buffer.Size() > size:
         raise ValueError(f"{where} has its values beyond the end of the file; it is cut off")
-    return buffer.Size()
+    return flatbuffer.stored_bytes(buffer)
 
 
-def _check_operators(model, graph, constant: list[bool], schema) -> None:
-    names = {value: key for key, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+def _check_operators(model, graph, constant: list[bool]) -> None:
+    names = flatbuffer.names_of("BuiltinOperator")
     count = len(constant)
     inputs = _integers(graph.InputsAsNumpy())
     outputs = _integers(graph.OutputsAsNumpy())

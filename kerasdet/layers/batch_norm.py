@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import keras
+
+from kerasdet.backbones.common import leaves
 
 
 def measure_statistics(model: keras.Model, images: Sequence) -> None:
@@ -33,6 +36,25 @@ def measure_statistics(model: keras.Model, images: Sequence) -> None:
     finally:
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
+
+
+def warn_of_random_statistics(model: keras.Model) -> None:
+    """Warns of a random network behind batch norms that will never learn what it gives."""
+    frozen = [
+        layer for layer in leaves(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable and layer.built
+    ]
+    if frozen and all(_as_it_began(norm) for norm in frozen):
+        warnings.warn(
+            f"{model.name} has frozen batch norms that have seen nothing yet: what is in front of them is "
+            "random, and normalised by nothing; give backbone_weights, or freeze_bn=False",
+            stacklevel=3,
+        )
+
+
+def _as_it_began(norm) -> bool:
+    mean, variance = map(keras.ops.convert_to_numpy, (norm.moving_mean, norm.moving_variance))
+    return not mean.any() and (variance == 1).all()
 
 
 class WholeBatchStatistics(keras.callbacks.Callback):

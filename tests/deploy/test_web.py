@@ -3,22 +3,18 @@
 Chromium, its driver and the built page may be missing on a developer's machine, but not in CI.
 """
 
-import contextlib
 import functools
 import http.server
 import io
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 import threading
 import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from chromium import FLAGS, Page, Quiet, demo
 from discs import CLASSES, SIZE, photo
 from keras import ops
 from needed import lacking, needed
@@ -27,11 +23,6 @@ from PIL import Image
 from kerasdet import cli_demo, deploy, zoo
 from kerasdet.deploy import convert, flatbuffer, metadata
 from kerasdet.training.recipe import read
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
-)
 
 
 @pytest.fixture(scope="module")
@@ -67,73 +58,6 @@ def browser(camera_film):
         options.add_argument(flag)
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
         yield Page(browser)
-
-
-class Page:
-    """The page as a person uses it."""
-
-    def __init__(self, browser):
-        self._browser = browser
-
-    def open(self, address, ready=True):
-        self._browser.get(address)
-        if ready:
-            self.wait("return document.body.dataset.ready")
-
-    @contextlib.contextmanager
-    def before_pages(self, script):
-        """A script that every page opened meanwhile runs first."""
-        command = "Page.addScriptToEvaluateOnNewDocument", {"source": script}
-        number = self._browser.execute_cdp_cmd(*command)
-        try:
-            yield
-        finally:
-            self._browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", number)
-
-    def reload(self):
-        self._browser.refresh()
-        self.wait("return document.body.dataset.ready")
-
-    def run(self, script):
-        return self._browser.execute_script(script)
-
-    def wait(self, script):
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        return WebDriverWait(self._browser, 60, 0.05).until(lambda _: self.run(script))
-
-    def click(self, element):
-        self._browser.find_element("id", element).click()
-
-    def give(self, element, path):
-        self._browser.find_element("id", element).send_keys(str(path))
-
-    def load(self, path):
-        self.run("delete document.body.dataset.ready")
-        self.give("file", path)
-        assert self.wait("return document.body.dataset.ready") == path.name
-
-    def detect(self, path):
-        self.run("window.found = undefined")
-        self.give("photo", path)
-        return self.wait("return window.found")
-
-    def refuses(self, element, path):
-        self.run("document.getElementById('message').textContent = ''")
-        self.give(element, path)
-        return self.wait("return document.getElementById('message').textContent")
-
-
-@contextlib.contextmanager
-def demo(model):
-    """`kerasdet demo MODEL` on any free port, as a process of its own; gives its address."""
-    command = [sys.executable, "-m", "kerasdet", "demo", model, "--port", "0", "--no-browser"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            yield re.search(r"http://localhost:\d+/", process.stdout.readline()).group()
-        finally:
-            process.terminate()
 
 
 def assert_same(found, ours, pixels=0.05, score=1e-3):
@@ -344,11 +268,6 @@ def test_any_web_server_will_do(browser, exported, pictures):
         browser.load(exported()[0])
         assert_same(browser.detect(pictures[0]), deploy.LiteRTDetector(exported()[0]).detect(pictures[0]))
         server.shutdown()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 def test_the_page_says_what_it_cannot_take_and_goes_on(browser, exported, pictures, tmp_path):
