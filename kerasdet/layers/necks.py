@@ -67,7 +67,7 @@ def centernet_deconv_neck(features: dict, stride: int, channels: int):
     return x
 
 
-def light_neck(features: dict, stride: int, channels: int):
+def light_neck(features: dict, stride: int, channels: int, context: int = 0):
     """A neck for phones: thin laterals, bilinear upsampling and depthwise convolutions.
 
     P3, P4 and P5 meet at stride 8, where two 5x5 depthwise blocks look far around; at stride 4 the
@@ -79,6 +79,8 @@ def light_neck(features: dict, stride: int, channels: int):
         features: P2 at stride 4 to P5 at stride 32, each (batch, h, w, c).
         stride: of the result, 4 or 8.
         channels: of the result.
+        context: residual 5x5 depthwise blocks on P5, where one looks 128 px further to each side; they begin
+            as the identity.
 
     Returns:
         (batch, S / stride, S / stride, channels).
@@ -86,6 +88,8 @@ def light_neck(features: dict, stride: int, channels: int):
     lateral = {
         level: _lateral(features[level], 64, f"neck_{level}") for level in ("P3", "P4", "P5")
     }
+    for number in range(1, context + 1):
+        lateral["P5"] = _look_around(lateral["P5"], f"neck_context{number}")
     p5 = BilinearUpsample(4, name="neck_P5_up")(lateral["P5"])
     p4 = BilinearUpsample(2, name="neck_P4_up")(lateral["P4"])
     x = layers.Concatenate(name="neck_join")([lateral["P3"], p4, p5])
@@ -167,6 +171,16 @@ def _lateral(x, channels, name):
     x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_lateral")(x)
     x = layers.BatchNormalization(name=f"{name}_lateral_bn")(x)
     return layers.ReLU(6.0, name=f"{name}_lateral_relu")(x)
+
+
+def _look_around(x, name):
+    around = layers.DepthwiseConv2D(5, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    around = layers.BatchNormalization(name=f"{name}_depthwise_bn")(around)
+    around = layers.ReLU(6.0, name=f"{name}_depthwise_relu")(around)
+    around = layers.Conv2D(x.shape[-1], 1, use_bias=False, name=f"{name}_pointwise")(around)
+    # A gain of zero makes the block the identity at first: a trained neck can take it up.
+    around = layers.BatchNormalization(gamma_initializer="zeros", name=f"{name}_pointwise_bn")(around)
+    return layers.Add(name=f"{name}_sum")([x, around])
 
 
 def separable(x, channels, kernel, name):

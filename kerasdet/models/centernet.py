@@ -50,6 +50,8 @@ class CenterNet(Detector):
         neck: "deconv", the paper's; "light", for phones: depthwise convolutions and bilinear upsampling;
             or "fpn", the finest map of FPN's pyramid.
         channels: of the neck's result; the paper's 256.
+        context: blocks of the light neck that look around on P5, for objects that fill the square; 0 for
+            the other necks. See `necks.light_neck`.
         target: "paper", one positive cell an object and L1 losses of size and offset there, or "dense",
             in which every cell near the middle learns the whole box by GIoU (TTFNet, Liu et al. 2020):
             learns faster, for small budgets.
@@ -70,8 +72,8 @@ class CenterNet(Detector):
 
     def __init__(
         self, classes, *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
-        freeze_until=None, image_size=320, stride=4, neck="light", channels=None, target="paper",
-        radius="original", head_blocks=0, resize="stretch", max_detections=100, nms_iou=None,
+        freeze_until=None, image_size=320, stride=4, neck="light", channels=None, context=0,
+        target="paper", radius="original", head_blocks=0, resize="stretch", max_detections=100, nms_iou=None,
         candidates=100, name=None,
     ):
         for option, value, known in (
@@ -83,6 +85,8 @@ class CenterNet(Detector):
             raise ValueError(f"stride is {stride}; give 4 (the paper's) or 8")
         if image_size % 32:
             raise ValueError(f"image_size is {image_size}; give a multiple of 32")
+        if context < 0 or (context and neck != "light"):
+            raise ValueError(f"context is {context} and neck {neck!r}; give blocks to neck='light', or 0")
         channels = channels or {"deconv": 256, "fpn": 256, "light": 96}[neck]
         body = backbones.resolve(
             backbone, weights=backbone_weights, image_size=image_size, freeze_bn=freeze_bn,
@@ -91,7 +95,8 @@ class CenterNet(Detector):
         take_any_size(body)
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
-        features = NECKS[neck](body(images), stride, channels)
+        further = {"context": context} if context else {}
+        features = NECKS[neck](body(images), stride, channels, **further)
         outputs = _heads(features, len(classes), image_size / stride, target, head_blocks, channels)
         super().__init__(
             images, outputs, classes=classes, image_size=image_size, resize=resize,
@@ -105,9 +110,9 @@ class CenterNet(Detector):
         self._config = {
             "classes": list(classes), "backbone": backbone, "freeze_bn": freeze_bn,
             "freeze_until": freeze_until, "image_size": image_size, "stride": stride, "neck": neck,
-            "channels": channels, "target": target, "radius": radius, "head_blocks": head_blocks,
-            "resize": resize, "max_detections": max_detections, "nms_iou": nms_iou,
-            "candidates": candidates,
+            "channels": channels, "context": context, "target": target, "radius": radius,
+            "head_blocks": head_blocks, "resize": resize, "max_detections": max_detections,
+            "nms_iou": nms_iou, "candidates": candidates,
         }
         self.track_losses(*(PAPER_WEIGHTS if target == "paper" else DENSE_WEIGHTS))
 

@@ -36,6 +36,20 @@ def test_shape_and_use_of_every_level(neck, strides, unused, stride):
         assert np.allclose(plain, changed) == (level in unused[stride]), level
 
 
+def test_context_is_the_identity_at_first():
+    features = levels((4, 8, 16, 32))
+    # The second neck is the first one with blocks on P5.
+    plain, wide = (keras.Model(features, light_neck(features, 8, 12, context=n)) for n in (0, 2))
+    for layer in plain.layers:
+        wide.get_layer(layer.name).set_weights(layer.get_weights())
+    rng = np.random.default_rng(0)
+    values = {k: rng.normal(size=(1, *v.shape[1:])).astype(np.float32) for k, v in features.items()}
+    before = ops.convert_to_numpy(plain(values))
+    np.testing.assert_array_equal(ops.convert_to_numpy(wide(values)), before)
+    wide.get_layer("neck_context2_pointwise_bn").gamma.assign(np.ones(64))
+    assert not np.allclose(ops.convert_to_numpy(wide(values)), before)
+
+
 # === The pyramid ===
 
 ABOVE = {"P2": {"P2", "P3", "P4", "P5"}, "P3": {"P3", "P4", "P5"}, "P4": {"P4", "P5"}, "P5": {"P5"}}

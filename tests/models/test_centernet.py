@@ -209,6 +209,8 @@ def test_wild_sizes_stay_finite(dense, wild):
         ({"radius": "right"}, "radius is 'right'; give one of original, exact"),
         ({"stride": 16}, "stride is 16"),
         ({"image_size": 100}, "image_size is 100; give a multiple of 32"),
+        ({"context": -1}, "context is -1"),
+        ({"context": 1, "neck": "fpn"}, "context is 1 and neck 'fpn'; give blocks to neck='light', or 0"),
     ],
 )
 def test_wrong_options_are_told(option, message):

@@ -26,7 +26,7 @@ sets = LARGE.sets
 
 
 def build(size: int, weights: str | None):
-    return LARGE.build(size, weights, name="centernet_mobilenet_v2_224_voc12")
+    return LARGE.build(size, weights, name="centernet_mobilenet_v2_224_voc12", context=0)
 
 
 if __name__ == "__main__":
