@@ -168,6 +168,11 @@ def export(
         ),
     ] = None,
     outputs: Annotated[Outputs, typer.Option(help="Where the graph ends.")] = Outputs.detections,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the network's square in pixels, else the model's; smaller is faster, and "
+                     "finds less. Evaluate the file: best is the size that was trained at."),
+    ] = None,
     input_dtype: Annotated[
         InputDtype, typer.Option(help="float32 is for GPU delegates.")
     ] = InputDtype.uint8,
@@ -197,6 +202,8 @@ def export(
         raise ValueError(f"--report is of .tflite files, and {out} is a SavedModel folder; leave it out")
     photos = None if calibration is None else cli_data.photos_of(calibration)
     detector = zoo_.load_file(model)
+    if image_size is not None:
+        detector = zoo_.adapt(detector, image_size=image_size)
     with error_console().status(f"Converting {escape(model)}, and comparing the file with Keras"):
         found = detector.export(
             out, precision=precision.value, calibration=photos, outputs=outputs.value,

@@ -105,7 +105,10 @@ def anchors(
         mean = f"{own.mean():.3f}" if len(own) else ""
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{len(own) / len(sizes):.1%}", mean)
     square = f"the square of {size} px ({resize.value})"
-    say(f"{dataset.name}: {len(sizes)} boxes in {square}, mean IoU {best.mean():.3f}")
+    say(
+        f"{dataset.name}: {len(sizes)} boxes in {square}, mean IoU {best.mean():.3f}, "
+        f"{(best >= 0.5).mean():.1%} of them with an IoU of .5 or more"
+    )
     Console().print(table)
     # Rounded, two of nearly one area may change places, and YOLOv3 wants them by rising area.
     rounded = sorted(np.maximum(found.round(1), 0.1).tolist(), key=lambda pair: pair[0] * pair[1])

@@ -21,11 +21,16 @@ from kerasdet.cli_says import check_new, say, warn
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a .keras file or a .tflite file.")]
 Split = Annotated[str | None, typer.Option(help="Which split; else 'val', 'test' or what there is.")]
+OneClass = Annotated[
+    str | None, typer.Option("--as-one-class", help="Take all boxes for one class, such as face.")
+]
 
 
-def _open(model: str, data: str, split: str | None):
+def _open(model: str, data: str, split: str | None, as_one_class: str | None):
     """The detector, and the set with the classes that it knows; says which it leaves out."""
     dataset = cli_data.held_back(data, split)
+    if as_one_class is not None:
+        dataset = dataset.as_one_class(as_one_class)
     detector = zoo.load_file(model)
     known = dataset.known_to(detector)
     if known is None:  # said by what it is given to
@@ -43,6 +48,7 @@ def evaluate(
     model: Model,
     data: Data,
     split: Split = None,
+    as_one_class: OneClass = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A json file to write, for kerasdet compare.")
     ] = None,
@@ -55,7 +61,7 @@ def evaluate(
     from kerasdet import metrics
     from kerasdet.metrics.compare import write_scores
 
-    detector, dataset = _open(model, data, split)
+    detector, dataset = _open(model, data, split, as_one_class)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
     if out is not None:
         write_scores(out, found, dataset, model=model)
@@ -75,6 +81,7 @@ def mistakes(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to draw, a .jpg or .png.")],
     split: Split = None,
+    as_one_class: OneClass = None,
     score: Annotated[
         float, typer.Option(min=0, max=1, help="Boxes below it are neither counted nor drawn.")
     ] = 0.3,
@@ -92,7 +99,7 @@ def mistakes(
     from kerasdet.metrics.evaluation import detect_all
     from kerasdet.metrics.mistakes import KINDS
 
-    detector, dataset = _open(model, data, split)
+    detector, dataset = _open(model, data, split, as_one_class)
     found = list(detect_all(detector, dataset, progress=sys.stdout.isatty()))
     wrong = metrics.find_mistakes(dataset, found, score)
     costs = metrics.mistakes_cost(dataset, found)

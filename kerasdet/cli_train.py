@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import enum
 import importlib.util
 import math
@@ -72,6 +73,10 @@ def train(
             help="Sides of the square to change between, such as 256,320,384. For YOLOv3, CenterNet and CSP."
         ),
     ] = None,
+    anchors: Annotated[
+        str | None,
+        typer.Option(help="For YOLOv3: the (width, height) pairs that kerasdet data anchors prints."),
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, given the same options.")
@@ -101,7 +106,7 @@ def train(
         raise ValueError(f"{given[0]} is for --recipe; leave it out, or name a recipe")
     if check:
         return _check(context, data, model, batch_size, image_size, rate, seed)
-    smoothing, sides = _smoothing(label_smoothing), _sides(sizes)
+    smoothing, sides, pairs = _smoothing(label_smoothing), _sides(sizes), _pairs(anchors)
     from kerasdet import training
     from kerasdet.training.progress import RichProgress
 
@@ -117,7 +122,7 @@ def train(
             data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
             rate=rate, schedule=schedule.value, warmup=warmup, mixup=MIXUP if mixup else 0.0,
             mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
-            seed=seed, resume=resume, callbacks=[progress, *more],
+            anchors=pairs, seed=seed, resume=resume, callbacks=[progress, *more],
         )
     best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
     Console().print(
@@ -189,6 +194,21 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
         return text and tuple(int(side) for side in text.split(","))
     except ValueError:
         raise ValueError(f"--sizes is {text!r}; give sides in pixels, such as 256,320,384") from None
+
+
+def _pairs(text: str | None) -> list | None:
+    """What `kerasdet data anchors` prints, such as ((9, 12), (20, 31)), with or without "anchors="."""
+    if text is None:
+        return None
+    try:
+        pairs = [tuple(map(float, pair)) for pair in ast.literal_eval(text.removeprefix("anchors="))]
+        if all(len(pair) == 2 for pair in pairs):
+            return pairs
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        pass
+    raise ValueError(
+        f"--anchors is {text!r}; give what kerasdet data anchors prints, such as ((9, 12), (20, 31), ...)"
+    )
 
 
 # === lr-find ===

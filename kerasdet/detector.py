@@ -22,6 +22,7 @@ from kerasdet.distribution import handed_out, joined_logs, replicas_apart, share
 from kerasdet.ema import EMA
 from kerasdet.layers.batch_norm import WholeBatchStatistics, warn_of_random_statistics
 from kerasdet.names import check_names
+from kerasdet.nan_guard import NaNGuard
 
 # What a name such as "adamw" stands for in Keras, and here.
 _KERAS_ADAM_RATE, FINE_TUNING_RATE = float(np.float32(1e-3)), 3e-4
@@ -195,8 +196,9 @@ class Detector(keras.Model):
         `tf.data.Dataset` or arrays: images (batch, S, S, 3), RGB values 0..255, and `training_targets`.
 
         Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
-        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A detector that was made
-        under `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
+        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A loss that is no number any
+        more stops it with a FloatingPointError that names part and photos, see `NaNGuard`. A detector
+        that was made under `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
         `keras.distribution.DataParallel` learns from a batch what one device would. Under the first two,
         what regions a two-stage detector samples and what an optimizer's clipnorm clips is each device's own.
         """
@@ -208,6 +210,9 @@ class Detector(keras.Model):
             callbacks.insert(0, WholeBatchStatistics())
         if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
             callbacks.insert(0, EMA(self._ema))
+        if not any(isinstance(callback, NaNGuard) for callback in callbacks):
+            # First, so that nothing is averaged or written of weights that broke.
+            callbacks.insert(0, NaNGuard(x if _is_batches(x) else None))
         if _is_batches(x):
             for callback in callbacks:
                 if isinstance(callback, EMA) and not callback.images:

@@ -8,28 +8,36 @@ from __future__ import annotations
 from kerasdet.names import check_names
 
 
-def adapt(detector, classes=None, image_size: int | None = None, label_smoothing=None, parts=None):
-    """A detector like `detector` with other classes, another size or softer labels, and its weights.
+def adapt(
+    detector, classes=None, image_size: int | None = None, label_smoothing=None, parts=None, anchors=None,
+):
+    """A detector like `detector` with other classes, another size, softer labels or other anchors, and its
+    weights.
 
     Args:
         detector: a `kerasdet.Detector`; it is not changed, and returned itself if nothing differs.
         classes, image_size, parts: as of `load`; None takes the detector's, but for the parts of objects
             where it keeps no class.
         label_smoothing: see `kerasdet.losses.soft_targets`; None takes the detector's.
+        anchors: of YOLOv3, see there: as many as it has; None takes the detector's.
 
     Returns:
         A `kerasdet.Detector`, not compiled unless it is `detector` itself.
 
     Raises:
         ValueError: a layer's weights fit neither as a whole nor class by class; a part that the detector does
-            not know; or label smoothing of a detector that does not say one class among several.
+            not know; label smoothing of a detector that does not say one class among several; or anchors of
+            one that has none, or not as many.
     """
     for kind, names in (("classes", classes), ("parts", parts)):
         check_names(kind, () if names is None else names)
     own = {
         "classes": list(detector.classes), "image_size": detector.image_size,
         "label_smoothing": getattr(detector, "label_smoothing", None), "parts": list(detector.parts),
+        "anchors": None if anchors is None else detector.get_config().get("anchors"),
     }
+    if anchors is not None:
+        anchors = _checked_anchors(anchors, own["anchors"], type(detector).__name__)
     if label_smoothing is not None and own["label_smoothing"] is None:
         raise ValueError(
             f"label_smoothing is {label_smoothing!r}, and {type(detector).__name__} does not say one class "
@@ -45,6 +53,7 @@ def adapt(detector, classes=None, image_size: int | None = None, label_smoothing
     given = {
         "classes": None if classes is None else list(classes), "image_size": image_size,
         "label_smoothing": label_smoothing, "parts": None if parts is None else list(parts),
+        "anchors": anchors,
     }
     changes = {key: value for key, value in given.items() if value not in (None, own[key])}
     if not changes:
@@ -54,6 +63,15 @@ def adapt(detector, classes=None, image_size: int | None = None, label_smoothing
     fresh = type(detector).from_config(detector.get_config() | changes)
     _transfer(detector, fresh)
     return fresh
+
+
+def _checked_anchors(anchors, own, kind: str) -> list[list[float]]:
+    if own is None:
+        raise ValueError(f"anchors are of YOLOv3, and this is a {kind}; leave them out")
+    pairs = [[float(width), float(height)] for width, height in anchors]
+    if len(pairs) != len(own):
+        raise ValueError(f"there are {len(pairs)} anchors, and the weights are of {len(own)}; give as many")
+    return pairs
 
 
 def _transfer(source, target):

@@ -130,7 +130,9 @@ def _find(name: str, also: Iterable[str] = ()) -> Path:
 # === Loading ===
 
 
-def load(name: str, classes=None, weights: bool = True, image_size: int | None = None, parts=None):
+def load(
+    name: str, classes=None, weights: bool = True, image_size: int | None = None, parts=None, anchors=None,
+):
     """A preset's detector.
 
     Args:
@@ -143,16 +145,18 @@ def load(name: str, classes=None, weights: bool = True, image_size: int | None =
             any size, but do best at the one they were trained at.
         parts: which of the preset's parts of objects, such as ("head",), to keep; () keeps none. None keeps
             all, but for classes that are all new: what was learned of people's heads is nothing to cats.
+        anchors: other (width, height) pairs for a preset of YOLOv3, by rising area, in pixels of the square,
+            as `kerasdet data anchors` finds them; as many as it has.
 
     Returns:
         A `kerasdet.Detector`, not compiled.
 
     Raises:
-        ValueError: no such preset or part, a broken card, weights that are not those the card describes, or
-            an image size that the detector cannot have.
+        ValueError: no such preset or part, a broken card, weights that are not those the card describes, an
+            image size that the detector cannot have, or anchors of one that has none.
         FileNotFoundError: a file of the preset is missing.
     """
-    return _load_folder(_find(name), classes, weights, image_size, parts)
+    return _load_folder(_find(name), classes, weights, image_size, parts, anchors)
 
 
 def load_file(path: str | os.PathLike):
@@ -238,7 +242,9 @@ def _load_keras(path: Path):
     return model
 
 
-def _load_folder(folder: Path, classes=None, weights: bool = True, image_size: int | None = None, parts=None):
+def _load_folder(
+    folder: Path, classes=None, weights: bool = True, image_size: int | None = None, parts=None, anchors=None,
+):
     card = Card.read(folder)
     detector_class, config = _read_config(folder)
     if weights:
@@ -251,7 +257,7 @@ def _load_folder(folder: Path, classes=None, weights: bool = True, image_size: i
     model = _made(detector_class, config, folder, file)
     if file:
         model.load_weights(file)
-    return adapt(model, classes, image_size, parts=parts)
+    return adapt(model, classes, image_size, parts=parts, anchors=anchors)
 
 
 def _made(detector_class, config: dict, folder: Path, weights: Path | None):

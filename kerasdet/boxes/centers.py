@@ -67,14 +67,16 @@ def dense_targets(targets: dict, stride: int, cells: int, classes: int) -> dict:
         classes: number of classes.
 
     Returns:
-        heat (batch, cells, cells, classes), Gaussians of sigma 0.54 * side / 6 about the middle's
-        cell, the larger one where two overlap; positive (the same shape), the weight of each middle's
-        cell; valid (batch, cells, cells, 1), 0 in ignored cells outside every object; owner (batch, n,
-        cells, cells), 1 where a cell belongs to an object (the smaller one where two overlap); weight
-        (batch, n, cells, cells), how much the cell's box counts: the Gaussian, normalised to sum to
-        log(area) over the object's cells.
+        heat (batch, cells, cells, classes), Gaussians about the middle's cell that reach r = floor(0.54 *
+        side / 2) cells along each axis, sigma = (2 r + 1) / 6, the larger one where two overlap (of sides
+        below 3.7 cells r is 0: such an object is learned in the cell of its middle alone); positive (the
+        same shape), the weight of each middle's cell; valid (batch, cells, cells, 1), 0 in ignored cells
+        outside every object; owner (batch, n, cells, cells), 1 where a cell belongs to an object (the smaller
+        one where two overlap); weight (batch, n, cells, cells), how much the cell's box counts: the Gaussian,
+        normalised to sum to log(1 + area) over the object's cells, the area in square pixels.
 
-    Source: TTFNet (Liu et al., AAAI 2020), sections 3.2 and 3.3.
+    Source: TTFNet (Liu et al., AAAI 2020), sections 3.2 and 3.3, where sigma is 0.54 * side / 6, and the
+    importance log(area): as here but for the smallest objects.
     """
     boxes, labels = targets["boxes"] / stride, targets["labels"]
     _, cell = middle_cells(boxes, cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import warnings
 
 import grain
@@ -16,6 +17,8 @@ from kerasdet.data.mixing import CAPACITY, OTHERS, PhotoBuffer, Picture, WithOth
 from kerasdet.data.sample import check_finite
 
 MAX_BOXES = 100
+# More threads than this only take turns at Python's lock.
+MAX_THREADS = 16
 
 
 def batches(
@@ -33,7 +36,8 @@ def batches(
         training: True shuffles, augments and drops a last incomplete batch. Otherwise photos of it that do
             not go evenly over the devices are left out.
         seed: the same seed gives the same batches, whatever the number of threads, workers or processes.
-        threads: threads that decode and warp; None takes 2. OpenCV works outside Python's lock.
+        threads: threads that decode and warp; None takes one a core, 2 to 16. OpenCV works outside
+            Python's lock.
         workers: processes that each run `threads` threads; 0 stays in this process. A script that
             asks for them keeps its work under `if __name__ == "__main__":`.
         max_boxes: objects a photo is padded to; None takes what the set needs, at most 100. Photos
@@ -125,8 +129,14 @@ def batches(
         ),
         augment=augment, proposals=model.given_proposals, mask_size=model.mask_size,
     )
-    return Batches(dataset, batch_size, prepare, training, seed, 2 if threads is None else threads,
+    return Batches(dataset, batch_size, prepare, training, seed, _threads() if threads is None else threads,
                    workers, epoch, sizes, every, mix_until, share)
+
+
+def _threads() -> int:
+    """One for each core that this process may use, and no fewer than two: one reads while another waits."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(2, cores), MAX_THREADS)
 
 
 def _check_sizes(sizes, model):

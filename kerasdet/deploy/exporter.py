@@ -53,7 +53,8 @@ def export(
         outputs: where the graph ends. "detections": boxes (1, N, 4) as ymin, xmin, ymax, xmax
             from 0 to 1, classes, scores and count, which MediaPipe's ObjectDetector runs as it is.
             "boxes": decoded candidates (with parts) before non-maximum suppression. "raw": the
-            heads, for delegates that run convolutions only.
+            heads, for delegates that run convolutions only; of two stages the second looks at regions that
+            the graph has to choose first, so their raw files hold gathers and suppression too.
         calibration: photos as the device will see them, which give int8 its ranges: a `Dataset` or
             a list of paths or arrays; 100 or more. Labels, where there are any, are used for AP.
         input_dtype: "uint8", or "float32" (values still 0..255) for delegates without CAST.

@@ -162,14 +162,15 @@ class SSD(Detector):
         """Equation 1: cross-entropy and smooth-L1, both divided by the number of positives.
 
         Of the negatives those three times as many as the photo's positives count that are taken for
-        objects most (section 2.2, "Hard negative mining"); so a photo without objects teaches nothing.
+        objects most (section 2.2, "Hard negative mining"). A photo without objects, which teaches nothing
+        there, has three as well: whoever adds photos against false alarms means them to be learned.
         """
         goal = self.targets(targets)
         logits = self._logits(raw)
         hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
         miss = background_cross_entropy(logits, self.label_smoothing)
         learned = ops.cast(goal["weight"] > 0, "int32")
-        count = NEGATIVES_PER_POSITIVE * ops.sum(learned, axis=-1)
+        count = NEGATIVES_PER_POSITIVE * ops.maximum(ops.sum(learned, axis=-1), 1)
         # Smoothed, the loss of what is surely background would be high too.
         hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
         # Of photos that are mixed, objects weigh less: so does their share of background.

@@ -5,7 +5,7 @@ import importlib
 _LAZY = {
     "EMA": "kerasdet.ema",
     "Checkpoint": "kerasdet.training.checkpoint",
-    "NaNGuard": "kerasdet.training.nan_guard",
+    "NaNGuard": "kerasdet.nan_guard",
     "Stage": "kerasdet.training.stages",
     "lr_find": "kerasdet.training.lr_range",
     "start_from": "kerasdet.training.start",

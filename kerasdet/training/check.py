@@ -14,7 +14,7 @@ from kerasdet.ema import EMA
 from kerasdet.metrics import coco_metrics
 from kerasdet.metrics.evaluation import detect_all
 from kerasdet.metrics.matching import overlaps
-from kerasdet.training.nan_guard import NaNGuard
+from kerasdet.nan_guard import NaNGuard
 from kerasdet.training.optimizer import adamw
 
 # Photos of the one batch, its steps, and steps from one look at what is found to the next.

@@ -14,6 +14,7 @@ from kerasdet.data.augment import Augment
 from kerasdet.ema import EMA
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.matching import class_map
+from kerasdet.nan_guard import NaNGuard
 from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import (
     CONFIG,
@@ -26,7 +27,6 @@ from kerasdet.training.folder import (
     settle_config,
     trim_log,
 )
-from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.optimizer import adamw
 from kerasdet.training.schedules import schedule as rate_schedule
 
@@ -51,6 +51,7 @@ def train(
     mix_until: int | None = None,
     label_smoothing: float | str | None = None,
     sizes=None,
+    anchors=None,
     seed: int = 0,
     resume: bool = False,
     callbacks=(),
@@ -84,6 +85,7 @@ def train(
             of all epochs unmixed.
         label_smoothing: how soft the classes are learned, see `losses.soft_targets`; None as the model has
             it.
+        anchors: of YOLOv3, in place of the model's, see `kerasdet.zoo.load`.
         sizes: sides of the square in pixels to change between while training, for a model that can.
         seed: of the order of photos, augmentation and new weights.
         resume: go on with the run in `out`. Every other argument has to be what the run began with:
@@ -110,7 +112,7 @@ def train(
     training, validation = _sets(data, val, seed)
     keras.utils.set_random_seed(seed)
     model_name = model if isinstance(model, (str, os.PathLike)) else model.name
-    detector = detector_of(model, training.classes, image_size, label_smoothing)
+    detector = detector_of(model, training.classes, image_size, label_smoothing, anchors)
     class_map(detector.classes, validation.classes)  # a class that cannot be scored is told now
     batches = training.batches(batch_size, detector, training=True, seed=seed, sizes=sizes, **mixing)
     steps = len(batches) * epochs
@@ -120,6 +122,7 @@ def train(
         "image_size": detector.image_size, "rate": rate, "schedule": schedule, "warmup": warmup,
         "mixup": mixup, "mosaic": mosaic, "mix_until": mixing.get("mix_until"),
         "label_smoothing": label_smoothing, "sizes": sizes and list(sizes), "seed": seed,
+        "anchors": None if anchors is None else [list(map(float, pair)) for pair in anchors],
         "classes": list(training.classes), "train": _describe(training),
         "val": _describe(validation),
     }
@@ -186,7 +189,7 @@ def _sets(data, val, seed):
     return training, validation
 
 
-def detector_of(model, classes, image_size: int | None = None, label_smoothing=None):
+def detector_of(model, classes, image_size: int | None = None, label_smoothing=None, anchors=None):
     """The detector that a training begins with; arguments as of `train`."""
     if isinstance(model, (str, os.PathLike)):
         if os.fspath(model).endswith(".tflite"):
@@ -195,7 +198,7 @@ def detector_of(model, classes, image_size: int | None = None, label_smoothing=N
                 "exported from"
             )
         model = zoo.load_file(model)
-    return zoo.adapt(model, classes, image_size, label_smoothing)
+    return zoo.adapt(model, classes, image_size, label_smoothing, anchors=anchors)
 
 
 def _describe(dataset) -> dict:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from kerasdet.ema import EMA
+from kerasdet.nan_guard import NaNGuard
 from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import CONFIG, LOG, Curves, settle_config, trim_log
-from kerasdet.training.nan_guard import NaNGuard
 from kerasdet.training.optimizer import adamw
 from kerasdet.training.progress import RichProgress
 from kerasdet.training.schedules import schedule as rate_schedule
