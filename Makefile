@@ -51,11 +51,13 @@ $(STAMP): pyproject.toml
 	if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
 		if [ "$$(id -u)" != 0 ]; then \
 		echo "MediaPipe will not run here without: sudo apt-get install $$missing"; else \
+		echo "Installing $$missing for MediaPipe, by apt-get"; \
 		{ apt-get update -qq && apt-get install -y -qq $$missing; } >/dev/null 2>&1 \
 		|| echo "$$missing could not be installed: MediaPipe will not run here"; fi; fi
 	@# The tests of the page run in Chromium; where it is missing they skip, but in CI they fail.
 	@if [ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& ! { command -v chromium && command -v chromedriver; } >/dev/null; then \
+		echo "Installing chromium and chromium-driver for the tests of the page, by apt-get"; \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; } \
 		>/dev/null 2>&1 || echo "chromium and chromium-driver could not be installed: the page is not tested"; fi
 	@touch $(STAMP)

@@ -1,4 +1,5 @@
-"""The command line: detect, train, evaluate, mistakes, export, report, benchmark, demo, zoo, data.
+"""The command line: detect, train, lr-find, evaluate, mistakes, compare, export, report, benchmark, demo,
+zoo, data.
 
 What is imported here is light; each command imports what it needs, so that `kerasdet zoo` answers
 at once and a `.tflite` is run without Keras.

@@ -33,6 +33,11 @@ def _open(model: str, data: str, split: str | None, as_one_class: str | None):
         dataset = dataset.as_one_class(as_one_class)
     detector = zoo.load_file(model)
     known = dataset.known_to(detector)
+    if known is None and getattr(detector, "unnamed", False):
+        raise ValueError(
+            f"{model}: the file does not name its classes, so they cannot be held against those of {data}; "
+            "in Python, kerasdet.deploy.LiteRTDetector(path, classes=[...]) is told them"
+        )
     if known is None:  # said by what it is given to
         return detector, dataset
     if others := [name for name in dataset.classes if name not in known.classes]:

@@ -294,7 +294,10 @@ class Detector(keras.Model):
         if self.parts:
             left_out["part_weights"] = ops.repeat(ops.zeros_like(boxes[..., :1]), len(self.parts), axis=-1)
             left_out["parts"] = ops.repeat(left_out["part_weights"][..., None], 4, axis=-1)
-        return left_out | targets
+        targets = left_out | targets
+        # Rows that hold nothing weigh nothing, whatever is given of them.
+        targets["weights"] = targets["weights"] * left_out["weights"]
+        return targets
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return joined_logs(super().compute_metrics(x, y, y_pred, sample_weight), self)

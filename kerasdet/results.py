@@ -57,7 +57,13 @@ class ResultsFile:
             )
 
     def _take_up(self):
-        saved = json.loads(self._progress.read_text(encoding="utf-8"))
+        try:
+            saved = json.loads(self._progress.read_text(encoding="utf-8"))
+            dict(saved["settings"]), [int(saved[key]) for key in ("bytes", "done", "unreadable", "objects")]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self._progress}: damaged ({type(error).__name__}: {error}); begin anew with --overwrite"
+            ) from error
         for key, value in self.settings.items():
             if saved["settings"].get(key) != value:
                 raise ValueError(

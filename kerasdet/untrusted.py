@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import threading
 import zipfile
 import zlib
 
@@ -22,6 +23,7 @@ MAX_GROWTH = 20
 # Numbers that layers may have for each byte of a file, which has them in two or four bytes each; but a
 # backbone's are made twice at times. And how many more at least, for small files.
 MAX_NUMBERS, SOME_NUMBERS = 4, 2**24
+_COUNTING = threading.RLock()
 # Modules of the classes that a detector is made of. Not `keras.src` as a whole: among it is what opens files
 # and downloads.
 _MODULES = (
@@ -118,6 +120,9 @@ def _is_ours(registered) -> bool:
 def no_more_weights_than(file: str | os.PathLike):
     """Within it, layers that need more weights than a file can hold are refused before they are made.
 
+    It is Keras' own method that counts, for all threads alike: so threads that load wait for each other, and
+    what a thread builds that does not load is not counted.
+
     Args:
         file: what the weights will come from.
 
@@ -126,10 +131,12 @@ def no_more_weights_than(file: str | os.PathLike):
     """
     import keras
 
-    add, size, numbers = keras.layers.Layer.add_weight, os.path.getsize(file), 0
+    size, numbers, thread = os.path.getsize(file), 0, threading.get_ident()
 
     def counted(self, shape=None, *args, **kwargs):
         nonlocal numbers
+        if threading.get_ident() != thread:
+            return add(self, shape, *args, **kwargs)
         numbers += math.prod(shape if isinstance(shape, (tuple, list)) else (shape or 1,))
         if numbers > MAX_NUMBERS * size + SOME_NUMBERS:
             raise ValueError(
@@ -138,11 +145,13 @@ def no_more_weights_than(file: str | os.PathLike):
             )
         return add(self, shape, *args, **kwargs)
 
-    keras.layers.Layer.add_weight = counted
-    try:
-        yield
-    finally:
-        keras.layers.Layer.add_weight = add
+    with _COUNTING:
+        add = keras.layers.Layer.add_weight
+        keras.layers.Layer.add_weight = counted
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = add
 
 
 def check_hdf5(file) -> None:

@@ -3,8 +3,8 @@
 A preset is a folder: `card.json`, `config.json` (the detector's class and configuration),
     `labels.txt`, `model.weights.h5` and whatever else belongs to it, such as the recipe that made
     it. Presets are looked up in the folders that the environment variable KERASDET_ZOO names, then
-    in `zoo/` of the checkout, or in what the installed package carries. Names and cards are read
-    without Keras.
+    in `zoo/` of the checkout, or in what the installed package carries: of the largest presets not the
+    weights, see `fetching`. Names and cards are read without Keras.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from kerasdet import untrusted
 from kerasdet.card import FILE, Card
+from kerasdet.fetching import weights_file
 from kerasdet.transfer import adapt
 
 __all__ = [
@@ -154,7 +155,8 @@ def load(
     Raises:
         ValueError: no such preset or part, a broken card, weights that are not those the card describes, an
             image size that the detector cannot have, or anchors of one that has none.
-        FileNotFoundError: a file of the preset is missing.
+        FileNotFoundError: a file of the preset is missing, and its weights are nowhere that KERASDET_WEIGHTS
+            names, a folder or an http address.
     """
     return _load_folder(_find(name), classes, weights, image_size, parts, anchors)
 
@@ -248,12 +250,13 @@ def _load_folder(
     card = Card.read(folder)
     detector_class, config = _read_config(folder)
     if weights:
-        _check_weights(folder, card)
+        file = weights_file(folder, card)
+        _check_weights(file, card)
     else:
+        file = None
         # Random layers that never learn would stay random, and random statistics normalise nothing.
         whole = {"freeze_bn": False, "freeze_until": None}
         config |= {key: value for key, value in whole.items() if key in config}
-    file = folder / card.weights["file"] if weights else None
     model = _made(detector_class, config, folder, file)
     if file:
         model.load_weights(file)
@@ -301,10 +304,7 @@ def _register_detectors():
         importlib.import_module(module.name)
 
 
-def _check_weights(folder: Path, card: Card):
-    path = folder / card.weights["file"]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the preset's weights are missing; {AGAIN}")
+def _check_weights(path: Path, card: Card):
     found = _sha256(path)
     if found != card.weights["sha256"]:
         raise ValueError(

@@ -98,8 +98,8 @@ def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[di
         {
             "data": f"{name}, {arm}, {stage.epochs} epochs at {stage.image_size} px",
             "photos": len(data), "precision": "keras",
-            "command": f"python zoo/{preset}/recipe.py --ablation ...", "machine": timing.processor(),
-            **_figures(found),
+            "command": f"python zoo/{preset}/recipe.py --data DATA --out RUN --ablation",
+            "machine": timing.processor(), **_figures(found),
         }
         for arm, found in json.loads((run / ABLATION).read_text()).items()
     ]

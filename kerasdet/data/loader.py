@@ -331,7 +331,7 @@ class Batches(grain.IterDataset):
 
     def sides(self, epoch: int) -> list[int]:
         """The side of the square of each of an epoch's batches, where `sizes` are given."""
-        count = -(-len(self.dataset) // self.batch_size)
+        count = len(self)
         if count == 1:  # then each epoch's differs from the one before, for the reason below
             return [self._side_after_side(epoch)]
         rng = np.random.default_rng([self.seed, epoch])

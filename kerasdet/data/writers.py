@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasdet import photo
 from kerasdet.data.dataset import Dataset, unknown_name
 from kerasdet.data.readers import wider_face
 from kerasdet.data.readers.source import SPLITS
@@ -73,6 +75,7 @@ def write(
             f"cannot write {', '.join(map(repr, sets.values())) or 'no set'}: a set needs one split or more, "
             "photos in each, and the same classes in all"
         )
+    sets = {split: _with_sides(dataset) for split, dataset in sets.items()}
     if to == "wider" and kinds != {("face",)}:
         raise ValueError(
             f"WIDER FACE has faces and no other class, and the set has {', '.join(*kinds)}; join them with "
@@ -202,6 +205,17 @@ def _write_coco(folder: Path, sets, names) -> None:
                 row["segmentation"] = [points.astype(float).ravel().tolist() for points in outline]
         file = folder / "annotations" / f"instances_{split}.json"
         file.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _with_sides(dataset: Dataset) -> Dataset:
+    """The set with the sides of all photos, which an annotation, or a sample made by hand, need not say."""
+    samples = []
+    for sample in dataset:
+        if not sample.width or not sample.height:
+            width, height = photo.size_of(sample.path)
+            sample = dataclasses.replace(sample, width=width, height=height)
+        samples.append(sample)
+    return Dataset(samples, dataset.classes, dataset.parts, dataset.name, dataset.root)
 
 
 def _write_voc(folder: Path, sets, names) -> None:

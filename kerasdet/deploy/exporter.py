@@ -47,9 +47,9 @@ def export(
     Args:
         detector: a `Detector`.
         path: a name that ends in `.tflite` gives a LiteRT file, any other a SavedModel folder.
-        precision: "float32"; "float16", half the size; "int8", a third of the size and the fastest
-            on CPUs, needs `calibration`; "int8_weights", as small, as fast as float32, needs none. A
-            SavedModel is float32.
+        precision: "float32"; "float16", half the size; "int8", a third of the size and, on CPUs with
+            eight-bit products, the fastest, needs `calibration`; "int8_weights", as small, as fast as
+            float32, needs none. A SavedModel is float32.
         outputs: where the graph ends. "detections": boxes (1, N, 4) as ymin, xmin, ymax, xmax
             from 0 to 1, classes, scores and count, which MediaPipe's ObjectDetector runs as it is.
             "boxes": decoded candidates (with parts) before non-maximum suppression. "raw": the

@@ -66,6 +66,7 @@ class LiteRTDetector:
             self._names = (*CONTRACT[:3], "parts_rel_yxyx") if self.parts else CONTRACT[:3]
         self.image_size = self._check_shapes()
         self.classes = tuple(classes or self.about["classes"] or _UNNAMED)
+        self.unnamed = self.classes == _UNNAMED
         self._normalise = None
         self.dtype = np.dtype(self._runner.dtype).name
         if self.dtype == "float32" and "outputs" not in self.about:

@@ -7,6 +7,7 @@ compared takes turns in one run, A B A B, and what counts is the ratio of neighb
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -96,8 +97,9 @@ def inference(path: str | os.PathLike, threads: int, picture: np.ndarray) -> Cal
     return lambda: runner(image)
 
 
-def memory(path: str | os.PathLike, threads: int) -> int:
-    """Bytes by which loading and running a `.tflite` raises the peak of a fresh process.
+def memory(path: str | os.PathLike, threads: int) -> float:
+    """Bytes by which loading and running a `.tflite` raises the peak of a fresh process; nan on Windows,
+    which does not tell it.
 
     Args:
         path: of the file.
@@ -110,18 +112,20 @@ def memory(path: str | os.PathLike, threads: int) -> int:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"{path}: cannot be run in a process of its own: {last}")
-    return int(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
+def peak_bytes() -> float:
+    """The most memory that this process has held so far; nan where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():
         # getrusage would give the parent's peak if that is higher: Linux hands it on.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

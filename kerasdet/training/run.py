@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import keras
@@ -111,7 +112,9 @@ def train(
     check_folder(out, resume)
     training, validation = _sets(data, val, seed)
     keras.utils.set_random_seed(seed)
-    model_name = model if isinstance(model, (str, os.PathLike)) else model.name
+    # Names that Keras gives count up in a process: a run goes on in another one.
+    named = isinstance(model, (str, os.PathLike))
+    model_name = model if named else re.sub(r"_\d+$", "", model.name)
     detector = detector_of(model, training.classes, image_size, label_smoothing, anchors)
     class_map(detector.classes, validation.classes)  # a class that cannot be scored is told now
     batches = training.batches(batch_size, detector, training=True, seed=seed, sizes=sizes, **mixing)

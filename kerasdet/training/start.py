@@ -7,7 +7,7 @@ def start_from(model, source) -> list[str]:
     """Gives a detector the weights of another one, layer by layer, where names and shapes agree.
 
     A detector of more photos than there are for the task at hand knows more than its backbone: CenterNet
-    and CSP have the same neck and branches, whatever their classes.
+    and CSP have the same branches and, but for blocks on P5, neck, whatever their classes.
 
     Args:
         model: the `Detector` that is given weights.

@@ -2,12 +2,12 @@
 
     python zoo/csp_mobilenet_v2_320_people/recipe.py --data DATA --out runs/people
 
-It starts from centernet_mobilenet_v2_320_voc12, which has the same neck and branches and has learned where
-animals and people end, on more photos than there are of people alone. DATA holds people/ (CrowdHuman ODGT
-with fbox and hbox), pennfudan/ and voc12/ (COCO json). A run that was killed goes on when the same command is
-given again. The first epochs run at 224 px, the others at 320 px: the network is convolutional, and small
-photos train twice as fast. With --ablation it trains two short runs instead, with and without the head part,
-and writes their scores to OUT/ablation.json.
+It starts from centernet_mobilenet_v2_320_voc12, which has the same branches, the same neck but for its blocks
+on P5, and has learned where animals and people end, on more photos than there are of people alone. DATA holds
+people/ (CrowdHuman ODGT with fbox and hbox), pennfudan/ and voc12/ (COCO json). A run that was killed goes on
+when the same command is given again. The first epochs run at 224 px, the others at 320 px: the network is
+convolutional, and small photos train twice as fast. With --ablation it trains two short runs instead, with
+and without the head part, and writes their scores to OUT/ablation.json.
 
 It takes 1.4 h on AMD EPYC, 2 cores, and reaches AP50 0.682, AP 0.353 on the 181 photos of people that it
 is not trained on.

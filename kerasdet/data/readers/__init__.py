@@ -218,7 +218,10 @@ def _choose(path: str | os.PathLike, sources: dict[str, Source], split: str | No
             return next(iter(sources))
         if "train" in sources:
             return "train"
-        raise ValueError(f"{path}: choose a split: {', '.join(map(repr, sources))}")
+        raise ValueError(
+            f"{path}: choose a split: {', '.join(map(repr, sources))}; or, where there is nothing to choose "
+            "one by, give the annotation file of one"
+        )
     for candidate in (split, canonical_split(split)):
         if candidate in sources:
             return candidate

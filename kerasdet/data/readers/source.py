@@ -221,4 +221,5 @@ class PhotoFinder:
                 self._listed[folder] = frozenset(os.listdir(folder))
             except OSError:
                 self._listed[folder] = frozenset()
-        return name in self._listed[folder]
+        # A miss is asked for again: disks of macOS and Windows take names in other letters for the same.
+        return name in self._listed[folder] or os.path.isfile(path)

@@ -42,8 +42,7 @@ def find(folder: Path) -> list[Source]:
         # "cat_train.txt" lists the photos for one class's classifier, "train.txt" all of them.
         lists = [file for file in lists if "_" not in file.stem]
         for file in lists:
-            # "name", or "name 1" with whether the class is in it; names may have spaces.
-            listed = [_listed(place, re.sub(r"\s+-?[01]$", "", line.strip()), file) for line in _lines(file)]
+            listed = [_listed(place, _stem(place, line.strip()), file) for line in _lines(file)]
             if not listed:
                 raise ValueError(f"{file}: lists no photos; write their names, or take it away")
             sources.append(Source(canonical_split(file.stem), root, listed, folders))
@@ -51,6 +50,11 @@ def find(folder: Path) -> list[Source]:
             sources.append(Source("all", root, files, folders))
         break
     return sources
+
+
+def _stem(place: Path, line: str) -> str:
+    """The name in a line: "name", or "name 1" with whether the class is in it; names may end so too."""
+    return line if (place / f"{line}.xml").is_file() else re.sub(r"\s+-?[01]$", "", line)
 
 
 def read(source: Source) -> Annotations:

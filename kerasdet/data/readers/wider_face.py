@@ -29,7 +29,7 @@ def find(folder: Path) -> list[Source]:
 def from_file(file: Path) -> list[Source]:
     """The source of one file."""
     root = file.parent.parent if file.parent.name == "wider_face_split" else file.parent
-    split = canonical_split(file.stem)
+    split = canonical_split(file.stem.removeprefix("wider_face_").removesuffix("_bbx_gt"))
     own = root / f"WIDER_{split}"
     folders = [place for place in (own / "images", own) if place.is_dir()]
     return [Source(split, root, [file], folders + photo_folders(root, file.parent, file.stem))]
