@@ -201,9 +201,9 @@ def _pairs(text: str | None) -> list | None:
     if text is None:
         return None
     try:
-        pairs = [tuple(map(float, pair)) for pair in ast.literal_eval(text.removeprefix("anchors="))]
-        if all(len(pair) == 2 for pair in pairs):
-            return pairs
+        pairs = ast.literal_eval(text.removeprefix("anchors="))
+        if all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            return [tuple(map(float, pair)) for pair in pairs]
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         pass
     raise ValueError(

@@ -11,6 +11,7 @@ A detector's test file says how to build it, small and at 64 px, and inherits th
 """
 
 import dataclasses
+import inspect
 import json
 from types import SimpleNamespace
 
@@ -63,6 +64,14 @@ def equal(a, b, atol=1e-5):
     for key in a:
         x, y = ops.convert_to_numpy(a[key]), ops.convert_to_numpy(b[key])
         np.testing.assert_allclose(x, y, atol=atol, rtol=1e-5, err_msg=key)
+
+
+def options_of(kind) -> set[str]:
+    """What a detector's constructor takes by name, with what it hands on to the class that it extends."""
+    taken = inspect.signature(kind.__init__).parameters.values()
+    own = {each.name for each in taken if each.kind is each.KEYWORD_ONLY}
+    hands_on = any(each.kind is each.VAR_KEYWORD for each in taken)
+    return own | options_of(kind.__base__) if hands_on else own
 
 
 def without_chance(detector, monkeypatch):
@@ -146,12 +155,18 @@ class DetectorHarness:
 
     def test_config_makes_the_same_detector_again(self, detector, data):
         config = json.loads(json.dumps(detector.get_config()))
+        # An option that is forgotten here would have its default in all that is compared below.
+        missing = options_of(type(detector)) - {"backbone_weights"} - set(config)
+        assert not missing, missing
         again = type(detector).from_config(config)
         assert json.loads(json.dumps(again.get_config())) == config
         assert again.classes == tuple(self.classes) and again.parts == tuple(self.parts)
         again.set_weights(detector.get_weights())
         images, _ = batch_of(data, detector, 2)
         equal(detector(images, training=False), again(images, training=False))
+        odd = self.build(nms_iou=0.33, max_detections=7, candidates=9)
+        again = type(odd).from_config(odd.get_config())
+        assert (again.nms_iou, again.max_detections, again.candidates) == (0.33, 7, 9)
 
     @pytest.mark.parametrize("objects", [True, False])
     def test_one_step_is_finite_and_moves_every_weight_that_can_learn(self, detector, data, objects):

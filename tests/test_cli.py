@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from presets import tiny_csp
 
 from kerasdet import card, cli, cli_detect, photo, zoo
+from kerasdet.detector import Detector
 
 pytestmark = pytest.mark.usefixtures("shelf")
 
@@ -229,6 +231,21 @@ def test_export_hands_on_what_was_asked_for(scenes, photos, tmp_path, monkeypatc
     assert second["on_parity"] == "error"
 
 
+def test_export_draws_the_detector_for_another_image_size(tmp_path, monkeypatch):
+    exported = []
+    monkeypatch.setattr(Detector, "export", lambda self, path, **options: exported.append(self) or "report")
+    out = tmp_path / "x.tflite"
+    run("export", "tiny", "-o", out)
+    run("export", "tiny", "-o", out, "--image-size", 96)
+    own, larger = exported
+    assert (own.image_size, larger.image_size) == (64, 96)
+    for given, kept in zip(own.get_weights(), larger.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, given)
+    said = run("export", "tiny", "-o", out, "--image-size", 100, code=2)
+    assert "error: image_size is 100; give a multiple of 32" in said
+    assert len(exported) == 2
+
+
 def test_a_file_that_fails_parity_is_code_1(tmp_path, monkeypatch):
     from kerasdet.deploy import ParityError
 
@@ -278,6 +295,30 @@ def test_evaluate_takes_the_held_back_split(scenes, tmp_path, monkeypatch):
     )
     output = run("evaluate", "tiny", tmp_path / "data")
     assert len(seen[0]) == 3 and "0.5000" in output and "MR" not in output
+
+
+def test_boxes_of_all_classes_are_taken_for_one(shapes, tmp_path, monkeypatch):
+    """Circles, squares and triangles for people, whom the model knows."""
+    from kerasdet import metrics
+
+    seen = []
+    monkeypatch.setattr(metrics, "evaluate", lambda model, data, **_: seen.append(data) or {"AP": 0.5})
+    run("evaluate", "tiny", shapes.root, "--as-one-class", "person")
+    assert seen[0].classes == ("person",)
+    for sample, own in zip(seen[0], shapes, strict=True):
+        np.testing.assert_array_equal(sample.boxes, own.boxes)
+    options = "mistakes", "tiny", shapes.root, "--out", tmp_path / "wrong.jpg"
+    assert "dataset.as_one_class" in run(*options, code=2)
+    assert f"{len(shapes)} photos: AP50 " in run(*options, "--as-one-class", "person")
+    assert (tmp_path / "wrong.jpg").is_file()
+
+
+def test_a_file_that_does_not_name_its_classes_is_told_so(scenes, tmp_path, monkeypatch):
+    numbered = types.SimpleNamespace(classes=tuple(map(str, range(1000))), unnamed=True)
+    monkeypatch.setattr(zoo, "load_file", lambda model: numbered)
+    for command, *options in (["evaluate"], ["mistakes", "--out", tmp_path / "wrong.jpg"]):
+        output = run(command, "m.tflite", scenes.root, *options, code=2)
+        assert "error: m.tflite: the file does not name its classes" in output
 
 
 def test_zoo_writes_a_page(shelf, tmp_path):

@@ -30,9 +30,21 @@ def test_data_anchors_prints_and_draws_them(shapes, tmp_path):
     np.testing.assert_allclose(ast.literal_eval(pairs), expected, atol=0.051)
     for width, height in expected:
         assert f"{width:.1f}" in output and f"{height:.1f}" in output
-    shares = [float(part.split("%")[0].split()[-1]) for part in output.split("\n") if "%" in part]
+    rows = [line for line in output.split("\n") if "│" in line and "%" in line]
+    shares = [float(row.split("%")[0].split()[-1]) for row in rows]
     assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.2)
     assert Image.open(picture).size[0] > 500
+
+
+def test_data_anchors_says_how_many_boxes_they_fit(tmp_path):
+    """Three boxes of 40 px and one of 10: their mean, 32.5 px, has an IoU of .66 with those, .09 with it."""
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    corners = ((0, 0, 40), (50, 0, 40), (0, 50, 40), (60, 60, 10))
+    rows = "".join(f"a.png,{x},{y},{x + side},{y + side},cat\n" for x, y, side in corners)
+    (tmp_path / "boxes.csv").write_text(f"image,xmin,ymin,xmax,ymax,label\n{rows}")
+    output = run("data", "anchors", tmp_path, "--count", 1, "--size", 100)
+    assert "mean IoU 0.519, 75.0% of them with an IoU of .5 or more" in output
+    assert "anchors=((32.5, 32.5))" in output
 
 
 def test_data_anchors_of_letterboxed_photos(tmp_path):

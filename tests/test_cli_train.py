@@ -42,6 +42,16 @@ def test_every_freebie_is_a_switch(handed, tmp_path):
     assert handed["label_smoothing"] == "yolo" and len(handed["callbacks"]) == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["((9, 12), (20.5, 31))", "anchors=((9, 12), (20.5, 31))", "[[9,12],[20.5,31]]"]
+)
+def test_anchors_are_taken_as_they_are_printed(text, handed):
+    run("train", "photos")
+    assert handed["anchors"] is None
+    run("train", "photos", "--anchors", text)
+    assert handed["anchors"] == [(9, 12), (20.5, 31)]
+
+
 def test_tensorboard_is_written_into_the_folder(handed, tmp_path, monkeypatch):
     import importlib.util
 
@@ -72,6 +82,9 @@ def test_options_that_cannot_be_read_are_told(handed):
         "train", "photos", "--label-smoothing", "much", code=2
     )
     assert "--sizes is '256x320'; give sides" in run("train", "photos", "--sizes", "256x320", code=2)
+    for text in ("much", "", "((9, 12), (20))", "((9, 12, 3),)", "((9, 'a'),)", "((9, 12), (f(), 1))"):
+        said = run("train", "photos", "--anchors", text, code=2)
+        assert f"--anchors is {text!r}; give what kerasdet data anchors prints" in said
     assert "cosine" in run("train", "photos", "--schedule", "line", code=2)
     assert not handed
 

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from harness import batch_of
@@ -19,6 +20,18 @@ pytestmark = pytest.mark.usefixtures("untraced")
 def detector():
     detector = tiny_csp()
     detector.compile("adamw", ema=None)
+    return detector
+
+
+@pytest.fixture
+def exploding(detector):
+    """One of whose losses is infinite."""
+    parts = detector.loss_parts
+
+    def explode(targets, raw):
+        return parts(targets, raw) | {"box_loss": ops.convert_to_tensor(np.float32(np.inf))}
+
+    detector.loss_parts = explode
     return detector
 
 
@@ -61,19 +74,34 @@ def test_the_photos_named_are_those_of_the_batch(scenes):
             np.testing.assert_array_equal(image, expected)
 
 
-def test_an_exploding_part_is_named(detector, scenes):
-    parts = detector.loss_parts
-
-    def explode(targets, raw):
-        return parts(targets, raw) | {"box_loss": ops.convert_to_tensor(np.float32(np.inf))}
-
-    detector.loss_parts = explode
-    batches = scenes.batches(4, detector, training=True, augment=Augment(mixup=1.5), mix_until=1)
+def test_an_exploding_part_is_named(exploding, scenes):
+    batches = scenes.batches(4, exploding, training=True, augment=Augment(mixup=1.5), mix_until=1)
     with pytest.raises(FloatingPointError, match="box_loss is inf; its photos, mixed with others: "):
-        fit(detector, batches)
-    images, targets = batch_of(scenes, detector, 4)
+        fit(exploding, batches)
+    images, targets = batch_of(scenes, exploding, 4)
     with pytest.raises(FloatingPointError, match="batch 1: box_loss is inf; look at the boxes of that batch"):
-        detector.fit(images, targets, verbose=0, callbacks=[NaNGuard()])
+        exploding.fit(images, targets, verbose=0, callbacks=[NaNGuard()])
+
+
+class Watch(keras.callbacks.Callback):
+    """Counts the batches that it is told of."""
+
+    seen = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+
+
+def test_a_fit_that_nobody_guards_guards_itself(exploding, scenes):
+    """Before other callbacks, which might average or write what broke, hear of the batch."""
+    batches = scenes.batches(4, exploding, training=True, augment=Augment.none())
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 1: box_loss is inf; its photos: "):
+        exploding.fit(batches, verbose=0)
+    images, targets = batch_of(scenes, exploding, 4)
+    watch = Watch()
+    with pytest.raises(FloatingPointError, match="batch 1: box_loss is inf; look at the boxes of that batch"):
+        exploding.fit(images, targets, verbose=0, callbacks=[watch])
+    assert watch.seen == 0
 
 
 def test_weights_that_broke_are_told_from_a_broken_part(detector, scenes):

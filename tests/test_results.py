@@ -70,6 +70,14 @@ def test_a_file_that_is_not_ours_or_was_cut_is_told(tmp_path):
         ResultsFile(path, SETTINGS, resume=True)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[1]"])
+def test_progress_that_is_none_is_named(tmp_path, text):
+    """As a full disk leaves it."""
+    (tmp_path / "a.progress").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.progress: damaged .*; begin anew with --overwrite"):
+        ResultsFile(tmp_path / "a.json", SETTINGS, resume=True)
+
+
 def test_two_runs_do_not_write_one_file(tmp_path):
     path = tmp_path / "a.json"
     with ResultsFile(path, SETTINGS) as results:

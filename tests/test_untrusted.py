@@ -1,9 +1,12 @@
 """Files from strangers: no code is run, no other file is read, and no memory is filled."""
 
 import json
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from harness import tiny_backbone
@@ -42,8 +45,6 @@ def test_a_detector_passes_with_any_backbone_of_built_in_layers(saved):
     untrusted.check_keras(saved)
     sums = tiny_backbone(64)
     total = sums.output["P2"] + 1.0  # an operation, which is in none of Keras' public modules
-    import keras
-
     model = keras.Model(sums.input, dict(sums.output, P2=total))
     untrusted.check_config(keras.saving.serialize_keras_object(model))
 
@@ -170,6 +171,40 @@ def test_a_network_that_no_file_of_that_size_can_fill(saved, tmp_path, neck):
         kerasdet.load(path)
     # What refuses is gone again.
     assert kerasdet.load(saved).classes == ("person",)
+
+
+def test_what_other_threads_build_meanwhile_is_not_counted(saved, monkeypatch):
+    monkeypatch.setattr(untrusted, "MAX_NUMBERS", 0)
+    monkeypatch.setattr(untrusted, "SOME_NUMBERS", 10)
+
+    def build():
+        keras.layers.Dense(1, use_bias=False).build((None, 100))
+
+    with ThreadPoolExecutor() as others, untrusted.no_more_weights_than(saved):
+        others.submit(build).result()
+        with pytest.raises(ValueError, match="of a network of 100 numbers and more"):
+            build()
+
+
+def test_threads_that_load_wait_for_each_other(saved, monkeypatch):
+    """Else the one that ends last would leave the counting of the one that began first."""
+    original = keras.layers.Layer.add_weight
+    monkeypatch.setattr(keras.layers.Layer, "add_weight", original)  # put back whatever becomes of it
+    entered, left = threading.Event(), threading.Event()
+
+    def load():
+        with untrusted.no_more_weights_than(saved):
+            entered.set()
+            left.wait(60)
+
+    other = threading.Thread(target=load)
+    with untrusted.no_more_weights_than(saved):
+        other.start()
+        together = entered.wait(0.2)
+    left.set()
+    other.join()
+    assert entered.is_set() and not together
+    assert keras.layers.Layer.add_weight is original
 
 
 def test_a_square_that_fills_the_memory(saved, tmp_path):

@@ -12,10 +12,11 @@ from keras import ops
 from presets import FIELDS, tiny_csp, write_preset
 
 import kerasdet
-from kerasdet import zoo
+from kerasdet import fetching, zoo
 from kerasdet.backbones.common import leaves
 from kerasdet.models.csp import CSP
 from kerasdet.models.ssd import SSD
+from kerasdet.models.yolo_v3 import YOLOv3
 
 pytestmark = pytest.mark.usefixtures("shelf")
 NAME = "tiny_64_people"
@@ -98,7 +99,8 @@ def test_kernels_are_stored_in_half_and_vectors_in_full(shelf):
     assert kinds == {("float16", True), ("float32", False)}
 
 
-def test_without_weights_nothing_is_loaded(own):
+def test_without_weights_nothing_is_loaded(own, monkeypatch):
+    monkeypatch.delenv(fetching.PLACE, raising=False)
     (own / "model.weights.h5").unlink()
     fresh = zoo._load_folder(own, ("a", "b"), False, None)
     assert fresh.classes == ("a", "b")
@@ -205,6 +207,33 @@ def test_another_image_size_keeps_all_weights(tmp_path):
         np.testing.assert_allclose(after, before, rtol=5e-4, atol=1e-7)
     with pytest.raises(ValueError, match="100"):
         zoo.adapt(small, image_size=100)
+
+
+ANCHORS = ((8, 8), (16, 16), (32, 32))
+
+
+def yolo():
+    return YOLOv3(
+        ("person",), backbone=tiny_backbone(), image_size=64, anchors=ANCHORS, channels=8, name="yolo"
+    )
+
+
+def test_other_anchors_keep_all_weights(tmp_path, monkeypatch):
+    zoo.save_preset(yolo(), tmp_path / "yolo", FIELDS)
+    monkeypatch.setenv(zoo.SHELVES, str(tmp_path))
+    before, pairs = zoo.load("yolo"), ((6, 9.5), (14, 20), (30, 40))
+    for after in (zoo.load("yolo", anchors=pairs), zoo.adapt(before, anchors=pairs)):
+        assert (before.anchors, after.anchors) == (ANCHORS, pairs)
+        for one, other in zip(before.get_weights(), after.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert zoo.adapt(before, anchors=ANCHORS) is before
+
+
+def test_anchors_that_a_detector_cannot_have_are_told():
+    with pytest.raises(ValueError, match="anchors are of YOLOv3, and this is a CSP; leave them out"):
+        zoo.load("tiny", anchors=ANCHORS)
+    with pytest.raises(ValueError, match="there are 6 anchors, and the weights are of 3; give as many"):
+        zoo.adapt(yolo(), anchors=ANCHORS * 2)
 
 
 def test_adapt_hands_back_what_fits_already():

@@ -97,6 +97,13 @@ def export(
             "clients do as the file says; for MediaPipe, train with resize='stretch'",
             stacklevel=3,
         )
+    if is_file and outputs == "raw" and hasattr(detector, "propose"):
+        warnings.warn(
+            f"{path}: the second stage of {type(detector).__name__} looks at regions that the graph chooses "
+            "first, so its raw file holds gathers and suppression, which GPUs leave to the CPU; of one-stage "
+            "detectors raw files run on GPUs as a whole",
+            stacklevel=3,
+        )
     check = _check_set(detector, calibration, check_photos)
     options = {"precision": precision, "outputs": outputs, "input_dtype": input_dtype}
     if not is_file:

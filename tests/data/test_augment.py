@@ -73,6 +73,18 @@ def test_the_warp_stays_within_its_bounds():
     assert min(seen) < 0.6 and max(seen) > 1.7
 
 
+@pytest.mark.parametrize(
+    ("box", "low", "high"), [([2, 2, 8, 8], 0, 1), ([57, 37, 63, 43], 0.25, 0.75)], ids=["corner", "middle"]
+)
+def test_half_of_the_crops_are_drawn_around_an_object(box, low, high):
+    """By chance alone, a sixteenth of the photo seldom has its corner, or its middle near the centre."""
+    sample = sample_of(box)
+    crops = matrices(Augment(zoom=(4, 4)), sample, (80, 120), 300)
+    boxes = np.concatenate([photo.transform_boxes(sample.boxes, matrix) for matrix in crops])
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / SIZE
+    assert 0.4 < ((centres >= low) & (centres <= high)).all(-1).mean() < 0.6
+
+
 def test_none_changes_nothing():
     augment = Augment.none()
     sample = sample_of([10, 10, 40, 70])
@@ -94,6 +106,20 @@ def test_light_changes_values_within_bounds():
         assert (np.diff(changed[0, 0]) <= 1).all()
         assert np.abs(bright.light(image, rng).astype(int) - image).max() <= 26
     assert Augment().light(image, rng).dtype == np.uint8
+
+
+def test_light_goes_as_far_as_its_bounds_either_way():
+    def lit(**options):
+        image, rng = np.full((1, 1, 3), (200, 100, 50), np.uint8), np.random.default_rng(0)
+        augment = plain(**options)
+        return np.array([augment.light(image, rng)[0, 0] for _ in range(200)]).astype(int)
+
+    moved = lit(brightness=0.1) - [200, 100, 50]  # all three alike, by 25.5 at most
+    assert np.ptp(moved, axis=1).max() <= 1 and moved.min() < -20 and moved.max() > 20
+    blue = lit(contrast=0.4)[:, 2]  # 128 - 78 * (.6 to 1.4)
+    assert 15 < blue.min() < 30 and 70 < blue.max() < 83
+    red = lit(saturation=0.5)[:, 0]  # 124 of grey, and 76 * (.5 to 1.5)
+    assert 158 < red.min() < 175 and 225 < red.max() < 241
 
 
 def test_place_by_hand():

@@ -269,8 +269,10 @@ def test_an_unknown_split(tmp_path):
 def test_several_splits_without_a_train_must_be_chosen(tmp_path):
     coco(tmp_path, [], "val")
     coco(tmp_path, [], "test")
-    with pytest.raises(ValueError, match="choose a split: 'test', 'val'"):
+    message = "choose a split: 'test', 'val'; or, .*, give the annotation file of one"
+    with pytest.raises(ValueError, match=message):
         kerasdet.data.load(tmp_path)
+    assert len(kerasdet.data.load(tmp_path / "instances_val.json")) == 2
 
 
 def test_two_files_of_one_split(tmp_path):

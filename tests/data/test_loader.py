@@ -1,6 +1,7 @@
 """The loader: what a batch holds, and that the seed alone decides it."""
 
 import dataclasses
+import os
 import warnings
 
 import numpy as np
@@ -143,6 +144,16 @@ def test_threads_and_workers_do_not_change_the_batches(shapes, options):
     assert same(make(), make(**options))
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (5, 5), (64, 16)])
+def test_threads_are_as_many_as_cores_from_2_to_16(shapes, monkeypatch, cores, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert shapes.batches(4, model(shapes)).threads == loader._threads() == threads
+    # Where a system does not tell which cores a process may use.
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert loader._threads() == threads
+
+
 def test_augmentation_is_drawn_anew_for_every_epoch(one_photo):
     data = one_photo([[10, 10, 60, 40]])
     views = [epoch(data.batches(1, model(data), training=True, epoch=e))[0][0] for e in range(3)]
@@ -166,10 +177,11 @@ def test_sizes_change_every_so_many_batches_and_the_first_stands_alone(shapes):
     assert len({tuple(other) for other in others}) > 4
 
 
+@pytest.mark.parametrize("photos", [1, 3])  # the third fills no batch, and is left out
 @pytest.mark.parametrize("seed", [0, 1])
-def test_epochs_of_one_batch_differ_in_size_from_one_to_the_next(one_photo, seed):
+def test_epochs_of_one_batch_differ_in_size_from_one_to_the_next(one_photo, seed, photos):
     """Keras looks at two batches, and takes a size that both have for everyone's."""
-    data = one_photo([[10, 20, 60, 50]])
+    data = one_photo([[10, 20, 60, 50]]).repeat(photos)
     batches = loader.batches(data, 2, model(data), training=True, sizes=(32, 64, 96), every=10, seed=seed)
     found = [batches.sides(epoch) for epoch in range(12)]
     assert all(len(each) == 1 for each in found) and len({each[0] for each in found}) == 3

@@ -9,6 +9,7 @@ from annotations import annotation, coco, photo, voc
 from PIL import Image
 
 import kerasdet.data
+from kerasdet.data.readers.source import PhotoFinder, Record, Source
 
 
 def test_coco_outlines_are_polygons_or_run_lengths(tmp_path):
@@ -52,6 +53,7 @@ def test_coco_boxes_become_xyxy_with_classes_in_id_order(tmp_path):
                 annotation([10, 20, 30, 40], category_id=7),
                 annotation([50, 50, 10, 10], category_id=3),
                 annotation([0, 0, 20, 20], iscrowd=1),
+                annotation([30, 30, 10, 10], ignore=1),
             ],
         )
     )
@@ -60,7 +62,7 @@ def test_coco_boxes_become_xyxy_with_classes_in_id_order(tmp_path):
     first, empty = data
     np.testing.assert_array_equal(first.boxes, [[10, 20, 40, 60], [50, 50, 60, 60]])
     assert first.labels.tolist() == [1, 0]
-    np.testing.assert_array_equal(first.ignore, [[0, 0, 20, 20]])
+    np.testing.assert_array_equal(first.ignore, [[0, 0, 20, 20], [30, 30, 40, 40]])
     assert (first.width, first.height, first.image_id) == (100, 80, 1)
     assert first.boxes.dtype == np.float32 and first.labels.dtype == np.int32
     assert empty.boxes.shape == (0, 4) and empty.labels.shape == (0,)
@@ -145,6 +147,18 @@ def test_voc_devkit_with_lists_of_photos(tmp_path):
         kerasdet.data.load(tmp_path, split="val")
 
 
+def test_voc_lists_of_names_that_end_in_a_number(tmp_path):
+    """A line cat 1 means the photo of that name where there is one, else cat, with the class in it."""
+    for name in ("cat", "cat 1", "dog"):
+        photo(tmp_path / "JPEGImages" / f"{name}.jpg")
+        voc(tmp_path / "Annotations" / f"{name}.xml", [("pet", (1, 2, 30, 40), 0)], f"{name}.jpg")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("cat\ncat 1\ndog 1\n")
+    names = ["cat.jpg", "cat 1.jpg", "dog.jpg"]
+    assert [os.path.basename(s.path) for s in kerasdet.data.load(tmp_path)] == names
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -193,3 +207,13 @@ def test_an_upright_photo_that_the_camera_stored_lying_down(tmp_path):
     data = kerasdet.data.load(tmp_path)
     assert (data[0].width, data[0].height) == (80, 100)
     np.testing.assert_array_equal(data[0].boxes, [[1, 2, 70, 95]])
+
+
+def test_a_photo_that_the_disk_lists_in_other_letters(tmp_path, monkeypatch):
+    """Disks of macOS and Windows open a.jpg where they list A.JPG."""
+    monkeypatch.setattr(os, "listdir", lambda folder: ["A.JPG"])
+    monkeypatch.setattr(os.path, "isfile", lambda path: path.lower() == str(tmp_path / "a.jpg").lower())
+    finder = PhotoFinder(Source("train", tmp_path, [], [tmp_path]))
+    assert finder.find(Record("a.jpg", "a.csv", 1)) == str(tmp_path / "a.jpg")
+    with pytest.raises(FileNotFoundError, match="photo 'b.jpg' is not there"):
+        finder.find(Record("b.jpg", "a.csv", 1))

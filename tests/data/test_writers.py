@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasdet.data import Dataset, Sample
+from kerasdet.data import Dataset, Sample, load
 from kerasdet.data.readers import read_all
 from kerasdet.data.writers import HOLDS, write
 
@@ -107,6 +107,20 @@ def test_round_trip_of_faces(sets, tmp_path):
         "wider: boxes of the part 'head' left out: 1", "wider: boxes rounded to whole pixels: 2 of 5",
         "wider: faces under 10 px, which are read as ignore regions: 1",
     ]
+
+
+def test_faces_of_any_splits(sets, tmp_path):
+    faces = {split: sets[own].as_one_class("face") for split, own in (("day", "train"), ("night", "val"))}
+    back, _ = written(faces, tmp_path / "out", "wider")
+    assert {split: len(data) for split, data in back.items()} == {"day": 3, "night": 1}
+    assert Path(load(tmp_path / "out", split="night")[0].path).name == "d.jpg"
+
+
+def test_sides_that_no_sample_says_are_the_photos_own(sets, tmp_path):
+    unsaid = [dataclasses.replace(sample, width=0, height=0) for sample in sets["train"]]
+    back, _ = written({"train": Dataset(unsaid, CLASSES, ("head",))}, tmp_path / "out", "yolo")
+    for old, new in zip(unsaid, back["train"], strict=True):
+        np.testing.assert_allclose(new.boxes, old.boxes, atol=1e-5)
 
 
 def test_names_differ_by_more_than_capitals(sets, tmp_path):

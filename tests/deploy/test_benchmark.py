@@ -4,6 +4,8 @@ import csv
 import itertools
 import json
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -59,6 +61,16 @@ def test_memory_is_of_the_file_and_not_of_who_asks(exported):
     ballast = np.ones(200_000_000 // 8)  # what Linux would hand on as the child's peak
     assert timing.peak_bytes() > ballast.nbytes
     assert 0 < timing.memory(path, 1) < 100e6
+
+
+def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch):
+    """On Windows."""
+    monkeypatch.setattr(timing.Path, "exists", lambda path: False)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert math.isnan(timing.peak_bytes())
+    said = types.SimpleNamespace(returncode=0, stdout=f"{json.dumps(math.nan)}\n")
+    monkeypatch.setattr(timing, "run_python", lambda *_, **__: said)
+    assert math.isnan(timing.memory("a.tflite", 1))
 
 
 def test_memory_says_why_a_file_does_not_run(tmp_path):

@@ -1,7 +1,6 @@
 """What accelerators take of a file: the rules, and the files that detectors are exported to."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -137,23 +136,10 @@ def test_raw_heads_run_in_a_compiled_model_as_in_the_interpreter(raw):
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("outputs", ["raw", "boxes", "detections"])
-def test_the_installed_analyzer_agrees_where_it_checks_at_all(exported, outputs, capsys):
-    import tensorflow as tf
-
-    path, _ = exported(outputs=outputs)
-    tf.lite.experimental.Analyzer.analyze(model_path=str(path), gpu_compatibility=True)
-    said = capsys.readouterr().out
-    found = re.search(r"compatibility issues at nodes ([\d, ]+) ", said)
-    theirs = {int(place) for place in found[1].split(",")} if found else set()
-    ours = {refusal.operation.index for refusal in delegates.delegate_report(path).refused["GPU"]}
-    assert 0 in ours  # the photo's CAST from uint8, which no GPU delegate takes
-    # From TensorFlow 2.18 on the check is not in the wheel, and every file is called compatible.
-    assert ours == theirs or (not theirs and "looks compatible" in said)
-
-
 def test_the_report_names_operator_reason_and_layer(exported):
     found = delegates.delegate_report(exported()[0])
+    # The photo's CAST from uint8, which no GPU delegate takes.
+    assert found.refused["GPU"][0].operation.index == 0
     first, *rest = found.causes("GPU")
     assert first[:2] == ("from uint8 to float32", {"CAST": 1})
     assert any("TOPK_V2" in operators for _, operators, _ in rest)

@@ -1,11 +1,13 @@
 import json
 import os
 import re
+import warnings
 
 import numpy as np
 import pytest
 from discs import CLASSES, photos
 from harness import SHAPES, tiny_backbone
+from presets import tiny_csp
 
 from kerasdet import deploy
 from kerasdet.deploy import exporter, flatbuffer
@@ -26,6 +28,13 @@ def interpreter(path):
     runner = Interpreter(str(path))
     runner.allocate_tensors()
     return runner
+
+
+def small_faster_rcnn():
+    return FasterRCNN(
+        SHAPES, backbone=tiny_backbone(), image_size=64, channels=8, head_units=16, before=(20, 20),
+        proposals=(10, 10),
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
@@ -52,6 +61,16 @@ def test_float32_input_leaves_no_cast(detector, tmp_path, exported):
     assert "CAST" not in report.operators
     assert "CAST" in exported(outputs="raw")[1].operators
     assert interpreter(report.path).get_input_details()[0]["dtype"] == np.float32
+
+
+def test_int8_takes_float32_input_too(detector, disc_set, tmp_path):
+    """Calibration photos have to be of the dtype that the graph takes."""
+    report = deploy.export(
+        detector, tmp_path / "raw.tflite", precision="int8", outputs="raw", input_dtype="float32",
+        calibration=disc_set,
+    )
+    assert interpreter(report.path).get_input_details()[0]["dtype"] == np.float32
+    assert "CAST" not in report.operators and report.scales
 
 
 def test_int8_quantises_the_body_and_leaves_decoding_in_float(exported):
@@ -97,12 +116,8 @@ def test_weights_alone_in_eight_bits_need_no_photos_and_compute_in_float(exporte
 
 def test_int8_leaves_what_is_between_two_stages_in_float(shapes, tmp_path):
     """Coordinates and indices of proposals too: eight bits hold neither."""
-    detector = FasterRCNN(
-        SHAPES, backbone=tiny_backbone(), image_size=64, channels=8, head_units=16, before=(20, 20),
-        proposals=(10, 10),
-    )
     path = tmp_path / "int8.tflite"
-    detector.export(path, precision="int8", calibration=shapes, on_parity="warn")
+    small_faster_rcnn().export(path, precision="int8", calibration=shapes, on_parity="warn")
     model = flatbuffer.read(path.read_bytes())
     graph = model.subgraphs[0]
     int8, kinds = 9, {}
@@ -205,3 +220,22 @@ def test_mediapipe_stretches_photos_and_a_letterbox_says_so(detector, tmp_path, 
     monkeypatch.setattr(type(detector), "resize", "letterbox")
     with pytest.warns(UserWarning, match="MediaPipe Tasks stretch them"):
         deploy.export(detector, tmp_path / "a.tflite", check_photos=photos(2))
+
+
+def test_raw_files_of_two_stages_are_said_to_be_not_all_for_gpus(tmp_path):
+    def said(detector, name, outputs):
+        """What is warned of before it turns out that there are no photos: nothing is converted."""
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            with pytest.raises(ValueError, match="check_photos is empty"):
+                detector.export(tmp_path / name, outputs=outputs, check_photos=[])
+        told = [warning for warning in told if "second stage" in str(warning.message)]
+        assert all(warning.filename == __file__ for warning in told)  # it is of the line that exports
+        return [str(warning.message) for warning in told]
+
+    two_stages = small_faster_rcnn()
+    (text,) = said(two_stages, "a.tflite", "raw")
+    assert text.startswith(f"{tmp_path / 'a.tflite'}: the second stage of FasterRCNN looks at regions")
+    # Decoding is the CPU's anyhow, and a SavedModel is for no phone.
+    assert said(two_stages, "a.tflite", "detections") == said(two_stages, "folder", "raw") == []
+    assert said(tiny_csp(), "a.tflite", "raw") == []

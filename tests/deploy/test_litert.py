@@ -12,7 +12,7 @@ from discs import CLASSES, DIAMETER, photo
 from skimage import data
 
 from kerasdet import deploy
-from kerasdet.deploy import flatbuffer, litert
+from kerasdet.deploy import flatbuffer, litert, metadata
 
 PEER = Path(__file__).parents[3] / "shared" / "peers" / "ssd_mobilenet_v1_coco_uint8_300.tflite"
 
@@ -83,10 +83,13 @@ def test_a_foreign_file_without_labels_has_numbers_for_names(exported, tmp_path)
     foreign = tmp_path / "foreign.tflite"
     foreign.write_bytes(flatbuffer.write(model))
     picture, _, labels = photo(3)
-    found = deploy.LiteRTDetector(foreign).detect(picture)
+    numbered = deploy.LiteRTDetector(foreign)
+    found = numbered.detect(picture)
     assert sorted(found.names) == sorted(str(label) for label in labels)
-    named = deploy.LiteRTDetector(foreign, classes=("red", "blue")).detect(picture)
-    assert named.names == [CLASSES[int(name)] for name in found.names]
+    named = deploy.LiteRTDetector(foreign, classes=("red", "blue"))
+    assert named.detect(picture).names == [CLASSES[int(name)] for name in found.names]
+    own = deploy.LiteRTDetector(exported()[0])
+    assert [each.unnamed for each in (numbered, named, own)] == [True, False, False]
 
 
 @pytest.mark.filterwarnings("ignore:int8 is calibrated on")
@@ -109,6 +112,33 @@ def test_eight_bits_that_may_stand_for_anything_are_refused(exported, tmp_path, 
     monkeypatch.setattr(litert, "Runner", Bytes)
     with pytest.raises(ValueError, match="gives float32, uint8; .* outputs of float32 work"):
         deploy.LiteRTDetector(exported()[0])
+
+
+def test_float_images_of_foreign_files_are_normalised_as_their_metadata_say(exported, tmp_path, monkeypatch):
+    model = flatbuffer.read(exported()[0].read_bytes())
+    (number,) = model.subgraphs[0].inputs
+    model.subgraphs[0].tensors[number].type = 0  # float32
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(flatbuffer.write(model))
+    # A mean and a deviation that make of these photos those that our own file is given.
+    mean, std = [10.0, 20.0, 30.0], [0.5, 0.5, 0.5]
+    monkeypatch.setattr(
+        metadata, "read_metadata", lambda _: {"classes": (), "normalization": (mean, std)}
+    )
+    runner = deploy.LiteRTDetector(foreign)
+    monkeypatch.undo()
+    own = deploy.LiteRTDetector(exported()[0])
+    assert (runner.dtype, own.dtype) == ("float32", "uint8")
+    half = photo(5)[0] // 2
+    found, wanted = runner.run(half + np.array(mean, np.uint8)), own.run(half * 2)
+    assert wanted["scores"].max() > 0.3
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+
+    model.metadata = []
+    foreign.write_bytes(flatbuffer.write(model))
+    with pytest.raises(ValueError, match=r"foreign\.tflite: .* does not say how they are normalised"):
+        deploy.LiteRTDetector(foreign)
 
 
 def test_the_peer_detector_runs():

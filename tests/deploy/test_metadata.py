@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from discs import CLASSES, photo
-from needed import needed
+from needed import lacking, needed
 
 from kerasdet import deploy
 from kerasdet.deploy import flatbuffer, metadata
@@ -104,7 +104,7 @@ def object_detector(path, score, mode="IMAGE", callback=None):
     try:
         return vision.ObjectDetector.create_from_options(options)
     except OSError as error:  # its library is linked against libGLESv2 and libEGL
-        pytest.skip(f"MediaPipe cannot load its library ({error}); install libgles2 and libegl1")
+        lacking(f"MediaPipe cannot load its library ({error}); install libgles2 and libegl1")
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

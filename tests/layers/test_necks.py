@@ -36,6 +36,13 @@ def test_shape_and_use_of_every_level(neck, strides, unused, stride):
         assert np.allclose(plain, changed) == (level in unused[stride]), level
 
 
+def test_csps_levels_start_at_length_10():
+    features = levels((4, 8, 16, 16))
+    model = keras.Model(features, deconv_neck(features, 4, 12))
+    for level in ("P3", "P4", "P5"):
+        assert (ops.convert_to_numpy(model.get_layer(f"neck_{level}_l2").gamma) == 10).all(), level
+
+
 def test_context_is_the_identity_at_first():
     features = levels((4, 8, 16, 32))
     # The second neck is the first one with blocks on P5.

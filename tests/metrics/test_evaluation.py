@@ -69,6 +69,14 @@ def test_the_miss_rate_is_for_people_and_parts_for_those_who_have_them():
     assert "MR" in evaluate(Pretender(classes=("pedestrian",)), people(label="pedestrian"))
 
 
+def test_the_miss_rate_is_that_of_people_alone():
+    """The dog is found and the person missed."""
+    boxes, labels = np.array([BOX, [60, 10, 100, 110]], np.float32), np.array([0, 1], np.int32)
+    data = Dataset([Sample("a.jpg", boxes, labels)], classes=("dog", "person"))
+    metrics = evaluate(Pretender(classes=data.classes, parts=False), data)
+    assert metrics["MR"] == metrics["MR_near"] == 1
+
+
 def test_a_misfit_of_classes_is_told_before_the_first_photo():
     detector = Pretender(classes=("cat", "dog"))
     with pytest.raises(ValueError, match="finds 'cat', 'dog' and the data set has 'person'"):

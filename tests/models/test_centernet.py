@@ -169,15 +169,6 @@ def test_perfect_heads_cost_nothing_and_decode_to_the_object(paper, dense, targe
 # === Dense targets ===
 
 
-def test_dense_targets_are_those_of_csp(dense):
-    csp = CSP(("a", "b"), backbone=tiny_backbone(), image_size=64, stride=8, target="dense", channels=16)
-    targets = objects([8, 8, 40, 24], [20, 4, 60, 62], labels=[1, 0], ignore=[[0, 40, 20, 64]])
-    mine, theirs = arrays(dense.dense_targets(targets)), arrays(csp.dense_targets(targets))
-    assert mine["weight"].any()
-    for key, value in theirs.items():
-        np.testing.assert_array_equal(mine[key], value)
-
-
 def test_dense_box_loss_by_hand(dense):
     # Every cell predicts 16 x 16 px about its own middle. Under the object are the cells (2, 2..4)
     # with middles (20, 20), (28, 20), (36, 20), all within the object's 8..24 and 8..40 save their edges.
@@ -235,6 +226,12 @@ def test_heads_of_the_paper_and_of_phones():
     names = {layer.name for layer in light.layers}
     assert {"head_center_block1_depthwise", "head_box_block1_depthwise"} <= names
     assert not any(name.endswith("_conv") and name.startswith("head_") for name in names)
+
+
+def test_context_reaches_the_neck():
+    for count, wanted in ((0, set()), (2, {"neck_context1_sum", "neck_context2_sum"})):
+        names = {layer.name for layer in centernet(context=count).layers}
+        assert {name for name in names if "context" in name and name.endswith("_sum")} == wanted
 
 
 def test_named_backbone_survives_the_config():

@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
@@ -261,10 +260,20 @@ def test_parts_beside_the_papers_targets_by_hand():
     assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0, abs=1e-5)
     raw["head_offset"][..., 0] = 0.25  # the head below instead of above: right next to it
     assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0.02 * 1.0, rel=1e-4)
+    faint = targets | {"weights": np.zeros_like(targets["weights"])}
+    assert losses(detector, faint, raw)["part_loss"] == 0
     # Four of the 25 cells wrong.
     raw["head_offset"][..., 0] = -0.25
     raw["head_offset"][0, 4, 4:8, 0] = 0.25
     assert losses(detector, targets, raw)["part_loss"] == pytest.approx(0.02 * 4 / 25, rel=1e-4)
+
+
+def test_wild_scales_stay_finite(dense):
+    targets, wild = objects([8, 8, 40, 24], parts=[[16, 8, 24, 16]]), [1e4] * 2
+    # The part's alone as well: what is wrong with the object's would hide it.
+    for raw in (raw_maps(dense, scale=wild), raw_maps(dense, head_scale=wild)):
+        found = losses(dense, targets, raw)
+        assert found["part_loss"] > 0 and all(np.isfinite(list(found.values()))), found
 
 
 # === Options ===
@@ -300,7 +309,7 @@ def test_the_pyramids_finest_map_is_a_neck(stride):
 def test_untrained_centres_start_at_one_percent(paper):
     raw = paper(np.full((1, 64, 64, 3), 128, np.uint8), training=False)
     center = ops.convert_to_numpy(paper.heads(raw)["center"])
-    np.testing.assert_allclose(center, 0.01, atol=0.01)
+    np.testing.assert_allclose(center, 0.01, rtol=0.3)
 
 
 def test_named_backbone_survives_the_config():
@@ -394,19 +403,3 @@ def test_height_alone_is_learned_and_kept(shapes, tmp_path, untraced):
     inside = (one.boxes > 0.5).all(1) & (one.boxes < 63.5).all(1)
     assert inside.any()
     np.testing.assert_allclose(sides[inside, 0] / sides[inside, 1], 0.41, rtol=1e-3)
-
-
-def test_mixed_precision_stays_finite(shapes):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        detector = csp(SHAPES, target="dense", stride=8)
-        batches = shapes.batches(8, detector)
-        detector.compile()
-        history = detector.fit(batches, verbose=0).history
-        assert all(np.isfinite(values).all() for values in history.values())
-        assert detector.trainable_variables[0].dtype == "float32"
-        found = detector.detect(shapes[0].path, score=0.0)
-        assert np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()
-    finally:
-        keras.config.set_dtype_policy(before)

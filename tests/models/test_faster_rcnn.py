@@ -304,6 +304,13 @@ def test_regions_of_objects_and_of_background(fpn):
     np.testing.assert_allclose(goal["deltas"][row], [0, -10 * 2 / 24, 0, 5 * math.log(20 / 24)], atol=1e-5)
 
 
+def test_regions_in_ignore_regions_are_no_background(fpn):
+    given = ops.convert_to_tensor([[[0, 0, 20, 20], [40, 40, 60, 60]]], "float32")
+    goal = arrays(fpn.region_targets(objects(ignore=[[0, 0, 32, 32]]), given))
+    assert not goal["positive"].any()
+    assert goal["boxes"][goal["negative"] > 0].tolist() == [[40, 40, 60, 60]]
+
+
 def test_no_more_objects_than_their_share():
     detector = faster(regions=8, share=0.25, append_truth=False)
     near = [[10 + i, 10, 30 + i, 30] for i in range(4)]
@@ -344,19 +351,31 @@ def test_region_losses_by_hand(fpn):
     assert found["box_loss"] == pytest.approx((3.5 + 0.5 * 4) / 2.5, rel=1e-5)
 
 
-def test_proposal_losses_by_hand():
-    detector = faster(neck="c4")
-    raw = raw_maps(detector)
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_proposal_losses_by_hand(c4, weight):
+    """An object of a mixed photo teaches, and counts, by its weight."""
+    raw = raw_maps(c4)
     raw["object_logit"][:] = -2
     square = (1 * 4 + 1) * 15 + 2 * 3 + 1
     raw["object_logit"][0, square] = 1
     raw["deltas"][0, square] = [0.5, 0, 0, -0.25]
-    found = losses(detector, objects([15, 15, 35, 35]), raw)
-    goal = arrays(detector.rpn_targets(objects([15, 15, 35, 35])))
-    others = min(255, int(goal["negative"].sum()))
-    expected = math.log1p(math.exp(-1)) + others * math.log1p(math.exp(-2))
-    assert found["object_loss"] == pytest.approx(expected / (1 + others), rel=1e-4)
-    assert found["proposal_loss"] == pytest.approx((0.45 + 0.05 + 0.25) / (1 + others), rel=1e-4)
+    targets = objects([15, 15, 35, 35], weights=[weight])
+    found = losses(c4, targets, raw)
+    others = min(255, int(arrays(c4.rpn_targets(targets))["negative"].sum()))
+    expected = weight * math.log1p(math.exp(-1)) + others * math.log1p(math.exp(-2))
+    assert found["object_loss"] == pytest.approx(expected / (weight + others), rel=1e-4)
+    expected = weight * (0.45 + 0.05 + 0.25)
+    assert found["proposal_loss"] == pytest.approx(expected / (weight + others), rel=1e-4)
+
+
+def test_of_256_anchors_half_may_be_objects(fpn):
+    """Section 3.1.3; a pyramid has more anchors than that, and here 200 objects that lie right on some."""
+    targets = objects(*fpn.anchors[0][:200])
+    goal = arrays(fpn.rpn_targets(targets))
+    assert goal["positive"].sum() == 200 and goal["negative"].sum() > 256
+    # Nothing is to be moved, so that each object sampled costs 4.
+    found = losses(fpn, targets, raw_maps(fpn, deltas=1.0))
+    assert found["proposal_loss"] == pytest.approx(4 * 128 / 256, rel=1e-4)
 
 
 def test_no_gradient_runs_through_proposals(fpn, shapes):

@@ -10,6 +10,7 @@ from keras import ops
 from overfeats import small
 from test_trident import net as trident
 
+from kerasdet import zoo
 from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.models.ssd import SSD
 from kerasdet.models.yolo_v1 import YOLOv1
@@ -136,3 +137,7 @@ def test_it_is_in_the_configuration_and_checked(build):
     assert again.label_smoothing == detector.label_smoothing == 0.25
     with pytest.raises(ValueError, match="label_smoothing is 1.5; give 0 for none"):
         build(label_smoothing=1.5)
+
+
+def test_a_detector_is_adapted_to_softer_labels():
+    assert zoo.adapt(yolo(), label_smoothing=0.25).label_smoothing == 0.25

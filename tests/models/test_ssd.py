@@ -50,6 +50,11 @@ def test_ssdlite_has_six_maps_of_six_boxes():
     assert widths[0] == pytest.approx(64) and widths[-6] == pytest.approx(304)
 
 
+def test_p3_starts_at_length_20(paper):
+    """Section 3.1; ParseNet's scale."""
+    assert (ops.convert_to_numpy(paper.get_layer("norm").gamma) == 20).all()
+
+
 # === Targets ===
 # The 8x8 map: 4 boxes a cell, of 10.24 px, sqrt(10.24 * 15.36) = 12.54 px and of ratio 2.
 
@@ -159,7 +164,24 @@ def test_weights_scale_what_an_object_teaches(paper):
     # Less than one positive is divided by one.
     assert faint["class_loss"] == pytest.approx(math.log(4) * (4 * 0.1 + 12 * 0.1), rel=1e-4)
     none = losses(paper, objects([22, 14, 34, 26], weights=[0.0]), raw)
-    assert none == {"class_loss": 0, "box_loss": 0}
+    assert none == pytest.approx({"class_loss": 3 * math.log(4), "box_loss": 0}, rel=1e-4)
+
+
+def test_a_photo_without_objects_teaches_three_negatives(paper):
+    """As if it had one positive: photos that are added against false alarms are learned."""
+    empty = losses(paper, objects(), raw_maps(paper))
+    assert empty == pytest.approx({"class_loss": 3 * math.log(4), "box_loss": 0}, rel=1e-4)
+    # Beside a photo with four positives, by which all is divided.
+    box = [22, 14, 34, 26]
+    some, none = objects(box), objects(box, weights=[0.0])
+    both = {key: np.concatenate([some[key], none[key]]) for key in some}
+    found = losses(paper, both, raw_maps(paper, batch=2))
+    assert found["class_loss"] == pytest.approx(math.log(4) * (4 + 12 + 3) / 4, rel=1e-4)
+    # The hardest three.
+    raw = raw_maps(paper)
+    raw["background_logit"][:] = 50.0
+    raw["class_logits"][0, [5, 50, 100, 200], 1] = 50 + np.arange(10, 14)
+    assert losses(paper, objects(), raw)["class_loss"] == pytest.approx(11 + 12 + 13, rel=1e-3)
 
 
 # === Options ===

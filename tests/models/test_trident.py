@@ -13,7 +13,7 @@ from kerasdet import backbones
 from kerasdet.boxes.proposals import propose
 from kerasdet.layers.trident import Dilated, trident
 from kerasdet.models.faster_rcnn import FasterRCNN
-from kerasdet.models.trident import TridentNet
+from kerasdet.models.trident import TridentNet, _side_by_side
 from kerasdet.training import start_from
 
 
@@ -146,6 +146,15 @@ def stacked(targets):
     return {key: ops.convert_to_tensor(np.concatenate([value] * 3)) for key, value in targets.items()}
 
 
+def test_photos_are_not_taken_for_branches(three):
+    """Two photos, three branches: rows go branch by branch, and photo by photo within each."""
+    boxes = np.array([[[2, 2, 14, 14]], [[20, 20, 60, 60]]], np.float32)
+    found = ops.convert_to_numpy(three._in_range(np.concatenate([boxes] * 3)))[:, 0].reshape(3, 2)
+    assert found.tolist() == [[True, False], [True, False], [False, True]]
+    rows = ops.convert_to_tensor(np.arange(6, dtype=np.float32).reshape(6, 1))
+    assert ops.convert_to_numpy(_side_by_side(rows, 3)).tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
 def test_each_branch_learns_the_objects_of_its_size(three):
     """Objects of 12, 20 and 40 px: branches 0 and 1, 1, and 2 and no other."""
     small, middle, large = [2, 2, 14, 14], [20, 20, 40, 40], [20, 20, 60, 60]
@@ -185,6 +194,7 @@ def test_proposals_of_other_sizes_are_left_out_in_training(three):
     together = three._stacked({k: ops.convert_to_tensor(v) for k, v in raw.items()}, range(3))
     for training in (True, False):
         boxes, scores = (ops.convert_to_numpy(v) for v in three.propose(together, training))
+        assert boxes.shape[1] == scores.shape[1] == (40 if training else 20)
         sides = np.sqrt(np.prod(boxes[..., 2:] - boxes[..., :2], -1))
         for branch, (low, high) in enumerate(three.ranges):
             fits = (sides[branch] >= low) & (sides[branch] <= high)

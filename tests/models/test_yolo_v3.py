@@ -153,6 +153,13 @@ def test_box_losses_by_overlap(name, measure):
     assert found["box_loss"] == pytest.approx(2.5 * (2 - 256 / 4096) * (1 - measure), rel=1e-4)
 
 
+def test_wild_sizes_stay_finite():
+    detector = yolo(box_loss="giou")
+    raw = raw_maps(detector, box=[0, 0, 1e4, 1e4])
+    found = losses(detector, objects([8, 8, 40, 24]), raw)
+    assert found["box_loss"] > 0 and all(np.isfinite(list(found.values()))), found
+
+
 def test_predictions_that_find_an_object_are_not_background(detector):
     # The row of stride 16 has the object; that of stride 32 predicts it exactly.
     targets, raw = objects([8, 8, 24, 24]), raw_maps(detector)
@@ -210,6 +217,12 @@ def test_known_classes_keep_what_every_anchor_learned_of_them(shapes):
 def test_the_papers_anchors_are_scaled_from_416():
     detector = yolo(anchors=None, image_size=32 * 26)
     np.testing.assert_allclose(detector.anchors, 2 * np.array(PAPER_ANCHORS))
+
+
+def test_untrained_objectness_starts_at_one_percent(detector):
+    raw = detector(np.full((1, 64, 64, 3), 128, np.uint8), training=False)
+    objectness = ops.convert_to_numpy(detector.heads(raw)["object"])
+    np.testing.assert_allclose(objectness, 0.01, rtol=0.3)
 
 
 def test_fpns_pyramid_as_a_neck():

@@ -12,8 +12,10 @@ from harness import tiny_backbone
 import kerasdet
 from kerasdet.card import Card, in_words
 from kerasdet.data.scenes import write_scenes
+from kerasdet.metrics.compare import read_scores
 from kerasdet.models.csp import CSP
 from kerasdet.training import Stage, recipe, voc12
+from kerasdet.training.optimizer import adamw
 
 pytestmark = pytest.mark.usefixtures("untraced")
 SHELF = Path(__file__).parents[2] / "zoo"
@@ -77,6 +79,45 @@ def test_a_run_leaves_what_publishing_needs(data, tmp_path, capsys):
     assert config["versions"]["keras"] == keras.__version__
     curve = recipe.read(SHELF / "publish.py").curve(tmp_path / "run" / "log.csv")
     assert curve[0]["epoch"] == 1 and set(curve[0]) == {"epoch", "loss", "AP", "AP50"}
+
+
+def test_rates_and_schedule_reach_the_optimizer(data, tmp_path, monkeypatch):
+    asked = []
+
+    def watched(rate, detector, backbone_rate):
+        asked.append((rate, backbone_rate))
+        return adamw(rate, detector, backbone_rate)
+
+    monkeypatch.setattr("kerasdet.training.stages.adamw", watched)
+    recipe.run(
+        DOC, sets, builder([]), (Stage(64, 1, 4),), rate=1e-2, backbone_rate=1e-4, schedule="constant",
+        every=9, argv=arguments(data, tmp_path / "run"),
+    )
+    ((rate, slow),) = asked
+    # Long after the end, where a cosine would have fallen to 1 %.
+    assert [float(rate(9)), float(slow(9))] == pytest.approx([1e-2, 1e-4])
+
+
+def test_a_run_that_goes_on_keeps_the_best_epoch_of_before(data, tmp_path, monkeypatch):
+    """Interrupted while its second epoch is measured; that epoch is then worse than the first."""
+    figures = iter([0.5, None, 0.1, 0.1, 0.1])
+
+    def measured(*_, **__):
+        if (figure := next(figures)) is None:
+            raise KeyboardInterrupt
+        return {"AP": figure}
+
+    def run():
+        argv = arguments(data, tmp_path / "run")
+        recipe.run(DOC, sets, builder([]), (Stage(64, 2, 4),), rate=1e-3, argv=argv)
+
+    monkeypatch.setattr(CSP, "evaluate_detections", measured)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    best = (tmp_path / "run" / "best.keras").read_bytes()
+    run()
+    assert (tmp_path / "run" / "best.keras").read_bytes() == best
+    assert read_scores(tmp_path / "run")["epoch"] == 1
 
 
 def test_a_run_own_start_asks_for_no_weights(data, tmp_path):

@@ -18,6 +18,7 @@ import kerasdet
 from kerasdet.data import Dataset, Sample
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.compare import read_scores
+from kerasdet.models.csp import CSP
 from kerasdet.models.yolo_v3 import YOLOv3
 from kerasdet.training.folder import Keep, best_of, settle_config, trim_log
 from kerasdet.training.run import train
@@ -95,12 +96,54 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(whole, scenes, tmp_path):
     assert moved > 1e-4
 
 
+@pytest.mark.usefixtures("untraced")
+def test_a_run_that_goes_on_keeps_the_best_epoch_of_before(scenes, tmp_path, monkeypatch):
+    figures = iter([0.5, 0.1])
+    monkeypatch.setattr(CSP, "evaluate_detections", lambda *_, **__: {"AP": next(figures)})
+    data, out = scenes[:4], tmp_path / "run"
+    options = SETTINGS | {"val": scenes[4:5]}
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tiny_csp(), out, **options, callbacks=[StopAfter(0)])
+    best = (out / "best.keras").read_bytes()
+    rows = train(data, tiny_csp(), out, **options, resume=True)
+    assert [row["val_AP"] for row in rows] == [0.5, 0.1]
+    assert (out / "best.keras").read_bytes() == best and read_scores(out)["epoch"] == 1
+
+
+@pytest.mark.usefixtures("untraced")
+def test_what_is_asked_for_reaches_the_batches_and_the_detector(scenes, tmp_path, monkeypatch):
+    asked, batches = {}, Dataset.batches
+
+    def watched(self, *arguments, **options):
+        asked.update(options)
+        return batches(self, *arguments, **options)
+
+    monkeypatch.setattr(Dataset, "batches", watched)
+    out, pairs = tmp_path / "run", ((6, 9), (14, 20), (30, 40))
+    options = SETTINGS | {"epochs": 1, "mixup": 1.5, "mosaic": 0.5, "image_size": 96, "label_smoothing": 0.25}
+    train(scenes, tiny_yolo(), out, **options, anchors=pairs)
+    augment = asked["augment"]
+    assert (augment.mixup, augment.mosaic, asked["mix_until"], asked["seed"]) == (1.5, 0.5, 1, 1)
+    made = kerasdet.load(out / "last.keras")
+    assert (made.image_size, made.label_smoothing, made.anchors) == (96, 0.25, pairs)
+    with pytest.raises(ValueError, match="the run began with anchors .*, now it is None"):
+        train(scenes, tiny_yolo(), out, **options, resume=True)
+
+
 def test_a_finished_run_is_left_as_it_is(whole, scenes):
     folder, rows = whole
     before = (folder / "last.keras").read_bytes()
     # As text, in which nan equals nan.
     assert str(train(scenes, tiny_csp(), folder, **SETTINGS, resume=True)) == str(rows)
     assert (folder / "last.keras").read_bytes() == before
+
+
+def test_a_run_goes_on_with_a_detector_whose_name_counts_up(whole, scenes):
+    """Keras calls the second one of a process csp_1, and another process's first one csp."""
+    folder, rows = whole
+    second = CSP.from_config(tiny_csp().get_config() | {"name": "tiny_1"})
+    assert second.name == "tiny_1"
+    assert str(train(scenes, second, folder, **SETTINGS, resume=True)) == str(rows)
 
 
 def test_what_does_not_fit_the_run_is_refused(whole, scenes):
