@@ -202,7 +202,7 @@ def _pairs(text: str | None) -> list | None:
         return None
     try:
         pairs = ast.literal_eval(text.removeprefix("anchors="))
-        if all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        if all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             return [tuple(map(float, pair)) for pair in pairs]
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         pass

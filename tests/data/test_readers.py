@@ -157,6 +157,9 @@ def test_voc_lists_of_names_that_end_in_a_number(tmp_path):
     (lists / "train.txt").write_text("cat\ncat 1\ndog 1\n")
     names = ["cat.jpg", "cat 1.jpg", "dog.jpg"]
     assert [os.path.basename(s.path) for s in kerasdet.data.load(tmp_path)] == names
+    (lists / "train.txt").write_text("9" * 5000 + "\n")  # longer than names of files can be
+    with pytest.raises((FileNotFoundError, ValueError), match="999"):
+        kerasdet.data.load(tmp_path)
 
 
 @pytest.mark.parametrize(

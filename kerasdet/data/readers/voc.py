@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -54,7 +55,7 @@ def find(folder: Path) -> list[Source]:
 
 def _stem(place: Path, line: str) -> str:
     """The name in a line: "name", or "name 1" with whether the class is in it; names may end so too."""
-    return line if (place / f"{line}.xml").is_file() else re.sub(r"\s+-?[01]$", "", line)
+    return line if os.path.isfile(place / f"{line}.xml") else re.sub(r"\s+-?[01]$", "", line)
 
 
 def read(source: Source) -> Annotations:
