@@ -69,11 +69,7 @@ def measure(preset: str, train, held_back: dict, on_parity: str) -> tuple[list[d
             ROUNDS, settle=1,
         )
     speeds = [
-        {
-            "precision": p, "bytes": sizes[p], "milliseconds": round(float(np.median(times[p])) * 1000, 2),
-            "threads": THREADS, "command": command, "machine": timing.processor(),
-        }
-        for p in PRECISIONS
+        latency_row(p, sizes[p], float(np.median(times[p])), command) for p in PRECISIONS
     ]
     scores = []
     for name, data in held_back.items():
@@ -88,6 +84,14 @@ def measure(preset: str, train, held_back: dict, on_parity: str) -> tuple[list[d
             )
             print(name, precision, figures, flush=True)
     return scores, speeds
+
+
+def latency_row(precision: str, size: int, seconds: float, command: str) -> dict:
+    """A card's row for a file of `size` bytes."""
+    return {
+        "precision": precision, "bytes": size, "milliseconds": round(1000 * seconds, 2), "threads": THREADS,
+        "command": command, "machine": timing.processor(),
+    }
 
 
 def ablation(preset: str, run: pathlib.Path, recipe, held_back: dict) -> list[dict]:

@@ -52,15 +52,11 @@ def files(preset: str, data: pathlib.Path, folder: pathlib.Path) -> dict[str, pa
 
 def latency_rows(files: dict[str, pathlib.Path], times: dict[str, np.ndarray], reference) -> list[dict]:
     """A card's rows, of files and seconds by precision and the reference's seconds in the same turns."""
-    def milliseconds(seconds):
-        return round(1000 * float(np.median(seconds / reference) * np.median(reference)), 2)
+    def beside(seconds):
+        return float(np.median(seconds / reference) * np.median(reference))
 
     return [
-        {
-            "precision": precision, "bytes": path.stat().st_size,
-            "milliseconds": milliseconds(times[precision]), "threads": PUBLISH.THREADS, "command": COMMAND,
-            "machine": timing.processor(),
-        }
+        PUBLISH.latency_row(precision, path.stat().st_size, beside(times[precision]), COMMAND)
         for precision, path in files.items()
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerasdet import photo
+from kerasdet.data.sample import sides
 
 
 def box_sizes(dataset, size: int, resize: str = "stretch") -> np.ndarray:
@@ -21,9 +22,7 @@ def box_sizes(dataset, size: int, resize: str = "stretch") -> np.ndarray:
     found = [np.zeros((0, 2))]
     for sample in dataset:
         if len(sample.boxes):
-            width, height = sample.width, sample.height
-            if not width or not height:  # not every annotation says it
-                height, width = photo.read(sample.path).shape[:2]
+            width, height = sides(sample)
             matrix = photo.square_matrix(height, width, size, resize)
             boxes = photo.transform_boxes(sample.boxes, matrix)
             found.append(boxes[:, 2:] - boxes[:, :2])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import warnings
 
 import grain
 import numpy as np
 from absl import flags
 
-from kerasdet import outlines, photo
+from kerasdet import cores, outlines, photo
 from kerasdet.data.augment import Augment, place, place_proposals
 from kerasdet.data.mixing import CAPACITY, OTHERS, PhotoBuffer, Picture, WithOthers, WithSize
 from kerasdet.data.sample import check_finite
@@ -135,8 +134,7 @@ def batches(
 
 def _threads() -> int:
     """One for each core that this process may use, and no fewer than two: one reads while another waits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(2, cores), MAX_THREADS)
+    return min(max(2, cores.usable()), MAX_THREADS)
 
 
 def _check_sizes(sizes, model):

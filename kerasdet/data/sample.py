@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from kerasdet import photo
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -39,6 +41,11 @@ class Sample:
     width: int = 0
     height: int = 0
     image_id: int | str = 0
+
+
+def sides(sample: Sample) -> tuple[int, int]:
+    """Width and height of its photo: what the annotation says or, as not each does, the file's header."""
+    return (sample.width, sample.height) if sample.width and sample.height else photo.size_of(sample.path)
 
 
 def check_finite(samples: Iterable[Sample]) -> None:

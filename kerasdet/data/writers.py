@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasdet import photo
 from kerasdet.data.dataset import Dataset, unknown_name
 from kerasdet.data.readers import wider_face
 from kerasdet.data.readers.source import SPLITS
-from kerasdet.data.sample import Sample
+from kerasdet.data.sample import Sample, sides
 
 # What each format has a place for, of what not every format has.
 HOLDS = {
@@ -209,12 +208,8 @@ def _write_coco(folder: Path, sets, names) -> None:
 
 def _with_sides(dataset: Dataset) -> Dataset:
     """The set with the sides of all photos, which an annotation, or a sample made by hand, need not say."""
-    samples = []
-    for sample in dataset:
-        if not sample.width or not sample.height:
-            width, height = photo.size_of(sample.path)
-            sample = dataclasses.replace(sample, width=width, height=height)
-        samples.append(sample)
+    said = ((sample, *sides(sample)) for sample in dataset)
+    samples = [dataclasses.replace(sample, width=width, height=height) for sample, width, height in said]
     return Dataset(samples, dataset.classes, dataset.parts, dataset.name, dataset.root)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasdet import cores
 from kerasdet.deploy.process import run_python
 
 # Flags of processors that multiply vectors of eight-bit numbers, x86 and ARM.
@@ -141,7 +142,7 @@ def processor() -> str:
         about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         about = ""
-    return f"{processor_name(about) or platform.processor() or platform.machine()}, {_cores()} cores"
+    return f"{processor_name(about) or platform.processor() or platform.machine()}, {cores.usable()} cores"
 
 
 def processor_name(about: str) -> str:
@@ -162,10 +163,6 @@ def processor_name(about: str) -> str:
 def disturbance() -> str | None:
     """Says so if the machine has other work to do, which takes time from what is measured."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load <= _cores() / 2:
+    if load <= cores.usable() / 2:
         return None
-    return f"load {load:.1f} on {_cores()} cores: ratios may be off, times surely are"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"load {load:.1f} on {cores.usable()} cores: ratios may be off, times surely are"
