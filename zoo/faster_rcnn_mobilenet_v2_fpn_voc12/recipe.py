@@ -18,9 +18,11 @@ from kerasdet.training import Stage, recipe, voc12
 
 # After ten epochs it knew the photos it learns from better than others, and small objects of neither: it goes
 # on at the photos' own size, with mosaics, of which the last epochs have none.
+MOSAIC = Augment(mosaic=0.5)
 STAGES = (
     Stage(224, 6, 16), Stage(320, 4, 16),
-    Stage(352, 10, 16, restart=True, batches={"augment": Augment(mosaic=0.5), "mix_until": 17}),
+    Stage(352, 10, 16, restart=True, batches={"augment": MOSAIC, "mix_until": 17}),
+    Stage(352, 6, 16, swa=True, batches={"augment": MOSAIC, "mix_until": 24}),
 )
 # At the heads' rate the backbone would forget what it knows.
 RATE, BACKBONE_RATE = 1e-3, 5e-5
