@@ -11,8 +11,8 @@ CLASSES = ("airplane", "motorcycle", "face")
 # What a card says of the data.
 CARD_DATA = {
     "name": "caltech3", "photos": 1632,
-    "source": "Caltech-101, three of its categories, one box a photo; 147 of them, nearly all of motorcycles, "
-    "look like one of the 400 held back (kerasdet data doctor)",
+    "source": "Caltech-101, three of its categories, one box a photo; 147 of them, nearly all of "
+    "motorcycles, look like one of the 400 held back (kerasdet data doctor)",
     "terms": "research use",
 }
 
