@@ -145,6 +145,19 @@ def tables(runs: dict[str, Run]) -> None:
         ("Branches on people", on_people[0], [*on_people, *map(MIDDLE.format, on_people)]),
         ("4. Suppression of proposals", "fpn", ["fpn", OVER_ALL]),
     )
+    # The same arms against others than their group's first: what the goals are of.
+    against = (
+        ("Branches against a pyramid", "fpn", ["trident_open", "trident"]),
+        *(
+            (f"The middle branch of {name} against all", name, [MIDDLE.format(name)])
+            for name in (*OF_THREE, *(PEOPLE + each for each in OF_THREE))
+        ),
+        ("Weights and blocks", "trident", ["own_weights", "one_block", "two_blocks"]),
+    )
+    groups += tuple(
+        (title, baseline, [baseline, *names]) for title, baseline, names in against
+        if baseline in drawn and any(name in drawn for name in names)
+    )
     for title, baseline, names in groups:
         some = {name: drawn[name] for name in names if name in drawn}
         if some:

@@ -34,7 +34,9 @@ class MaskRCNN(FasterRCNN):
         mask_blocks: how many of them there are before the cells are doubled.
         options: of `FasterRCNN`; its neck is not "c4".
 
-    Differs from the paper as `FasterRCNN` does.
+    Differs from the paper as `FasterRCNN` does, and in two things more. An object's outline is learned from
+    56 x 56 cells of its box, of which each region has its part; the paper cuts the region's part out of the
+    polygon itself. And there is no C4 network, whose last stage every region would run twice.
     """
 
     # Twice as fine as what is learned of it: a region shows a part of an object, perhaps.

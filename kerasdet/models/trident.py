@@ -32,6 +32,8 @@ from kerasdet.models.two_stage import RPN_NEGATIVE, TwoStage
 
 # Valid ranges of sqrt(w h) of three branches (section 4.2), for photos with a short side of 800 px.
 RANGES = ((0.0, 90.0), (30.0, 160.0), (90.0, math.inf))
+# No box is longer than this in pixels, on any square: infinity would not survive a config of JSON.
+ENDLESS = 1e6
 INFERENCE = ("all", "middle")
 NECKS = ("c4", "c4_light")
 
@@ -63,9 +65,10 @@ class TridentNet(TwoStage):
 
     Differs from the paper as `FasterRCNN` does, but for the numbers: 500 boxes are left of 1000 a branch in
     training and 300 of 500 in use, where simpledet has as many left of 12000 and 6000 (1000 in use of
-    TridentNet Fast). In scale-aware training the paper leaves objects that are not of a branch's size out of
-    all that the branch learns; here, as in simpledet, they are left out of what its anchors learn. Its
-    proposals are of its size too, but its regions learn from objects of every size.
+    TridentNet Fast). The best `candidates` pairs of region and class are of all branches together; the
+    paper has no such limit. In scale-aware training the paper leaves objects that are not of a branch's size
+    out of all that the branch learns; here, as in simpledet, they are left out of what its anchors learn.
+    Its proposals are of its size too, but its regions learn from objects of every size.
     """
 
     def __init__(
@@ -176,7 +179,7 @@ class TridentNet(TwoStage):
 
     def rpn_targets(self, targets: dict) -> dict:
         """As of `TwoStage`, of stacked branches; objects of other branches are neither learned nor
-        background: anchors that overlap them by more than .3 are left out."""
+        background: anchors that overlap them by more than .3 are left out, whatever else they lie on."""
         if self.ranges is None:
             return super().rpn_targets(targets)
         fits = self._in_range(targets["boxes"])
@@ -187,8 +190,9 @@ class TridentNet(TwoStage):
         })
         overlap = pairwise_iou(others, ops.convert_to_tensor(self.anchors[0])[None])
         near = ops.any(overlap > RPN_NEGATIVE[1], axis=1)
-        goal["negative"] = ops.logical_and(goal["negative"], ops.logical_not(near))
-        return goal
+        return goal | {
+            key: ops.logical_and(goal[key], ops.logical_not(near)) for key in ("positive", "negative")
+        }
 
     @property
     def proposable(self):
@@ -238,5 +242,4 @@ def _in_pixels(ranges, branches: int, image_size: int):
             f"ranges is {ranges}; give 'paper' for three branches, or a smallest and a largest side for "
             f"each of the {branches}"
         )
-    # No box is longer than this: infinity would not survive a config of JSON.
-    return tuple((float(low), float(min(high, 4.0 * image_size))) for low, high in ranges)
+    return tuple((float(low), float(min(high, ENDLESS))) for low, high in ranges)

@@ -136,6 +136,40 @@ def test_figures_by_size_have_changes_with_intervals(monkeypatch, capsys):
         assert re.split(r"\s{2,}", lines[at + 3]) == ["dc5", *changes] and not lines[at + 4]
 
 
+def test_branches_are_compared_with_what_the_goals_are_of(monkeypatch, capsys):
+    """The middle branch with all of them, weights of their own with shared ones, and all with a pyramid."""
+    import claims_two_stage
+
+    ap = {"fpn": 0.2, "dilation_1": 0.3, "trident": 0.25, "own_weights": 0.24, "middle": 0.23}
+
+    class Kept:
+        val, detector = [0] * 7, None
+
+        def __init__(self, name):
+            self.name = name
+
+        def drawn(self, key="detections"):
+            value = ap["middle" if key == "middle" else self.name]
+            return drawn(AP=value, AP_small=value, AP_medium=value, AP_large=value)
+
+    monkeypatch.setattr(claims_two_stage, "_recall", lambda run: drawn())
+    monkeypatch.setattr(claims_two_stage, "_print_times", lambda detectors: None)
+    monkeypatch.setattr(claims_two_stage, "RECALL", ())
+    claims_two_stage.tables({name: Kept(name) for name in ap if name != "middle"})
+    lines = capsys.readouterr().out.splitlines()
+    for title, baseline, row, change in (
+        ("The middle branch of trident against all", "trident", "trident, middle branch alone", -0.02),
+        ("Weights and blocks", "trident", "own_weights", -0.01),
+        ("Branches against a pyramid", "fpn", "trident", +0.05),
+    ):
+        at = lines.index(f"{title}, photos: 7")
+        assert lines[at + 1].endswith(f"change in AP from {baseline}")
+        found = [line for line in lines[at:] if re.split(r"\s{2,}", line)[0] == row][0]
+        assert f"{change:+.3f} ({change:+.3f} to {change:+.3f})" in found
+    # What has not been trained has no table.
+    assert not any("trident_open against all" in line for line in lines)
+
+
 def test_an_arm_without_its_baseline_has_no_changes():
     from arms import changes, rows
 

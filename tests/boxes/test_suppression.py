@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kerasdet.boxes.anchors import rpn_anchors
 from kerasdet.boxes.suppression import greedy_keep, soft_nms
 
 
@@ -48,6 +49,20 @@ def test_keeps_what_the_sequential_algorithm_keeps(seed, threshold):
     kept = sequential(boxes, scores, labels, threshold)
     np.testing.assert_array_equal(np.flatnonzero(keep(boxes, scores, labels, threshold)), kept)
     assert 2 <= len(kept) <= 95
+
+
+def test_long_chains_of_many_boxes_end():
+    """1000 anchors whose scores fall from left to right: each hangs on the one before, thirty times over."""
+    (anchors,) = rpn_anchors([20], [16.0], [(13, 26, 51, 102, 205)])
+    boxes = np.clip(anchors, 0, 320)
+    boxes = boxes[np.argsort(boxes[:, 0], kind="stable")][:1000].astype(np.float32)
+    scores = np.linspace(1, 0.1, 1000, dtype=np.float32)
+    labels = np.zeros(1000, np.int32)
+    found = keep(boxes, scores, labels, 0.7)
+    assert np.flatnonzero(found).tolist() == sequential(boxes, scores, labels, 0.7)
+    # Sixteen rounds are too few.
+    few = greedy_keep(*(ops.convert_to_tensor(one[None]) for one in (boxes, scores, labels)), 0.7, rounds=16)
+    assert (ops.convert_to_numpy(few)[0] != found).sum() > 10
 
 
 def test_keeps_what_tensorflow_keeps():

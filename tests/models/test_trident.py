@@ -135,7 +135,8 @@ def test_wrong_options_are_told(options, message):
 def test_the_papers_ranges_are_scaled_to_the_square():
     # 90 and 160 of 800 px are 7.2 and 12.8 of 64.
     found = net(ranges="paper").ranges
-    np.testing.assert_allclose(found, [(0, 7.2), (2.4, 12.8), (7.2, 256)])
+    # The last has no end, so that it fits on a larger square too.
+    np.testing.assert_allclose(found, [(0, 7.2), (2.4, 12.8), (7.2, 1e6)])
 
 
 # === Ranges ===
@@ -178,6 +179,15 @@ def test_anchors_on_objects_of_other_branches_are_no_background(three):
     for branch in (0, 2):
         assert not goal["positive"][branch].any()
         np.testing.assert_array_equal(goal["negative"][branch], alone[branch] & (iou <= 0.3))
+
+
+def test_anchors_on_objects_of_two_branches_are_left_out(three):
+    """An anchor that is a small object exactly, within one of 20 px: IoU .36 with that, which branch 0 does
+    not learn; of branch 1 both are."""
+    row = int(np.flatnonzero((three.anchors[0] == [18, 18, 30, 30]).all(1))[0])
+    goal = arrays_of(three.rpn_targets(stacked(objects([18, 18, 30, 30], [14, 14, 34, 34]))))
+    assert goal["positive"][:, row].tolist() == [False, True, False]
+    assert not goal["negative"][:, row].any()
 
 
 def test_regions_learn_from_objects_of_every_size(three):
