@@ -118,6 +118,16 @@ def resolve(backbone, weights=None, levels=(), **options):
     return common.settle(backbone, options.get("freeze_until"))
 
 
+def check_cells(backbone, found: int, image_size: int, stride: int) -> None:
+    """Raises ValueError where the maps that a detector makes of a backbone's are not as fine as it takes them
+    to be: every box would be learned and found at a wrong place."""
+    if found != image_size // stride:
+        raise ValueError(
+            f"with the backbone {backbone.name} the maps have {found} cells a side at {image_size} px, where "
+            f"stride {stride} means {image_size // stride}; give one whose P2 to P5 have the strides 4 to 32"
+        )
+
+
 def _check_dilated(model, image_size: int):
     # One that is drawn for a size of its own takes others too.
     side, cells = model.input.shape[1], model.output["P5"].shape[1]

@@ -30,8 +30,12 @@ def middle_cells(boxes, cells: int):
 
 def positives(cell, targets: dict, cells: int, classes: int):
     """(batch, cells, cells, classes): each object's weight in its middle's cell (batch, n, 2)."""
-    row, column = (ops.one_hot(ops.cast(cell[..., axis], "int32"), cells) for axis in (0, 1))
-    return gaussians.splat(row, column * targets["weights"][..., None], targets["labels"], classes)
+    labels, batch = targets["labels"], ops.shape(cell)[0]
+    row, column = (ops.reshape(ops.cast(cell[..., axis], "int32"), (-1,)) for axis in (0, 1))
+    places = (gaussians.class_of(labels, classes) * cells + row) * cells + column
+    weights = ops.reshape(targets["weights"] * ops.cast(labels >= 0, "float32"), (-1,))
+    maps = gaussians.largest(weights, places, batch * classes * cells * cells)
+    return ops.transpose(ops.reshape(maps, (batch, classes, cells, cells)), (0, 2, 3, 1))
 
 
 def learned_cells(targets: dict, stride: int, cells: int):

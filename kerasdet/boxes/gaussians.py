@@ -40,11 +40,34 @@ def splat(profile_y, profile_x, labels, classes: int):
     Returns:
         (batch, height, width, classes) float32 in [0, 1].
     """
-    maps = []
-    for label in range(classes):
-        rows = profile_y * ops.cast(ops.equal(labels, label), "float32")[..., None]
-        maps.append(ops.max(rows[..., :, None] * profile_x[..., None, :], axis=1))
-    return ops.stack(maps, -1)
+    batch, height, width = ops.shape(labels)[0], ops.shape(profile_y)[-1], ops.shape(profile_x)[-1]
+    rows = profile_y * ops.cast(labels >= 0, "float32")[..., None]
+    each = ops.reshape(rows[..., :, None] * profile_x[..., None, :], (-1, height, width))
+    maps = largest(each, class_of(labels, classes), batch * classes)
+    return ops.transpose(ops.reshape(maps, (batch, classes, height, width)), (0, 2, 3, 1))
+
+
+def class_of(labels, classes: int):
+    """Number of the photo and class of each object, (batch * n,) int32: photo * classes + label.
+
+    Padding, labels (batch, n) of -1, counts with the first class.
+    """
+    photo = ops.arange(ops.shape(labels)[0], dtype="int32")[:, None] * classes
+    return ops.reshape(photo + ops.maximum(ops.cast(labels, "int32"), 0), (-1,))
+
+
+def largest(values, places, count):
+    """The largest of the values at each place, 0 where there is none above it.
+
+    Args:
+        values: (n, ...) float32.
+        places: (n,) int32, from 0.
+        count: of places.
+
+    Returns:
+        (count, ...) float32.
+    """
+    return ops.maximum(ops.segment_max(values, places, count), 0.0)
 
 
 def region_mask(boxes, height: int, width: int):

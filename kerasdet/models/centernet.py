@@ -98,6 +98,7 @@ class CenterNet(Detector):
         further = {"context": context} if context else {}
         features = NECKS[neck](body(images), stride, channels, **further)
         outputs = _heads(features, len(classes), image_size / stride, target, head_blocks, channels)
+        backbones.check_cells(body, outputs["offset"].shape[1], image_size, stride)
         super().__init__(
             images, outputs, classes=classes, image_size=image_size, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,

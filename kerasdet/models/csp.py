@@ -110,6 +110,7 @@ class CSP(Detector):
         outputs = _heads(
             features, classes, parts, image_size, stride, aspect_ratio, head_blocks, channels
         )
+        backbones.check_cells(body, outputs["offset"].shape[1], image_size, stride)
         super().__init__(
             images, outputs, classes=classes, image_size=image_size, parts=parts, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,

@@ -69,6 +69,9 @@ class SSD(Detector):
         resize, max_detections, nms_iou: see `Detector`.
         candidates: pairs of box and class that are decoded.
 
+    The published augmentation is `batches(..., augment=Augment.ssd())`, see `data.augment`; without it a set
+    is augmented as for every other detector here.
+
     What scores less than .01 is not looked at, and suppression leaves 200 boxes at an overlap of .45:
     SSD300's limits (section 3.1), for SSDLite too, where torchvision has .001, 300 and .55.
 
@@ -91,6 +94,8 @@ class SSD(Detector):
             raise ValueError(
                 f"anchor_sizes is {sizes}; give 3 to 7 rising fractions of the square, for 2 to 6 maps"
             )
+        if backbone == "vgg16" and network != "paper":
+            raise ValueError("backbone is 'vgg16' and network 'lite'; SSD on VGG16 is network='paper'")
         if backbone == "vgg16":
             from kerasdet.backbones.vgg import vgg16
 

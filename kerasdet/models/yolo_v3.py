@@ -105,6 +105,8 @@ class YOLOv3(Detector):
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = make_neck(body(images), channels)
+        for level, stride in zip(LEVELS, STRIDES, strict=True):
+            backbones.check_cells(body, features[level].shape[1], image_size, stride)
         outputs = {
             "box": _head(features, "box", 4, per_cell),
             # The first guess is one object in a hundred rows, since almost all are background.

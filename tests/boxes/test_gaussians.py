@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.boxes import gaussians
+from kerasdet.boxes import centers, gaussians
 
 
 def numpy(x):
@@ -28,6 +28,24 @@ def test_splat_takes_the_maximum_within_a_class_and_leaves_out_padding():
     assert drawn.shape == (1, 2, 2, 2)
     np.testing.assert_allclose(drawn[0, :, :, 0], [[1, 0.2], [0.8, 0.8]], rtol=1e-6)
     np.testing.assert_allclose(drawn[0, :, :, 1], [[0, 0.3], [0, 0.3]], rtol=1e-6)
+
+
+def test_splat_and_positives_are_those_of_each_class_alone():
+    rng = np.random.default_rng(0)
+    y, x = (rng.uniform(0, 1, (3, 9, 5)).astype(np.float32) for _ in range(2))
+    labels = rng.integers(-1, 7, (3, 9)).astype(np.int32)
+    cell = rng.integers(0, 5, (3, 9, 2)).astype(np.float32)
+    weights = rng.uniform(0.1, 1, (3, 9)).astype(np.float32)
+    heat, middle = np.zeros((2, 3, 5, 5, 7), np.float32)
+    for photo, row in zip(*np.nonzero(labels >= 0), strict=True):
+        label = labels[photo, row]
+        drawn = heat[photo, ..., label]
+        np.maximum(drawn, y[photo, row][:, None] * x[photo, row], out=drawn)
+        down, across = cell[photo, row].astype(int)
+        middle[photo, down, across, label] = max(middle[photo, down, across, label], weights[photo, row])
+    np.testing.assert_allclose(numpy(gaussians.splat(y, x, labels, 7)), heat, rtol=1e-6)
+    found = numpy(centers.positives(cell, {"labels": labels, "weights": weights}, 5, 7))
+    np.testing.assert_array_equal(found, middle)
 
 
 def test_region_covers_the_cells_whose_middle_it_holds():
