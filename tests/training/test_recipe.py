@@ -234,5 +234,10 @@ def test_recipes_of_the_shelf(preset):
     stages = *made.STAGES, *getattr(made, "ABLATION", ())
     assert callable(made.sets) and all(isinstance(stage, Stage) for stage in stages)
     assert {"aliases", "summary", "training", "deviations"} <= set(made.CARD)
+    if trained:
+        card = json.loads((SHELF / preset / "card.json").read_text())
+        said = {**made.CARD, **made.CARD["training"]}
+        del said["training"]
+        assert {key: {**card, **card["training"]}[key] for key in said} == said
     model = made.build(made.STAGES[-1].image_size, None)
     assert model.name == preset and model.image_size == made.STAGES[-1].image_size

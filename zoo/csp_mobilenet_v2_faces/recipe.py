@@ -42,6 +42,9 @@ CARD = {
         "A separable 5x5 convolution before the heads of the centre and the box.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "AdamW with warm-up and a cosine schedule; the paper has Adam at one rate.",
+        "Photos are zoomed by .6 to 1.6, half of them about an object, and stretched by up to 1.25; "
+        "brightness, contrast and saturation vary; the paper zooms by .4 to 1.5, cuts out a part about an "
+        "object and varies brightness.",
     ],
 }
 

@@ -52,6 +52,8 @@ CARD = {
         "Its backbone starts from a CenterNet of the same photos; the paper's from ImageNet alone.",
         "Its int8 file has the pyramid, the proposals and the head in eight bits; the backbone stays in "
         "float (`keep_float='mobilenet_v2/'`), as otherwise more than 5 % of the boxes move.",
+        "Photos are zoomed by .6 to 1.6, half of them about an object, and stretched by up to 1.25; "
+        "brightness, contrast and saturation vary; the paper flips alone.",
     ],
 }
 sets = voc12.sets

@@ -43,6 +43,8 @@ CARD = {
         "Its int8 file scores as the float one does, but finds other boxes: of many windows on an object "
         "another one wins. The export says so, and writes the file if told `on_parity='warn'`.",
         "Its backbone starts from a CenterNet of the same photos; the paper's network from random weights.",
+        "Photos are zoomed by .6 to 1.6, half of them about an object, and stretched by up to 1.25; "
+        "brightness, contrast and saturation vary; the paper cuts out 221 px at random and flips.",
     ],
 }
 sets = voc12.sets

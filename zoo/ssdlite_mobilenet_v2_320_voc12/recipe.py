@@ -42,8 +42,10 @@ CARD = {
         "Crops have .3 to 1 of a photo's sides; SSD's have .1 to 1.",
         "Batch norm of the backbone frozen, its layers up to stride 4 too.",
         "AdamW, a cosine schedule and averaged weights in place of SGD in steps.",
-        "Hard negatives come from photos with objects alone, as in SSD; photos without teach nothing.",
+        "The published weights were trained when photos without objects taught nothing, as in SSD; three "
+        "negatives of each are learned by now.",
         "Its backbone starts from a CenterNet of the same photos; the paper's from ImageNet alone.",
+        "Objects whose middle is cut off are ignored; SSD has them as background.",
     ],
 }
 
