@@ -94,7 +94,8 @@ def application(builder: Callable, weights, name: str, prefix: str | None = None
 
 
 def load_weights(source: keras.Model, weights, name: str, prefix: str | None = None) -> None:
-    """Fill `source`, or its part up to the layer `prefix`, from a `.weights.h5` file.
+    """Fill `source`, or its part up to the layer `prefix`, from a `.weights.h5` file, or from an `.h5` as
+    keras.applications downloads them.
 
     float16 files are cast to the network's float32. Raises FileNotFoundError if there is no
     such file, ValueError if it is no weights file or holds another network.
@@ -102,11 +103,11 @@ def load_weights(source: keras.Model, weights, name: str, prefix: str | None = N
     path = os.fspath(weights)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"weights={path!r}: no such file; give the path of a .weights.h5 file of {name}, "
+            f"weights={path!r}: no such file; give the path of a .weights.h5 or .h5 file of {name}, "
             '"imagenet" to download them, a detector on that network, or None for random weights'
         )
-    if not path.endswith(".weights.h5"):
-        raise ValueError(f"weights={path!r}: give a Keras file, its name ends in .weights.h5")
+    if not path.endswith(".h5"):
+        raise ValueError(f"weights={path!r}: give a Keras file, its name ends in .weights.h5 or .h5")
     try:
         check_hdf5(path)
         count = _count_arrays(path)

@@ -14,6 +14,9 @@ from kerasdet.deploy.report import Parity
 
 MATCH_IOU = 0.8
 SURE = 0.3  # what scores this is compared at every precision
+# What the other side scores lower than this has not found such a box: rounding to eight bits hardly moves a
+# score as far, and an app that shows what scores .3 would not know of it.
+FOUND = 0.15
 BEST = 5  # so many of each photo are compared in float32, whatever they score
 
 
@@ -235,9 +238,12 @@ def _match(ours: dict, theirs: dict, best: int, size: int) -> tuple[list[int], l
             match[row] = column
             overlap[:, column] = 0
     counted = [_counted(side["scores"], best) for side in (a, b)]
-    is_matched = np.isin(np.arange(len(b["scores"])), match)
-    rows = np.flatnonzero(counted[0] & (match >= 0))
-    counts = [counted[0].sum(), len(rows), counted[1].sum(), (counted[1] & is_matched).sum()]
+    mine = np.flatnonzero(match >= 0)
+    both = np.stack([a["scores"][mine], b["scores"][match[mine]]])
+    lost = (both.max(0) >= SURE) & (both.min(0) < FOUND)
+    mine = mine[~lost]
+    rows = mine[counted[0][mine]]
+    counts = [counted[0].sum(), len(rows), counted[1].sum(), counted[1][match[mine]].sum()]
     pairs = []
     for row in rows:
         column = match[row]

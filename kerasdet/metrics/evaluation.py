@@ -6,7 +6,8 @@ from kerasdet.metrics.coco import coco_metrics, mask_metrics, part_metrics
 from kerasdet.metrics.matching import class_map, pair
 from kerasdet.metrics.miss_rate import HEIGHTS, log_average_miss_rate
 
-PEDESTRIANS = ("person", "pedestrian")
+# Names of the class that miss rates are of, in any case of letters; the first one that a set has.
+PEDESTRIANS = ("person", "pedestrian", "people", "persons", "pedestrians")
 
 
 def evaluate(detector, dataset, batch_size=16, progress=False, **options):
@@ -38,9 +39,10 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
     """
     found = pair(dataset, detect_all(detector, dataset, batch_size, progress, **options))
     metrics = coco_metrics(dataset, found)
+    known = [name.casefold() for name in dataset.classes]
     for name in PEDESTRIANS:
-        if name in dataset.classes:
-            label = list(dataset.classes).index(name)
+        if name in known:
+            label = known.index(name)
             metrics["MR"] = log_average_miss_rate(dataset, found, label=label)["MR"]
             for scale, height in HEIGHTS.items():
                 miss_rate = log_average_miss_rate(dataset, found, height=height, label=label)

@@ -142,6 +142,25 @@ def test_float16_files_load_as_float32(name, last, tmp_path):
     assert rounded > 20  # the kernels: it was a float16 file
 
 
+def test_a_file_as_keras_applications_downloads_it(tmp_path):
+    """Written as Keras did before .weights.h5, and under another name."""
+    import h5py
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+    keras.utils.set_random_seed(0)
+    theirs = APPLICATIONS.MobileNetV2(**bare(alpha=0.35))
+    shake(theirs)
+    path = tmp_path / "mobilenet_v2_weights_0.35_128_no_top.h5"
+    with h5py.File(path, "w") as file:
+        save_weights_to_hdf5_group(file, theirs)
+    mine = backbones.build("mobilenet_v2_0.35", weights=path, image_size=128)
+    image = photo()
+    expected = theirs(APPLICATIONS.mobilenet_v2.preprocess_input(image.copy()))
+    assert_close(mine(image)["P5"], expected)
+    with pytest.raises(ValueError, match="not the weights of mobilenet_v2_0.5"):
+        backbones.build("mobilenet_v2_0.5", weights=path, image_size=128)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.weights.h5.*no such file"):
         backbones.build("mobilenet_v2_0.35", tmp_path / "gone.weights.h5")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -131,6 +132,20 @@ def test_voc_beside_the_photos(tmp_path):
     assert f"{os.sep}test{os.sep}" in test[0].path
 
 
+def test_photos_without_an_xml_are_named(tmp_path):
+    """A list says what a set is; where there is none, photos without objects may have been meant."""
+    for name in ("a", "b", "empty"):
+        photo(tmp_path / f"{name}.jpg")
+    for name in ("a", "b"):
+        voc(tmp_path / f"{name}.xml", [("dog", (1, 2, 30, 40), 0)], f"{name}.jpg")
+    with pytest.warns(UserWarning, match="1 photos have no xml, such as empty.jpg, and are left out"):
+        assert len(kerasdet.data.load(tmp_path)) == 2
+    voc(tmp_path / "empty.xml", [], "empty.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(kerasdet.data.load(tmp_path)) == 3
+
+
 def test_voc_devkit_with_lists_of_photos(tmp_path):
     for name in ("a", "b", "c"):
         photo(tmp_path / "JPEGImages" / f"{name}.jpg")
@@ -180,6 +195,25 @@ def test_csv_with_several_rows_a_photo_and_an_empty_one(tmp_path, header):
     np.testing.assert_array_equal(data[0].boxes, [[1, 2, 30, 40], [5, 6, 7.5, 8]])
     assert data[0].labels.tolist() == [1, 0]
     assert data[1].boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("between", [";", "\t"])
+@pytest.mark.parametrize("header", [True, False])
+def test_csv_as_spreadsheets_of_other_countries_write_it(tmp_path, between, header):
+    photo(tmp_path / "a.jpg")
+    rows = [("image", "xmin", "ymin", "xmax", "ymax", "label")] if header else []
+    rows += [("a.jpg", "1,5", "2", "30", "40,25", "dog"), ("a.jpg", "5", "5", "9", "9", "cat")]
+    (tmp_path / "boxes.csv").write_text("".join(between.join(row) + "\n" for row in rows))
+    data = kerasdet.data.load(tmp_path)
+    np.testing.assert_array_equal(data[0].boxes, [[1.5, 2, 30, 40.25], [5, 5, 9, 9]])
+    assert data.classes == ("cat", "dog")
+
+
+def test_a_thousand_in_quotes_is_no_decimal(tmp_path):
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "boxes.csv").write_text('a.jpg,1,2,30,40,dog\na.jpg,"1,234",2,30,40,dog\n')
+    with pytest.raises(ValueError, match="line 2.*is not a box with a label"):
+        kerasdet.data.load(tmp_path)
 
 
 def test_csv_columns_in_another_order(tmp_path):

@@ -158,6 +158,23 @@ def test_a_score_that_falls_on_the_other_side_of_the_limit_is_no_box_missed():
         assert check({"scores": one}, scores=other).matched == matched
 
 
+def test_a_class_that_sinks_out_of_sight_is_missed():
+    """On the mean of many sure boxes, two that fall from .4 to .1 are little."""
+    boxes = np.zeros((20, 4), np.float32)
+    boxes[:, 0] = boxes[:, 1] = np.arange(20) * 0.05
+    boxes[:, 2:] = boxes[:, :2] + 0.04
+    sure = np.full(20, 0.9, np.float32)
+    sure[18:] = 0.4
+    ours = {"boxes_rel_yxyx": boxes, "classes": (sure < 0.5).astype(np.float32), "scores": sure}
+    for low, matched in ((0.16, 1), (0.14, 0.9), (0.01, 0.9)):
+        fallen = np.where(sure < 0.5, low, sure).astype(np.float32)
+        found = check(ours, **ours | {"scores": fallen})
+        assert found.matched == matched and found.boxes == 20
+        assert bool(parity.failures(found, "int8")) == (matched < 1)
+        # And the other way round: what only the file is sure of.
+        assert check(ours | {"scores": fallen}, **ours).matched == matched
+
+
 def test_labels_of_classes_that_the_detector_does_not_know_are_not_scored(shapes):
     class Network:
         image_size, resize, classes = 64, "stretch", ("square", "circle")

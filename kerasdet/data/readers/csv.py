@@ -1,4 +1,7 @@
-"""CSV: a line a box, `image,xmin,ymin,xmax,ymax,label`, with or without that header."""
+"""CSV: a line a box, `image,xmin,ymin,xmax,ymax,label`, with or without that header.
+
+Cells may be parted by `;` or a tab as well, as spreadsheets of many countries do, with decimal commas.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 
 from kerasdet.data.readers.source import Annotations, Record, Source, find_files, read_text
 
+DELIMITERS = ",;\t"
+MAX_LINE = 100_000  # characters of the first line, of a file that may be anything
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "label")
 _ALIASES = {
     "filename": "image",
@@ -40,11 +45,11 @@ def read(source: Source) -> Annotations:
     columns = _columns(file)
     if columns is None:
         raise ValueError(f"{file}: the columns {','.join(COLUMNS)} are needed")
-    positions, header = columns
+    positions, header, delimiter = columns
     records: dict[str, Record] = {}
     names = set()
     try:
-        rows = list(csv.reader(io.StringIO(read_text(file), newline="")))
+        rows = list(csv.reader(io.StringIO(read_text(file), newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise ValueError(f"{file}: not a table ({error}); write {','.join(COLUMNS)} a line") from error
     for number, row in enumerate(rows, 1):
@@ -60,7 +65,7 @@ def read(source: Source) -> Annotations:
         if not any(corners):
             continue
         try:
-            box = [float(corner) for corner in corners]
+            box = [_number(corner, delimiter) for corner in corners]
         except ValueError:
             box = None
         if box is None or not name:
@@ -79,25 +84,40 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
     return tuple(sorted(set().union(*classes)))
 
 
-def _columns(file: Path) -> tuple[list[int], bool] | None:
-    """Where each of `COLUMNS` is and whether there is a header; None if it is another table."""
+def _columns(file: Path) -> tuple[list[int], bool, str] | None:
+    """Where each of `COLUMNS` is, whether there is a header, and what parts cells; None if it is another
+    table."""
     with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+        line = lines.readline(MAX_LINE)
+    for delimiter in DELIMITERS:
         try:
-            first = next(csv.reader(lines), [])
+            cells = next(csv.reader([line], delimiter=delimiter), [])
         except csv.Error:
             return None
+        if found := _places(cells, delimiter):
+            return *found, delimiter
+    return None
+
+
+def _places(first: list[str], delimiter: str) -> tuple[list[int], bool] | None:
+    """As `_columns`, of the cells of the first line."""
     cells = [cell.strip().lower() for cell in first]
     names = [_ALIASES.get(cell, cell) for cell in cells]
     if all(column in names for column in COLUMNS):
         return [names.index(column) for column in COLUMNS], True
-    if len(cells) == len(COLUMNS) and all(_number_or_empty(cell) for cell in cells[1:5]):
+    if len(cells) == len(COLUMNS) and all(_number_or_empty(cell, delimiter) for cell in cells[1:5]):
         return list(range(len(COLUMNS))), False
     return None
 
 
-def _number_or_empty(text: str) -> bool:
+def _number_or_empty(text: str, delimiter: str) -> bool:
     try:
-        float(text or 0)
+        _number(text or "0", delimiter)
     except ValueError:
         return False
     return True
+
+
+def _number(text: str, delimiter: str) -> float:
+    """Raises ValueError where it is none. Where commas part no cells, one is the decimal point."""
+    return float(text if delimiter == "," else text.replace(",", "."))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from kerasdet.data.readers.source import (
+    PHOTO_SUFFIXES,
     Annotations,
     Record,
     Source,
@@ -22,6 +24,8 @@ from kerasdet.data.readers.source import (
 )
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# Of a source whose photos nothing lists: every xml there is.
+ALL = "all"
 
 
 def find(folder: Path) -> list[Source]:
@@ -48,7 +52,7 @@ def find(folder: Path) -> list[Source]:
                 raise ValueError(f"{file}: lists no photos; write their names, or take it away")
             sources.append(Source(canonical_split(file.stem), root, listed, folders))
         if not lists:
-            sources.append(Source("all", root, files, folders))
+            sources.append(Source("all", root, files, folders, document=ALL))
         break
     return sources
 
@@ -61,8 +65,8 @@ def _stem(place: Path, line: str) -> str:
 def read(source: Source) -> Annotations:
     """The photos of the xml files; objects marked `difficult` become ignore regions.
 
-    A photo without an xml is not part of the set; one whose xml holds no object is a photo
-    without objects. Coordinates are taken as they are written.
+    A photo without an xml is not part of the set, of which there is a warning where no list says what is; one
+    whose xml holds no object is a photo without objects. Coordinates are taken as they are written.
 
     Raises:
         FileNotFoundError: a list names an xml that is not there.
@@ -109,7 +113,24 @@ def read(source: Source) -> Annotations:
                 record.names.append(name)
             names.add(name)
         records.append(record)
+    if source.document == ALL:
+        _warn_of_others(source, records)
     return Annotations(records, dict.fromkeys(names))
+
+
+def _warn_of_others(source: Source, records: list[Record]) -> None:
+    """Who adds photos without objects means them to be learned from; some tools write no xml of those."""
+    known = {Path(name).stem for record in records for name in (record.photo, record.spare)}
+    others = sorted(
+        photo.name for folder in source.folders for photo in folder.iterdir()
+        if photo.suffix in PHOTO_SUFFIXES and photo.stem not in known
+    )
+    if others:
+        warnings.warn(
+            f"{source.root}: {len(others)} photos have no xml, such as {others[0]}, and are left out; for a "
+            "photo without objects write an xml that holds none",
+            stacklevel=2,
+        )
 
 
 def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
