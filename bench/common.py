@@ -17,6 +17,9 @@ LIBRARIES = (
     "opencv-contrib-python", "ai-edge-litert", "ai-edge-quantizer",
 )
 
+# Asked for when a benchmark begins: what it does itself is work too.
+DISTURBED = disturbance()
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints columns, the first to the left and the others to the right."""
@@ -31,7 +34,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_machine(threads: int | None = None) -> None:
-    """Prints processor, cores, threads, load and library versions; warns of a busy machine."""
+    """Prints processor, cores, threads and library versions; warns of a machine that was busy before."""
     used = "" if threads is None else f", {threads} threads used"
     print(f"machine: {machine()}{used}")
     versions = [f"Python {platform.python_version()}"]
@@ -45,8 +48,8 @@ def print_machine(threads: int | None = None) -> None:
         keras = sys.modules["keras"]
         devices = ", ".join(keras.distribution.list_devices())
         print(f"Keras backend: {keras.backend.backend()} on {devices}")
-    if disturbed := disturbance():
-        print(f"warning: {disturbed}")
+    if DISTURBED:
+        print(f"warning: {DISTURBED}")
     print()
 
 

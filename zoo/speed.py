@@ -91,6 +91,9 @@ def main():
     wanted = json.loads(peers.read_text())["reference"]["file"]
     if wanted not in options.reference.name or not options.reference.is_file():
         parser.error(f"--reference is {options.reference}; give the file of {wanted}")
+    # Asked for now, since measuring is work too.
+    if (busy := timing.disturbance()) and not options.dry:
+        parser.error(f"{busy}; wait until nothing else runs, or try it with --dry")
     cards = {card.name: card for card in kerasdet.zoo.cards()}
     with tempfile.TemporaryDirectory() as work:
         made = {name: files(name, options.data, pathlib.Path(work)) for name in cards}
@@ -108,7 +111,7 @@ def main():
         name = " ".join(key) or options.reference.name
         table.add_row(name, timing.spread(1000 * seconds), timing.spread(seconds / times[""]))
     Console(width=120).print(table, f"{timing.machine()}, {PUBLISH.THREADS} threads", sep="\n")
-    if busy := timing.disturbance():
+    if busy:
         print(f"note: {busy}")
     if options.dry:
         return

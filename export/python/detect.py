@@ -3,6 +3,7 @@
     pip install numpy pillow ai-edge-litert
     python detect.py mine.tflite street.jpg park.jpg --out found/
     python detect.py mine.tflite --camera 0 --out found/      (and: pip install opencv-python-headless)
+    python detect.py mine.tflite --camera pi --out found/     (a Pi's own; and: apt install python3-picamera2)
 
 This one file is all there is to copy. In a program of your own:
 
@@ -54,6 +55,10 @@ BORDER = (124, 116, 104)
 COLOURS = ("#ff5c5c", "#40c4ff", "#ffca3a", "#76dc6e", "#cb85ff", "#ff922b", "#26dec1", "#ff79c6")
 
 
+# Those that this program may use, where the system says so.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclasses.dataclass
 class Found:
     """One object: its class's name, its score from 0 to 1, its box x1, y1, x2, y2 in the photo's pixels."""
@@ -75,7 +80,7 @@ class Detector:
 
     Args:
         path: what `kerasdet export` wrote; its default, `--outputs detections`, is the one needed.
-        threads: CPU threads an inference uses.
+        threads: CPU threads an inference uses, 1 or more.
 
     Attributes:
         classes: tuple of str. size: side of the network's square in pixels.
@@ -85,7 +90,9 @@ class Detector:
         ValueError: not a file that kerasdet wrote, one that is damaged, or one that ends in other outputs.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int = os.cpu_count() or 1):
+    def __init__(self, path: str | os.PathLike, threads: int = CORES):
+        if threads < 1:
+            raise ValueError(f"threads is {threads}; give 1 or more")
         self._path = path
         about = _about(pathlib.Path(path))
         self.classes = tuple(about["classes"])
@@ -327,6 +334,8 @@ def camera(number: int):
     except ImportError as error:
         raise ImportError("--camera needs OpenCV: pip install opencv-python-headless") from error
     device = cv2.VideoCapture(number)
+    # Only the newest: a queue of old pictures would be looked at where inference is slower than the camera.
+    device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     if not device.isOpened():
         raise ValueError(f"camera {number} cannot be opened; give another number, or plug one in")
     try:
@@ -339,15 +348,48 @@ def camera(number: int):
         device.release()
 
 
+def pi_camera():
+    """As `camera`, of the one on a Raspberry Pi's own connector, which OpenCV does not know. Needs Picamera2.
+
+    Raises:
+        ImportError, ValueError: no Picamera2; no camera, or another program has it.
+    """
+    try:
+        from picamera2 import Picamera2
+    except ImportError as error:
+        raise ImportError("--camera pi needs Picamera2: sudo apt install python3-picamera2") from error
+    try:
+        device = Picamera2()
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"the Raspberry Pi's camera cannot be opened ({error}); is it connected?") from error
+    try:
+        # libcamera names formats from the last byte: this is red first.
+        device.configure(device.create_video_configuration({"format": "BGR888", "size": (1280, 720)}))
+        device.start()
+        while True:
+            yield np.ascontiguousarray(device.capture_array()[..., :3])
+    finally:
+        device.close()
+
+
+def _camera_name(text: str) -> int | str:
+    if text == "pi":
+        return text
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns 2 if something could not be read."""
     parser = argparse.ArgumentParser(description="Finds objects with a .tflite that kerasdet exported.")
     parser.add_argument("model", help="the .tflite file")
     parser.add_argument("photos", nargs="*", help="photos to look at")
-    parser.add_argument("--camera", type=int, metavar="NUMBER", help="or look at a camera; the first is 0")
+    parser.add_argument(
+        "--camera", type=_camera_name, metavar="NUMBER",
+        help="or look at a camera; the first is 0, a Raspberry Pi's own is pi",
+    )
     parser.add_argument("--score", type=float, default=0.3, help="leave out what scores lower (0.3)")
     parser.add_argument("--out", type=pathlib.Path, help="a folder for pictures with the boxes drawn")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (all)")
+    parser.add_argument("--threads", type=int, default=CORES, help="CPU threads (all)")
     given = parser.parse_args(arguments)
     if bool(given.photos) == (given.camera is not None):
         parser.error("give photos, or --camera")
@@ -360,7 +402,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.out is not None:
             given.out.mkdir(parents=True, exist_ok=True)
         if given.camera is not None:
-            for photo in camera(given.camera):
+            for photo in pi_camera() if given.camera == "pi" else camera(given.camera):
                 # One picture that is replaced: a loop must not fill the disk.
                 _look(detector, photo, "camera", given.score, given.out and given.out / "camera.jpg")
         for path, name in zip(given.photos, names, strict=True):
@@ -383,7 +425,10 @@ def _look(detector: Detector, photo: np.ndarray, name: str, score: float, target
     took = (time.perf_counter() - begin) * 1000
     print(f"{name}: {'; '.join(map(str, found)) or 'nothing'} ({took:.0f} ms)", flush=True)
     if target is not None:
-        draw(photo, found).save(target, quality=92)
+        # In one step: who looks at a camera's picture never sees half of one.
+        partial = target.with_name(f".{target.name}.partial")
+        draw(photo, found).save(partial, "JPEG", quality=92)
+        os.replace(partial, target)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_its_command_line_prints_and_draws(alone, exported, pictures, tmp_path, 
 
 def test_its_camera_loop(alone, exported, tmp_path, monkeypatch, capsys):
     """With an OpenCV of our own: three frames, then the camera is unplugged."""
-    frames = [photo(seed)[0] for seed in (5, 6, 7)]
+    frames, asked = [photo(seed)[0] for seed in (5, 6, 7)], []
 
     class Camera:
         def __init__(self, number):
@@ -122,13 +123,17 @@ def test_its_camera_loop(alone, exported, tmp_path, monkeypatch, capsys):
         def isOpened(self):
             return self.number == 1
 
+        def set(self, what, value):
+            asked.append((what, value))
+
         def read(self):
             return (True, self.left.pop(0)) if self.left else (False, None)
 
         def release(self):
             frames.append("released")
 
-    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(VideoCapture=Camera))
+    cv2 = types.SimpleNamespace(VideoCapture=Camera, CAP_PROP_BUFFERSIZE=38)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
     path = str(exported()[0])
     # Not 0: what restarts a program that failed has to see it.
     assert alone.main([path, "--camera", "1", "--out", str(tmp_path)]) == 2 and frames.pop() == "released"
@@ -138,12 +143,62 @@ def test_its_camera_loop(alone, exported, tmp_path, monkeypatch, capsys):
     detector = alone.Detector(path)
     for line, frame in zip(lines, frames, strict=True):
         assert line.startswith("camera: " + "; ".join(map(str, detector.detect(frame))))
-    assert (tmp_path / "camera.jpg").is_file()
+    assert [file.name for file in tmp_path.iterdir()] == ["camera.jpg"]
+    assert asked == [(38, 1)], "the newest picture, not what has waited"
     assert alone.main([path, "--camera", "0"]) == 2
     assert "camera 0 cannot be opened" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert alone.main([path, "--camera", "1"]) == 2
     assert "pip install opencv-python-headless" in capsys.readouterr().err
+
+
+def test_a_raspberry_pis_own_camera(alone, exported, monkeypatch, capsys):
+    """With a Picamera2 of our own, whose format BGR888 gives red first, as the real one's does."""
+    frame, done = photo(5)[0], []
+
+    class Picamera2:
+        def create_video_configuration(self, main):
+            return main
+
+        def configure(self, main):
+            assert main["format"] == "BGR888"
+
+        def start(self):
+            done.append("started")
+
+        def capture_array(self):
+            if done.count("looked") == 2:
+                raise KeyboardInterrupt
+            done.append("looked")
+            return frame
+
+        def close(self):
+            done.append("closed")
+
+    monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=Picamera2))
+    path = str(exported()[0])
+    assert alone.main([path, "--camera", "pi"]) == 0
+    assert done == ["started", "looked", "looked", "closed"]
+    found, lines = alone.Detector(path).detect(frame), capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and len(found)
+    assert all(line.startswith("camera: " + "; ".join(map(str, found))) for line in lines)
+
+    def none():
+        raise IndexError("list index out of range")
+
+    monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=none))
+    assert alone.main([path, "--camera", "pi"]) == 2
+    assert "camera cannot be opened (list index out of range); is it connected?" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    assert alone.main([path, "--camera", "pi"]) == 2
+    assert "sudo apt install python3-picamera2" in capsys.readouterr().err
+
+
+def test_threads_are_those_that_it_may_use(alone, exported):
+    if hasattr(os, "sched_getaffinity"):
+        assert alone.CORES == len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match="threads is 0; give 1 or more"):
+        alone.Detector(exported()[0], threads=0)
 
 
 def test_ctrl_c_is_how_a_camera_loop_ends(alone, exported, monkeypatch, capsys):

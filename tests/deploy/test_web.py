@@ -218,6 +218,40 @@ def test_a_browser_that_keeps_nothing(browser, exported, pictures):
         assert browser.run("return document.documentElement.dataset.theme")
 
 
+def test_a_photo_may_come_before_a_detector(browser, exported, pictures):
+    """And what LiteRT needs may fail to come the first time."""
+    handler = functools.partial(Quiet, directory=str(cli_demo.page()))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.open(f"http://localhost:{server.server_port}/", ready=False)
+        said = "return document.getElementById('message').textContent"
+        assert browser.wait(said).startswith("Choose or drop a .tflite")
+        assert "no detector yet" in browser.refuses("photo", pictures[0])
+        browser.run("window.found = undefined")
+        browser.load(exported()[0])
+        ours = deploy.LiteRTDetector(exported()[0])
+        assert_same(browser.wait("return window.found"), ours.detect(pictures[0]))
+        server.shutdown()
+
+
+def test_many_objects_are_counted_where_they_are_not_listed(browser, exported, pictures):
+    with demo(exported()[0]) as address:
+        browser.open(address)
+        browser.detect(pictures[0])
+        browser.run(
+            """
+            const one = window.found[0];
+            for (let i = 0; i < 20; i++) window.found.push({ ...one });
+            document.getElementById('score').value = 0.3;
+            document.getElementById('score').dispatchEvent(new Event('input'));
+            """
+        )
+        sure = browser.run("return window.found.filter((each) => each.score >= 0.3).length")
+        listed = "return [...document.querySelectorAll('#list li')].map((item) => item.textContent)"
+        items = browser.run(listed)
+        assert len(items) == 13 and items[-1] == f"and {sure - 12} more"
+
+
 def test_what_cannot_be_kept_is_shown_all_the_same(browser):
     """The service worker's own code, in a browser that has no room left."""
     browser.open("about:blank", ready=False)
@@ -254,6 +288,55 @@ def test_what_cannot_be_kept_is_shown_all_the_same(browser):
     assert found[:2] == ["from the server"] * 2 and found[2] == ["http://page.test/demo/index.html?a#b"]
     assert found[3] == ["no-cache"] * 2, "so that it is the newest"
     assert found[4] == [], "what others serve at this address is theirs"
+
+
+def test_a_new_version_keeps_the_detector_and_other_pages_and_a_stalled_server_is_not_waited_for(browser):
+    """The service worker's own code, with caches of our own."""
+    browser.open("about:blank", ready=False)
+    found = browser.run(
+        """
+        const listeners = {}, page = "http://page.test/demo/";
+        const clients = { claim: async () => {} };
+        const self = {
+          addEventListener: (name, listener) => (listeners[name] = listener),
+          location: page + "offline.js", clients,
+        };
+        const kept = {
+          [`kerasdet ${page} old`]: { "model.tflite": "the old detector" },
+          "kerasdet http://page.test/other/ old": { "model.tflite": "another page's" },
+        };
+        const name = (request) => (request.url ?? request).replace(page, "");
+        const caches = {
+          keys: async () => Object.keys(kept),
+          delete: async (which) => delete kept[which],
+          open: async (which) => {
+            const files = (kept[which] ??= {});
+            return {
+              match: async (request) => files[name(request)],
+              put: async (request, response) => { files[name(request)] = response; },
+            };
+          },
+        };
+        const fetch = () => new Promise(() => {});
+        """
+        + (cli_demo.page() / "offline.js").read_text().replace("4000", "40")
+        + """
+        return (async () => {
+          let done;
+          listeners.activate({ waitUntil: (promise) => (done = promise) });
+          await done;
+          const names = Object.keys(kept);
+          let answered;
+          const request = { url: page + "model.tflite", method: "GET" };
+          listeners.fetch({ request, waitUntil: () => {}, respondWith: (answer) => (answered = answer) });
+          return [names, await answered];
+        })();
+        """
+    )
+    other, own = sorted(found[0], key=lambda name: "/demo/" in name)
+    assert other == "kerasdet http://page.test/other/ old"
+    assert own.startswith("kerasdet http://page.test/demo/ ") and not own.endswith("old")
+    assert found[1] == "the old detector"
 
 
 def test_any_web_server_will_do(browser, exported, pictures):

@@ -4,6 +4,7 @@ export class Camera {
   private readonly video = document.createElement("video");
   /** Which start is the one that runs: while the browser asks, people stop and start again. */
   private turn = 0;
+  private stream: MediaStream | undefined;
   on = false;
 
   /**
@@ -33,6 +34,7 @@ export class Camera {
         throw new Error(`The camera cannot be used (${error.message}).`);
       });
       if (turn !== this.turn) return;
+      this.stream = stream;
       let taken = false;
       for (const track of stream.getVideoTracks()) {
         track.addEventListener("ended", () => { // not by us: unplugged, or no longer allowed
@@ -64,9 +66,11 @@ export class Camera {
     }
   }
 
-  /** Lets go of the camera as soon as the picture in hand has been looked at. */
+  /** Lets go of the camera at once: in a page that nobody sees the picture in hand may be looked at much later. */
   stop() {
     this.turn++;
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = undefined;
     this.on = false;
     this.tell(undefined);
   }

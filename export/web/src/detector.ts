@@ -26,7 +26,10 @@ const MAX_SIZE = 4096;
 const LEAST_SCORE = 0.05;
 let runtime: Promise<unknown> | undefined;
 
-/** Loads LiteRT once: with threads where the browser gives them, in the plainest form otherwise. */
+/**
+ * Loads LiteRT once: with threads where the browser gives them, in the plainest form otherwise. Where that fails, for
+ * want of a connection perhaps, the next file tries again.
+ */
 function start(): Promise<unknown> {
   runtime ??= (async () => {
     const threads =
@@ -34,6 +37,7 @@ function start(): Promise<unknown> {
     if (!threads) return loadLiteRt(new URL(plainScript, location.href).href);
     return loadLiteRt(new URL(".", new URL(threadedScript, location.href)).href, { threads: true });
   })();
+  runtime.catch(() => (runtime = undefined));
   return runtime;
 }
 
@@ -102,11 +106,16 @@ export class Detector {
     const values = this.model.getInputDetails()[0].dtype === "uint8" ? square : Float32Array.from(square);
     const begin = performance.now();
     const input = new Tensor(values, [1, size, size, 3]);
-    const tensors = await this.model.run(input);
-    const outputs = tensors.map((tensor) => tensor.toTypedArray().slice());
-    const milliseconds = performance.now() - begin;
-    for (const tensor of [input, ...tensors]) tensor.delete();
-    return { found: this.read(outputs, photo), milliseconds };
+    const made = [input];
+    try {
+      const tensors = await this.model.run(input);
+      made.push(...tensors);
+      const outputs = tensors.map((tensor) => tensor.toTypedArray().slice());
+      const milliseconds = performance.now() - begin;
+      return { found: this.read(outputs, photo), milliseconds };
+    } finally {
+      for (const tensor of made) tensor.delete();
+    }
   }
 
   private read(outputs: ArrayLike<number>[], photo: ImageData): Found[] {

@@ -13,11 +13,15 @@ declare global {
 }
 
 const part = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
+// So many objects have a line of their own.
+const LISTED = 12;
 const canvas = part<HTMLCanvasElement>("picture");
 const score = part<HTMLInputElement>("score");
 let detector: Detector | undefined;
 let turn: Promise<unknown> = Promise.resolve();
 let shown: { photo: OffscreenCanvas; found: Found[] } | undefined;
+/** A photo that came before there was a detector. */
+let waiting: OffscreenCanvas | undefined;
 
 /**
  * One after the other: no detector goes while it looks, and the last photo or detector asked for comes last. What
@@ -57,7 +61,8 @@ async function loadModel(file: Blob | Response, name: string) {
     const title = [about.name, `${size} px`, about.precision, `${megabytes.toFixed(1)} MB`, classes];
     part("model").textContent = title.filter(Boolean).join(" · ");
     document.body.dataset.ready = name;
-    if (shown && !camera.on) await lookNow(shown.photo);
+    const photo = waiting ?? shown?.photo;
+    if (photo && !camera.on) await lookNow(photo);
   });
 }
 
@@ -76,13 +81,19 @@ async function decoded(file: Blob | Promise<Blob>): Promise<OffscreenCanvas> {
   const photo = await createImageBitmap(await file, options).catch(() => {
     throw new Error("This photo cannot be read. Give a JPEG, PNG or WebP.");
   });
-  return copy(photo, photo.width, photo.height);
+  try {
+    return copy(photo, photo.width, photo.height);
+  } finally {
+    photo.close();
+  }
 }
 
 /** What is transparent shows black: nothing of the photo that was on the page before. */
 function copy(photo: CanvasImageSource, width: number, height: number): OffscreenCanvas {
   const canvas = new OffscreenCanvas(width, height);
-  canvas.getContext("2d", { willReadFrequently: true, alpha: false })!.drawImage(photo, 0, 0);
+  const pen = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
+  if (!pen) throw new Error(`This browser cannot draw a photo of ${width} x ${height} pixels. Make it smaller.`);
+  pen.drawImage(photo, 0, 0);
   return canvas;
 }
 
@@ -92,7 +103,11 @@ async function look(photo: OffscreenCanvas | Promise<OffscreenCanvas>) {
 }
 
 async function lookNow(photo: OffscreenCanvas) {
-  if (!detector) throw new Error("There is no detector yet. Choose a .tflite file first.");
+  if (!detector) {
+    waiting = photo;
+    throw new Error("There is no detector yet. Choose a .tflite file first.");
+  }
+  waiting = undefined;
   const begin = performance.now();
   const pixels = photo.getContext("2d")!.getImageData(0, 0, photo.width, photo.height);
   const { found, milliseconds } = await detector.detect(pixels);
@@ -114,8 +129,11 @@ function show() {
   part<HTMLButtonElement>("save").disabled = false;
   part("count").textContent = found.length ? counted(found) : "Nothing found";
   const colour = colours(found);
+  const more = document.createElement("li");
+  more.className = "more";
+  more.textContent = `and ${found.length - LISTED} more`;
   part("list").replaceChildren(
-    ...found.slice(0, 12).map((object, row) => {
+    ...found.slice(0, LISTED).map((object, row) => {
       const item = document.createElement("li");
       item.style.setProperty("--colour", colour[row]);
       item.style.setProperty("--score", String(object.score));
@@ -126,6 +144,7 @@ function show() {
       item.append(name, value);
       return item;
     }),
+    ...(found.length > LISTED ? [more] : []),
   );
 }
 
@@ -209,11 +228,13 @@ addEventListener("resize", show); // letters keep their size on the screen
 part("save").addEventListener("click", () => {
   canvas.toBlob(
     (blob) => {
+      if (!blob) return say("The picture is too large for this browser to save.");
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(blob!);
+      link.href = URL.createObjectURL(blob);
       link.download = "found.jpg";
       link.click();
-      URL.revokeObjectURL(link.href);
+      // Some browsers begin to read it later.
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     },
     "image/jpeg",
     0.92,
@@ -243,4 +264,7 @@ function stored<T>(action: () => T): T | undefined {
 
 setTheme(stored(() => localStorage.getItem("theme")) ?? null);
 const loading = attempt(loadOwn);
-if (import.meta.env.PROD) navigator.serviceWorker?.register("offline.js");
+if (import.meta.env.PROD && navigator.serviceWorker) {
+  navigator.serviceWorker.register("offline.js");
+  navigator.serviceWorker.ready.then(() => (part("offline").hidden = false));
+}

@@ -1,7 +1,11 @@
 // The service worker: the newest while there is a server, what was last seen while there is none.
 
 const FILES = __FILES__;
-const CACHE = "kerasdet-__VERSION__";
+// Of this folder: other pages of the same host may have a version of their own.
+const FAMILY = `kerasdet ${new URL("./", self.location).href} `;
+const CACHE = FAMILY + "__VERSION__";
+// How long a server is waited for where there is a kept file to show, in milliseconds.
+const PATIENCE = 4000;
 // Others may serve at this address too, before or after: what is not the page's own is none of its business.
 const OWN = new Set([...FILES, "index.html", "model.tflite"].map((file) => new URL(file, self.location).href));
 
@@ -23,8 +27,14 @@ self.addEventListener("activate", (event) => {
 });
 
 async function takeOver() {
-  const old = (await caches.keys()).filter((name) => name.startsWith("kerasdet-") && name !== CACHE);
-  await Promise.all(old.map((name) => caches.delete(name)));
+  const old = (await caches.keys()).filter((name) => name.startsWith(FAMILY) && name !== CACHE);
+  const cache = await caches.open(CACHE);
+  for (const name of old) {
+    // What could not be fetched anew, on a weak connection perhaps.
+    const model = await (await caches.open(name)).match("model.tflite");
+    if (model && !(await cache.match("model.tflite"))) await cache.put("model.tflite", model);
+    await caches.delete(name);
+  }
   await self.clients.claim();
 }
 
@@ -37,14 +47,15 @@ self.addEventListener("fetch", (event) => {
 async function answer(event) {
   const { request } = event;
   const cache = await caches.open(CACHE);
-  try {
-    const response = await fetch(request, { cache: "no-cache" }); // asks the server if there is a newer one
+  // Asks the server if there is a newer one.
+  const fresh = fetch(request, { cache: "no-cache" }).then((response) => {
     // What cannot be kept, for want of room perhaps, is shown all the same; parts of a file (206) are not kept.
     if (response.status === 200) event.waitUntil(cache.put(request, response.clone()).catch(() => {}));
     return response;
-  } catch (error) {
-    const kept = await cache.match(request, { ignoreSearch: true });
-    if (kept) return kept;
-    throw error;
-  }
+  });
+  const kept = await cache.match(request, { ignoreSearch: true });
+  if (!kept) return fresh;
+  const later = new Promise((resolve) => setTimeout(resolve, PATIENCE, kept));
+  event.waitUntil(fresh.catch(() => {}));
+  return Promise.race([fresh.catch(() => kept), later]);
 }
