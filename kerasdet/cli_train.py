@@ -30,7 +30,6 @@ class Schedule(enum.StrEnum):
     cosine = enum.auto()
     step = enum.auto()
     constant = enum.auto()
-    swa = enum.auto()
 
 
 # === train ===
@@ -50,9 +49,7 @@ def train(
         int | None, typer.Option(help="Side of the network's square in pixels; else the model's.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
-    schedule: Annotated[Schedule, typer.Option(
-        help="What becomes of the rate; swa: for more epochs of a trained model, whose mean is kept.",
-    )] = Schedule.cosine,
+    schedule: Annotated[Schedule, typer.Option(help="What becomes of the rate.")] = Schedule.cosine,
     warmup: Annotated[
         float | None,
         typer.Option(min=0, help="Epochs in which the rate first rises; else a tenth, 300 steps at most."),

@@ -1,4 +1,4 @@
-"""Averages of a model's weights, which are what is evaluated and kept: EMA, and SWA."""
+"""The exponential moving average of a model's weights, which is what is evaluated and kept."""
 
 from __future__ import annotations
 
@@ -88,36 +88,3 @@ class EMA(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._swap_in()
         self._own = None
-
-
-class SWA(EMA):
-    """Keeps the mean of the weights as they were at the end of each epoch: stochastic weight averaging.
-
-    For epochs in each of which the rate rises and falls to nearly nothing (`schedule("swa", ...)`): every one
-    of them ends in weights of its own, and their mean is better than any of them; by 1.0 AP after twelve
-    epochs on COCO, whatever the detector. Otherwise as `EMA`.
-
-    Attributes:
-        steps: how many weights the mean is of.
-
-    Source: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization"; Zhang
-    et al. 2020, "SWA Object Detection".
-    """
-
-    def __init__(self):
-        super().__init__()
-        self._counted = True
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._counted = False
-
-    def _swap_in(self):
-        # An epoch's evaluation comes before its end: whichever is first counts its weights.
-        if not self._counted:
-            self.steps += 1
-            self.averages = [
-                average + (variable.value - average) / self.steps
-                for average, variable in zip(self.averages, self.variables(), strict=True)
-            ]
-            self._counted = True
-        super()._swap_in()

@@ -4,7 +4,6 @@ import importlib
 
 _LAZY = {
     "EMA": "kerasdet.ema",
-    "SWA": "kerasdet.ema",
     "Checkpoint": "kerasdet.training.checkpoint",
     "NaNGuard": "kerasdet.nan_guard",
     "Stage": "kerasdet.training.stages",

@@ -12,7 +12,7 @@ import keras
 from kerasdet import data as data_
 from kerasdet import zoo
 from kerasdet.data.augment import Augment
-from kerasdet.ema import EMA, SWA
+from kerasdet.ema import EMA
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.matching import class_map
 from kerasdet.nan_guard import NaNGuard
@@ -78,11 +78,9 @@ def train(
         epochs, batch_size: as usual.
         image_size: side of the network's square in pixels; None takes the model's.
         rate: highest learning rate.
-        schedule: what becomes of it: "cosine", "step", "constant" or "swa", see `schedules.schedule`. "swa"
-            is for a detector that was trained on these photos already: the rate rises and falls in every
-            epoch, and the mean of the weights at their ends is what is kept, see `ema.SWA`.
+        schedule: what becomes of it: "cosine", "step" or "constant", see `schedules.schedule`.
         warmup: epochs, or parts of one, in which the rate first rises; None takes a tenth of all steps,
-            300 at most. Of "swa", those of each epoch.
+            300 at most.
         mixup, mosaic: how photos are mixed, see `Augment`; 1.5 and 0.5 are usual, 0 mixes none.
         mix_until: epochs with mixing; those after them see photos as they are. None leaves the last tenth
             of all epochs unmixed.
@@ -121,8 +119,7 @@ def train(
     class_map(detector.classes, validation.classes)  # a class that cannot be scored is told now
     batches = training.batches(batch_size, detector, training=True, seed=seed, sizes=sizes, **mixing)
     steps = len(batches) * epochs
-    warmup_steps = None if warmup is None else round(warmup * len(batches))
-    rates = rate_schedule(schedule, rate, steps, warmup_steps, epoch=len(batches))
+    rates = rate_schedule(schedule, rate, steps, None if warmup is None else round(warmup * len(batches)))
     settings = {
         "model": os.fspath(model_name), "epochs": epochs, "batch_size": batch_size,
         "image_size": detector.image_size, "rate": rate, "schedule": schedule, "warmup": warmup,
@@ -137,7 +134,7 @@ def train(
     settle_config(out / CONFIG, settings, resume)
 
     detector.compile(adamw(rates))
-    ema = SWA() if schedule == "swa" else EMA()
+    ema = EMA()
     checkpoint = Checkpoint(out / "checkpoint.npz", ema)
     start = checkpoint.restore(detector)
     trim_log(out / LOG, start)

@@ -1,11 +1,11 @@
-"""How the learning rate goes: a linear warm-up, then a cosine, steps, or nothing; or a cosine an epoch."""
+"""How the learning rate goes: a linear warm-up, then a cosine, steps, or nothing."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
-SCHEDULES = ("cosine", "step", "constant", "swa")
+SCHEDULES = ("cosine", "step", "constant")
 # The rate begins at this part of its highest, and a cosine ends there.
 LOWEST = 0.01
 # The rate rises over this share of the steps, at most so many of them, where nobody says.
@@ -14,34 +14,28 @@ WARM_UP, MOST_WARM_UP = 0.1, 300
 DROPS = (0.8, 0.9)
 
 
-def schedule(kind: str, rate: float, steps: int, warmup: int | None = None, epoch: int | None = None):
+def schedule(kind: str, rate: float, steps: int, warmup: int | None = None):
     """A learning rate for `steps` steps.
 
     Args:
         kind: "cosine" falls along half a cosine to 1 % of the rate; "step" falls to a tenth after 80 % of
-            the steps and to a hundredth after 90 %; "constant" stays; "swa" rises and falls along half a
-            cosine in every epoch, see `ema.SWA`.
+            the steps and to a hundredth after 90 %; "constant" stays.
         rate: the highest.
         steps: of the whole training.
         warmup: steps in which it first rises, in a line, from 1 % of the rate; None takes a tenth of all
-            steps, 300 at most. Of "swa", those of each epoch.
-        epoch: steps of an epoch; for "swa" alone.
+            steps, 300 at most.
 
     Returns:
         A Keras `LearningRateSchedule`.
 
     Raises:
-        ValueError: another kind, a warm-up that takes all steps, or "swa" without `epoch`.
+        ValueError: another kind, or a warm-up that takes all steps.
 
     Source: Zhang et al. 2019, "Bag of Freebies", section 3.3, and its published code; there the rate begins
     and ends at 0, with which the first and the last step teach nothing.
     """
     if kind not in SCHEDULES:
         raise ValueError(f"schedule is {kind!r}; give one of {', '.join(SCHEDULES)}")
-    if kind == "swa":
-        if epoch is None:
-            raise ValueError("the schedule 'swa' goes by epochs; give epoch, the steps of one")
-        return Cycles(schedule("cosine", rate, epoch, warmup), epoch)
     if warmup is None:
         warmup = max(1, min(MOST_WARM_UP, int(steps * WARM_UP)))
     elif not 0 <= warmup < max(1, steps):
@@ -79,27 +73,3 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"rate": self.rate, "drops": self.drops, "warmup": self.warmup}
-
-
-@keras.saving.register_keras_serializable(package="kerasdet")
-class Cycles(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule over and over.
-
-    Args:
-        cycle: what is repeated, a `LearningRateSchedule`.
-        steps: after how many it begins anew; the last of them ends it.
-    """
-
-    def __init__(self, cycle, steps: int):
-        super().__init__()
-        self.cycle, self.steps = cycle, steps
-
-    def __call__(self, step):
-        return self.cycle(ops.mod(ops.cast(step, "float32"), self.steps))
-
-    def get_config(self):
-        return {"cycle": keras.saving.serialize_keras_object(self.cycle), "steps": self.steps}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["cycle"]), config["steps"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-from kerasdet.ema import EMA, SWA
+from kerasdet.ema import EMA
 from kerasdet.nan_guard import NaNGuard
 from kerasdet.training.checkpoint import Checkpoint
 from kerasdet.training.folder import CONFIG, LOG, Curves, settle_config, trim_log
@@ -32,8 +32,6 @@ class Stage:
             trains all.
         restart: begins a schedule of its own, from the averaged weights of the stage before (a warm restart;
             SGDR, Loshchilov and Hutter, ICLR 2017).
-        swa: begins anew likewise, has a cosine an epoch, and ends with the mean of the weights at the ends of
-            its epochs, see `ema.SWA`.
         batches: further arguments of `Dataset.batches` for this stage; they go before those for all.
     """
 
@@ -42,7 +40,6 @@ class Stage:
     batch_size: int = 16
     phase: str | None = None
     restart: bool = False
-    swa: bool = False
     batches: Mapping | None = None
 
 
@@ -55,9 +52,8 @@ def train_in_stages(
     """Trains a detector at one size after another, under one schedule from each start on.
 
     A detector is convolutional: its weights, the optimizer's state and the weight average go on from
-    one size to the next. A stage of another phase than the one before, or one that says `restart` or `swa`,
-    starts from the averaged weights, with a schedule, an optimizer and an average of its own; so does one
-    after `swa`. When the run is
+    one size to the next. A stage of another phase than the one before, or one that says `restart`, starts
+    from the averaged weights, with a schedule, an optimizer and an average of its own. When the run is
     killed, the same call goes on after the last whole epoch.
 
     Args:
@@ -107,7 +103,7 @@ def train_in_stages(
             model.train_only(stage.phase)
         goes_on = before is not None and not _starts(stage, stages[number - 2])
         model.compile(adamw(rates[number - 1], model, backbone_rates[number - 1]))
-        average = SWA() if stage.swa else EMA()
+        average = EMA()
         checkpoint = Checkpoint(folder / f"checkpoint_{number}.npz", average)
         start = checkpoint.restore(model)
         if start == 0 and goes_on:
@@ -141,13 +137,14 @@ def train_in_stages(
 
 def _starts(stage: Stage, before: Stage) -> bool:
     """Whether a stage has a schedule, an optimizer and an average of its own."""
-    return stage.restart or stage.swa or before.swa or stage.phase != before.phase
+    return stage.restart or stage.phase != before.phase
 
 
 def _told(stage: Stage) -> dict:
     """What a run's settings say of a stage; of what was added later, only where it is used."""
     told = {name: getattr(stage, name) for name in ("image_size", "epochs", "batch_size", "phase")}
-    told |= {name: True for name in ("restart", "swa") if getattr(stage, name)}
+    if stage.restart:
+        told["restart"] = True
     if stage.batches:
         told["batches"] = _told_batches(stage.batches)
     return told
@@ -172,9 +169,8 @@ def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stag
     found = []
     for _, run in itertools.groupby(zip(numbers, stages, strict=True), key=operator.itemgetter(0)):
         run = [stage for _, stage in run]
-        epochs = [max(1, photos // stage.batch_size) for stage in run]
-        total = sum(steps * stage.epochs for steps, stage in zip(epochs, run, strict=True))
-        found += [rate_schedule("swa" if run[0].swa else kind, rate, total, epoch=epochs[0])] * len(run)
+        total = sum(max(1, photos // stage.batch_size) * stage.epochs for stage in run)
+        found += [rate_schedule(kind, rate, total)] * len(run)
     return found
 
 

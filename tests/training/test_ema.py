@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdet.training import EMA, SWA
+from kerasdet.training import EMA
 
 
 def model(start=0.0):
@@ -91,28 +91,6 @@ def test_statistics_of_batch_norm_are_averaged_too():
     # The moving mean goes 0, 1, 2.5.
     found = float(ops.convert_to_numpy(norm.moving_mean)[0])
     assert found == pytest.approx(by_hand([1.0, 2.5], 0.0), rel=1e-4)
-
-
-def test_swa_is_the_mean_of_the_weights_at_the_ends_of_epochs():
-    """Three steps an epoch end at -.3, -.6 and -.9; an evaluation at an epoch's end has them in it."""
-    m, spy, swa = model(), Spy(), SWA()
-    m.fit(
-        ONES, ONES, batch_size=1, epochs=3, verbose=0, shuffle=False,
-        validation_data=(ONES, ONES), callbacks=[swa, spy],
-    )
-    means = [-0.3, -0.45, -0.6]
-    for kind in ("test", "epoch"):
-        assert [w for told, w in spy.seen if told == kind] == pytest.approx(means, rel=1e-4)
-    # What it started from, 0, is not in it; training goes on with its own weights.
-    own = [w for told, w in spy.seen if told == "train"]
-    assert own == pytest.approx([-0.1 * step for step in range(1, 10)], rel=1e-4)
-    assert weight(m) == pytest.approx(-0.6, rel=1e-4) and swa.steps == 3
-
-
-def test_swa_without_validation_is_the_same():
-    m = model()
-    m.fit(ONES, ONES, batch_size=1, epochs=2, verbose=0, shuffle=False, callbacks=[SWA()])
-    assert weight(m) == pytest.approx(-0.45, rel=1e-4)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 1.0, 1.5])

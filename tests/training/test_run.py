@@ -266,7 +266,7 @@ def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_p
         ({"mix_until": 3}, "mix_until is 3, but nothing is mixed"),
         ({"mixup": -1}, "mixup is -1; give 0 for none"),
         ({"mosaic": 2}, "mosaic is 2; give a probability"),
-        ({"schedule": "line"}, "schedule is 'line'; give one of cosine, step, constant, swa"),
+        ({"schedule": "line"}, "schedule is 'line'; give one of cosine, step, constant"),
         ({"warmup": 99}, "the warm-up takes 198 steps of 40; give 0 or more, and fewer than all"),
     ):
         with pytest.raises(ValueError, match=message):

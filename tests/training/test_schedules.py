@@ -32,21 +32,6 @@ def test_a_constant_by_hand(warmup):
     assert rates(found, 0, 10, 55, 100) == pytest.approx([0.02 if warmup else 2.0, 2.0, 2.0, 2.0])
 
 
-def test_swa_is_a_cosine_an_epoch():
-    found = schedule("swa", 2.0, 330, warmup=10, epoch=110)
-    for epoch in range(3):
-        steps = [110 * epoch + step for step in (0, 5, 10, 60)]
-        assert rates(found, *steps) == pytest.approx([0.02, 1.01, 2.0, 1.01])
-    # The last step of an epoch is the lowest but for the first of the next.
-    assert rates(found, 109)[0] < 0.021
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(found))
-    assert rates(again, 115, 170) == pytest.approx([1.01, 1.01])
-    with pytest.raises(ValueError, match="'swa' goes by epochs; give epoch"):
-        schedule("swa", 2.0, 330)
-    with pytest.raises(ValueError, match="takes 110 steps of 110"):
-        schedule("swa", 2.0, 330, warmup=110, epoch=110)
-
-
 @pytest.mark.parametrize("kind", ["cosine", "step"])
 def test_without_a_warm_up_it_begins_at_the_highest(kind):
     assert rates(schedule(kind, 2.0, 100, 0), 0) == pytest.approx([2.0])

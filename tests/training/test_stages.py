@@ -183,51 +183,6 @@ def test_a_restart_has_a_schedule_of_its_own_and_starts_from_the_average(tmp_pat
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_swa_ends_with_the_mean_of_its_epochs(tmp_path):
-    """After a stage it begins anew, has a cosine an epoch, and ends the same where it was killed between."""
-    train = write_scenes(tmp_path / "scenes", 8, size=(64, 64), seed=0)
-    rates, ends = [], []
-
-    class Own(keras.callbacks.Callback):
-        """The weights that an epoch ends with; it comes before the mean."""
-
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 1:
-                ends.append(weights(self.model))
-
-    stages = Stage(64, 1, 4), Stage(64, 2, 4, swa=True)
-    whole = train_in_stages(
-        build, stages, train, tmp_path / "whole", rate=1e-2, callbacks=[Own(), Watch(rates)],
-    )
-    np.testing.assert_allclose(rates, [1e-4] * 3, rtol=1e-3)
-    for weight, one, other in zip(whole.trainable_variables, *(_trained(whole, end) for end in ends[1:]),
-                                  strict=True):
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), (one + other) / 2, atol=1e-6)
-        assert not np.array_equal(one, other)
-    with pytest.raises(Killed):
-        train_in_stages(build, stages, train, tmp_path / "killed", rate=1e-2, callbacks=[KillAt(2)])
-    resumed = train_in_stages(build, stages, train, tmp_path / "killed", rate=1e-2)
-    for one, other in zip(weights(whole), weights(resumed), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-    told = json.loads((tmp_path / "whole" / "config.json").read_text())["settings"]["stages"]
-    assert "swa" not in told[0] and told[1]["swa"]
-
-
-def _trained(model, values):
-    """Those of `values`, one for each weight, that belong to trainable weights."""
-    by_weight = dict(zip((id(v) for v in model.weights), values, strict=True))
-    return [by_weight[id(v)] for v in model.trainable_variables]
-
-
-def test_a_stage_after_swa_begins_anew():
-    stages = [Stage(64, 2, 4, swa=True), Stage(64, 2, 4)]
-    first, second = _schedules("cosine", 1e-3, 40, stages)
-    again, wanted = rate_schedule("swa", 1e-3, 20, epoch=10), rate_schedule("cosine", 1e-3, 20)
-    steps = [0, 1, 9, 10, 15]
-    assert [float(first(step)) for step in steps] == [float(again(step)) for step in steps]
-    assert [float(second(step)) for step in steps] == [float(wanted(step)) for step in steps]
-
-
 def test_a_stage_has_batches_of_its_own(tmp_path):
     """They go before those for all; what no batches take is said before the first stage."""
     train, asked = write_scenes(tmp_path / "scenes", 4, size=(64, 64), seed=0), []
