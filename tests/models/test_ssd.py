@@ -39,8 +39,9 @@ def paper():
 # SSD300 on VGG16 is checked with its backbone, in tests/backbones/test_vgg.py.
 
 
-def test_ssdlite_has_six_maps_of_six_boxes():
-    detector = SSD(("a", "b"), backbone="mobilenet_v2_0.35")
+@pytest.mark.parametrize("backbone", ["mobilenet_v2_0.35", "mobilenet_v3_large"])
+def test_ssdlite_has_six_maps_of_six_boxes(backbone):
+    detector = SSD(("a", "b"), backbone=backbone)
     counts = [detector.get_layer(f"head{k}_class").output.shape[1] for k in range(6)]
     assert counts == [20, 10, 5, 3, 2, 1]
     assert len(detector.anchors) == 6 * sum(n * n for n in counts) == 3234
@@ -272,3 +273,16 @@ class TestSSDLite(SSDHarness):
         return heads, [
             (1, 0.9, 0, 4 - side, 4 + half, 4 + side), (0, 0.02, 42.88, 5.76, 53.12, 26.24),
         ]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:int8 is calibrated on", "ignore:nothing scored")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_ssdlite_on_mobilenet_v3_is_exported(shapes, tmp_path, precision):
+    """Hard swish and squeeze-and-excitation, which MobileNetV2 has not."""
+    keras.utils.set_random_seed(0)
+    detector = SSD(SHAPES, backbone="mobilenet_v3_small", image_size=96)
+    report = detector.export(
+        tmp_path / "v3.tflite", precision=precision, outputs="raw", calibration=shapes, on_parity="error",
+    )
+    assert report.parity.matched == 1 and set(report.operators) & {"HARD_SWISH", "MUL"}

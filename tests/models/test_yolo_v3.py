@@ -88,20 +88,23 @@ def test_assignment_agrees_with_loops(size):
 
 
 def test_drawn_shapes_are_given_to_cells_that_hold_their_centre(shapes):
-    detector = yolo(SHAPES)
+    sides = (10, 15, 22)
+    detector = yolo(SHAPES, anchors=[(side, side) for side in sides])
     _, targets = batch_of(shapes, detector, 8)
     goal = {k: ops.convert_to_numpy(v) for k, v in detector.assign(targets, 84).items()}
     priors = ops.convert_to_numpy(detector.priors(84))
-    seen = 0
+    seen = []
     for photo, label in zip(*np.nonzero(targets["labels"] >= 0), strict=True):
         x1, y1, x2, y2 = targets["boxes"][photo, label]
         column, line, stride, _, _ = priors[goal["row"][photo, label]]
         assert column * stride <= (x1 + x2) / 2 < (column + 1) * stride
         assert line * stride <= (y1 + y2) / 2 < (line + 1) * stride
-        assert stride == 8 if x2 - x1 < 11 else stride == 16 if 12 < x2 - x1 < 22 else True
-        seen += 1
-    assert seen > 10
-    assert goal["positive"].sum() == seen
+        # Shapes are as wide as high: of two squares one lies in the other.
+        overlap = [(min(x2 - x1, side) / max(x2 - x1, side)) ** 2 for side in sides]
+        assert overlap[int(math.log2(stride)) - 3] == max(overlap)
+        seen.append(stride)
+    assert set(seen) == {8, 16, 32} and len(seen) > 10
+    assert goal["positive"].sum() == (targets["labels"] >= 0).sum()
 
 
 def test_of_two_objects_in_one_row_the_smaller_one_has_it(detector):
