@@ -57,6 +57,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A json file to write, for kerasdet compare.")
     ] = None,
+    voc: Annotated[
+        bool, typer.Option("--voc", help="Add PASCAL VOC's average precision, of 2010 and of 2007.")
+    ] = False,
 ):
     """Scores a detector on photos with boxes."""
     if out is not None and out.exists():
@@ -67,7 +70,7 @@ def evaluate(
     from kerasdet.metrics.compare import write_scores
 
     detector, dataset = _open(model, data, split, as_one_class)
-    found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty())
+    found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty(), voc=voc)
     if out is not None:
         write_scores(out, found, dataset, model=model)
     table = Table("figure", "value")

@@ -535,14 +535,16 @@ class Detector(keras.Model):
             path=photos_.path_of(photo),
         )
 
-    def evaluate_detections(self, dataset, batch_size: int = 16, flip: bool = False) -> dict[str, float]:
+    def evaluate_detections(
+        self, dataset, batch_size: int = 16, flip: bool = False, voc: bool = False
+    ) -> dict[str, float]:
         """COCO's average precisions (and MR^-2 where there are people) on a labelled set.
 
-        See `kerasdet.metrics.evaluate` for the keys, `detect` for flip.
+        See `kerasdet.metrics.evaluate` for the keys and voc, `detect` for flip.
         """
         from kerasdet import metrics
 
-        return metrics.evaluate(self, dataset, batch_size=batch_size, flip=flip)
+        return metrics.evaluate(self, dataset, batch_size=batch_size, voc=voc, flip=flip)
 
     def export(self, path, **options):
         """Writes the detector for a device: `.tflite`, or a SavedModel folder. See `deploy.export`."""

@@ -178,7 +178,10 @@ def test_a_tflite_detects_and_evaluates_without_keras(tflite, photos, scenes, tm
     assert rows[0]["score"] == pytest.approx(first.scores[0], abs=1e-3)
     result = fresh("evaluate", tflite, scenes.root)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "AP50" in result.stdout
+    assert "AP50" in result.stdout and "VOC" not in result.stdout
+    result = fresh("evaluate", tflite, scenes.root, "--voc")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "VOC_AP" in result.stdout and "VOC07_AP" in result.stdout
     # The watch over imports is awake.
     assert "keras was imported" in fresh("evaluate", "tiny", scenes.root).stderr
 

@@ -1,6 +1,6 @@
-"""What a detector is worth: COCO mAP, log-average miss rate, and both inside `fit`.
+"""What a detector is worth: COCO mAP, log-average miss rate, and both inside `fit`; and VOC's AP.
 
-`evaluate` measures a detector on a data set. `coco_metrics`, `part_metrics` and
+`evaluate` measures a detector on a data set. `coco_metrics`, `part_metrics`, `voc_metrics` and
 `log_average_miss_rate` score detections that are already there. `CocoMetrics` runs `evaluate` at
 the end of an epoch. Nothing here imports Keras, pycocotools or a model before it is used.
 """
@@ -21,6 +21,7 @@ _HOME = {
     "log_average_miss_rate": "miss_rate",
     "mistakes_cost": "mistakes",
     "part_metrics": "coco",
+    "voc_metrics": "voc",
 }
 
 __all__ = sorted(_HOME)

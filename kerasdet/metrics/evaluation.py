@@ -5,12 +5,13 @@ from __future__ import annotations
 from kerasdet.metrics.coco import coco_metrics, mask_metrics, part_metrics
 from kerasdet.metrics.matching import class_map, pair
 from kerasdet.metrics.miss_rate import HEIGHTS, log_average_miss_rate
+from kerasdet.metrics.voc import voc_metrics
 
 # Names of the class that miss rates are of, in any case of letters; the first one that a set has.
 PEDESTRIANS = ("person", "pedestrian", "people", "persons", "pedestrians")
 
 
-def evaluate(detector, dataset, batch_size=16, progress=False, **options):
+def evaluate(detector, dataset, batch_size=16, progress=False, voc=False, **options):
     """Runs a detector over a data set and scores what it finds.
 
     Photos are read and detected `batch_size` at a time and not kept, so memory does not grow with
@@ -23,6 +24,7 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
         dataset: sequence of `Sample` with `.classes` and `.parts`.
         batch_size: photos that are read, and go through the network, at a time.
         progress: show a progress bar.
+        voc: add those of `voc_metrics`.
         options: further arguments of the detector's `detect`, such as flip.
 
     Returns:
@@ -53,6 +55,8 @@ def evaluate(detector, dataset, batch_size=16, progress=False, **options):
             metrics.update(part_metrics(dataset, found, part))
     if any(any(sample.masks) for sample in dataset) and all(each.masks is not None for each in found):
         metrics.update(mask_metrics(dataset, found))
+    if voc:
+        metrics.update(voc_metrics(dataset, found))
     return metrics
 
 

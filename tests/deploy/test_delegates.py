@@ -10,6 +10,7 @@ from harness import SHAPES, tiny_backbone
 from needed import needed
 from record_analyzer import described, kind
 
+from kerasdet import zoo
 from kerasdet.deploy import convert, delegates
 from kerasdet.deploy.operations import Operation, Tensor, layer_of, read_operations
 from kerasdet.models.centernet import CenterNet
@@ -31,6 +32,7 @@ ONE_STAGE = {
     "csp, as in the paper": small(CSP, output_stride=16, neck="deconv", channels=16),
     "csp with a pyramid": small(CSP, neck="fpn", channels=16),
     "centernet": small(CenterNet, stride=8, channels=16),
+    "centernet with context": small(CenterNet, stride=8, channels=16, context=2),
     "centernet, as in the paper": small(CenterNet, neck="deconv", channels=16),
     "centernet with a pyramid": small(CenterNet, neck="fpn", channels=16),
     "ssd": small(SSD, output_stride=16, network="paper", anchor_sizes=(0.16, 0.24, 0.32, 0.4)),
@@ -118,6 +120,18 @@ def test_raw_heads_are_all_for_the_gpu(raw):
     assert found.refused["GPU"] == [] and found.share("GPU") == 1
     assert len(found.operations) >= 10
     assert max(len(tensor.shape) for op in found.operations for tensor in op.inputs + op.outputs) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "preset",
+    [card.name for card in zoo.cards() if card.detector not in ("FasterRCNN", "TridentNet")],
+)
+def test_raw_heads_of_presets_are_all_for_the_gpu(preset, tmp_path):
+    path = tmp_path / f"{preset}.raw.float32.tflite"
+    path.write_bytes(convert.convert(zoo.load(preset), "raw", "float32")[0])
+    test_every_operator_of_raw_heads_has_a_verdict(path)
+    test_raw_heads_are_all_for_the_gpu(path)
 
 
 def test_raw_heads_run_in_a_compiled_model_as_in_the_interpreter(raw):
