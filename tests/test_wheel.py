@@ -1,5 +1,7 @@
 """The built wheel carries the shelf, and works installed elsewhere, without the checkout or network."""
 
+import email
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -9,14 +11,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
 OFFLINE = """
-import socket, sys
+import os, socket, sys
 def refuse(*_):
     raise OSError("the network was asked for")
 socket.socket.connect = socket.getaddrinfo = refuse
+class Undeclared:
+    modules = set(os.environ["UNDECLARED"].split())
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.modules:
+            raise ModuleNotFoundError(f"{name} is of no package that the wheel asks for", name=name)
+sys.meta_path.insert(0, Undeclared())
 import kerasdet, numpy
 assert kerasdet.__file__.startswith(sys.prefix), kerasdet.__file__
 for name in sys.argv[1:]:
@@ -45,6 +55,34 @@ def wheel(shelf, tmp_path_factory):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return next(built.glob("kerasdet-*.whl"))
+
+
+def undeclared(wheel):
+    """Top modules of this environment that are of no package which the wheel asks for, directly or not."""
+    with zipfile.ZipFile(wheel) as archive:
+        (entry,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(entry))
+    left, declared = [Requirement(text) for text in metadata.get_all("Requires-Dist")], {}
+    left = [each for each in left if not each.marker or each.marker.evaluate({"extra": ""})]
+    while left:
+        wanted = left.pop()
+        name = canonicalize_name(wanted.name)
+        new = {"", *wanted.extras} - declared.get(name, set())
+        if not new:
+            continue
+        declared.setdefault(name, set()).update(new)
+        try:
+            texts = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another system or Python
+        left += [
+            each for each in map(Requirement, texts)
+            if not each.marker or any(each.marker.evaluate({"extra": extra}) for extra in new)
+        ]
+    return {
+        module for module, packages in importlib.metadata.packages_distributions().items()
+        if not any(canonicalize_name(package) in {*declared, "kerasdet"} for package in packages)
+    }
 
 
 def test_what_the_wheel_carries(wheel):
@@ -85,6 +123,10 @@ def test_the_installed_wheel_detects_offline(wheel, tmp_path):
     }
     # The largest presets' weights are elsewhere: here, in the checkout.
     clean["KERASDET_WEIGHTS"] = str(ROOT / "zoo")
+    beyond = undeclared(wheel)
+    # Tests have what users need not have; and what the wheel needs it asks for.
+    assert {"pytest", "skimage"} <= beyond and not beyond & {"keras", "numpy", "h5py", "cv2", "PIL"}
+    clean["UNDECLARED"] = " ".join(beyond)
     result = subprocess.run(
         [python, "-c", OFFLINE, *presets], cwd=tmp_path, env=clean, capture_output=True, text=True
     )
