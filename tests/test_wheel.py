@@ -101,8 +101,19 @@ def test_what_the_wheel_carries(wheel):
     assert b"kerasdet = kerasdet.cli:app" in zipfile.ZipFile(wheel).read(entry)
 
 
-def test_the_installed_wheel_detects_offline(wheel, tmp_path):
-    """Every preset that the wheel carries, in an environment of its own."""
+CARDS = sorted(path.parent.name for path in ROOT.glob("zoo/*/card.json"))
+
+
+@pytest.mark.parametrize(
+    "presets",
+    [
+        # One whose weights the wheel has, and one whose weights it has not.
+        ["csp_mobilenet_v2_320_people", "trident_resnet50v2_c4_voc12"],
+        pytest.param(CARDS, marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_the_installed_wheel_detects_offline(wheel, tmp_path, presets):
+    """In an environment of its own."""
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
@@ -117,7 +128,7 @@ def test_the_installed_wheel_detects_offline(wheel, tmp_path):
     # followed from here.
     packages = next((environment / "lib").glob("python*/site-packages"))
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    presets = ["tiny_64_people", *(path.parent.name for path in ROOT.glob("zoo/*/card.json"))]
+    presets = ["tiny_64_people", *presets]
     clean = {
         key: value for key, value in os.environ.items() if key not in ("KERASDET_ZOO", "PYTHONPATH")
     }

@@ -56,9 +56,9 @@ class TridentNet(TwoStage):
         inference: "all" branches, or the "middle" one alone: TridentNet Fast, which costs no more than the
             network that it was made of; see `fast`.
         agnostic: as of `FasterRCNN`.
-        before, proposals, proposal_iou, regions, share, per_level_nms, candidates, label_smoothing: see
-            `TwoStage` and `RegionDetector`; regions and proposals are those of a branch. The objects' own
-            boxes are no proposals.
+        before, proposals, proposal_iou, regions, share, candidates, label_smoothing: see `TwoStage` and
+            `RegionDetector`; regions and proposals are those of a branch. The objects' own boxes are no
+            proposals.
         resize, max_detections, nms_iou: see `Detector`.
 
     The raw outputs are object_logit_<k>, deltas_<k> and map_P4_<k> of each branch k, from 0.
@@ -75,8 +75,8 @@ class TridentNet(TwoStage):
         self, classes, *, backbone="resnet50v2", backbone_weights=None, freeze_bn=True, freeze_until=None,
         image_size=320, neck="c4", channels=256, anchor_sizes=None, head_units=1024, dilations=(1, 2, 3),
         blocks=None, share_weights=True, ranges=None, inference="all", agnostic=True, before=(1000, 500),
-        proposals=(500, 300), proposal_iou=0.7, regions=128, share=0.5, per_level_nms=True,
-        resize="stretch", max_detections=100, nms_iou=0.5, candidates=300, label_smoothing=0.0, name=None,
+        proposals=(500, 300), proposal_iou=0.7, regions=128, share=0.5, resize="stretch",
+        max_detections=100, nms_iou=0.5, candidates=300, label_smoothing=0.0, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
@@ -113,7 +113,7 @@ class TridentNet(TwoStage):
             images, outputs, roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
             anchors=rpn_anchors([cells], [image_size / cells], [sizes], RATIOS), classes=classes,
             image_size=image_size, before=before, proposals=proposals, proposal_iou=proposal_iou,
-            regions=regions, share=share, append_truth=False, per_level_nms=per_level_nms,
+            regions=regions, share=share, append_truth=False, per_level_nms=True,
             candidates=candidates, label_smoothing=label_smoothing, resize=resize,
             max_detections=max_detections, nms_iou=nms_iou, name=name,
         )
@@ -127,6 +127,13 @@ class TridentNet(TwoStage):
             "share_weights": share_weights, "inference": inference, "agnostic": agnostic,
             "ranges": pixels and [list(pair) for pair in pixels],
         }
+        del self._config["per_level_nms"]
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # Files of before have it; of a single level it says nothing.
+        config = {key: value for key, value in config.items() if key != "per_level_nms"}
+        return super().from_config(config, custom_objects)
 
     def fast(self) -> TridentNet:
         """The same weights, of which the middle branch alone is looked at (section 4.4)."""

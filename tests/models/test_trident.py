@@ -294,6 +294,13 @@ def test_fast_is_the_middle_branch_of_the_same_weights():
     assert again.inference == "middle" and detector.inference == "all"
 
 
+def test_a_config_of_before_is_read():
+    """It had an option that a single level has no use for."""
+    config = net(inference="middle").get_config()
+    assert "per_level_nms" not in config
+    assert TridentNet.from_config(config | {"per_level_nms": True}).get_config() == config
+
+
 def test_fast_runs_no_other_branch():
     fast = net(inference="middle")
     heads = fast.heads(dict(fast.output))
