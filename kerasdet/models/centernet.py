@@ -66,6 +66,9 @@ class CenterNet(Detector):
     the cell's upper left corner to the middle in cells, y and x; and size (.., 2), height and width in
     cells, for which "dense" has log_size, their logarithms: under GIoU a size below zero would have no
     gradient to come back by. The heads are center, probabilities, and offset and size for both.
+
+    Differs from the published code: the first guess of a size is a quarter of the square and of an offset the
+    middle of the cell, where those start at 0.
     """
 
     size_multiple = 32

@@ -75,6 +75,10 @@ class SSD(Detector):
     What scores less than .01 is not looked at, and suppression leaves 200 boxes at an overlap of .45:
     SSD300's limits (section 3.1), for SSDLite too, where torchvision has .001, 300 and .55.
 
+    Differs from the paper: the `candidates` best pairs are of all classes together, where the published code
+    has 400 of each class; a photo without objects teaches three negatives, where it teaches nothing there; an
+    object that cropping cut the middle off is ignored, and no background.
+
     The raw outputs, for each of the N default boxes: class_logits (.., N, classes); background_logit
     (.., N, 1), which joins them in one softmax; boxes (.., N, 4), see `boxes.coders.encode`.
     """

@@ -62,7 +62,8 @@ class YOLOv1(Detector):
 
     Differs from the paper: `backbone` in place of its first 20 convolutions; batch norm in the head;
     losses are divided by the number of objects (the paper: none, darknet: of photos); of two objects in
-    a cell the smaller one is learned (darknet: the first one).
+    a cell the smaller one is learned (darknet: the first one); boxes start in the middle of their cells, a
+    quarter of the photo wide and high.
     """
 
     def __init__(
