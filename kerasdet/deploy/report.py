@@ -14,7 +14,7 @@ class Parity:
     """How an exported file agrees with the Keras detector on the same photos.
 
     Boxes that score .3 or higher are compared; in float32, the five best of each photo as well. Two boxes
-    match if they have one class and overlap by IoU .8, unless one scores .3 and the other less than .15.
+    match if they have one class and overlap by IoU .8, unless one scores .3 and the other less than .1.
     Of raw heads it is the boxes that the detector makes of them, and `raw_error` is filled too; of detectors
     with proposals it is that of the heads of those proposals that match.
 
