@@ -15,8 +15,7 @@ from kerasdet.deploy.report import Parity
 MATCH_IOU = 0.8
 SURE = 0.3  # what scores this is compared at every precision
 # What the other side scores lower than this has not found such a box: an app that shows what scores .3 would
-# not know of it. Rounding to eight bits hardly moves a score as far, but where the other one of two proposals is
-# kept.
+# not know of it. Rounding hardly moves a score as far, but where the other one of two proposals is kept.
 FOUND = 0.1
 BEST = 5  # so many of each photo are compared in float32, whatever they score
 
