@@ -373,9 +373,10 @@ def pi_camera():
 
 
 def _camera_name(text: str) -> int | str:
-    if text == "pi":
-        return text
-    return int(text)
+    try:
+        return text if text == "pi" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor pi") from None
 
 
 def main(arguments: list[str] | None = None) -> int:

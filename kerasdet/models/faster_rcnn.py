@@ -104,6 +104,7 @@ class FasterRCNN(TwoStage):
             "backbone": backbone, "freeze_bn": freeze_bn, "freeze_until": freeze_until, "neck": neck,
             "channels": channels, "anchor_sizes": list(sizes), "level_side": self.level_side,
             "head_units": head_units, "agnostic": agnostic, "append_truth": append_truth,
+            "per_level_nms": per_level_nms,
         }
 
 

@@ -98,9 +98,9 @@ class SSD(Detector):
             raise ValueError(
                 f"anchor_sizes is {sizes}; give 3 to 7 rising fractions of the square, for 2 to 6 maps"
             )
-        if backbone == "vgg16" and network != "paper":
-            raise ValueError("backbone is 'vgg16' and network 'lite'; SSD on VGG16 is network='paper'")
         if backbone == "vgg16":
+            if network != "paper":
+                raise ValueError("backbone is 'vgg16' and network 'lite'; SSD on VGG16 is network='paper'")
             from kerasdet.backbones.vgg import vgg16
 
             body = vgg16(backbone_weights, image_size, freeze_until)

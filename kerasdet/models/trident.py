@@ -113,9 +113,9 @@ class TridentNet(TwoStage):
             images, outputs, roi_head=roi_head(body, neck, width, head_units, len(classes), agnostic),
             anchors=rpn_anchors([cells], [image_size / cells], [sizes], RATIOS), classes=classes,
             image_size=image_size, before=before, proposals=proposals, proposal_iou=proposal_iou,
-            regions=regions, share=share, append_truth=False, per_level_nms=True,
-            candidates=candidates, label_smoothing=label_smoothing, resize=resize,
-            max_detections=max_detections, nms_iou=nms_iou, name=name,
+            regions=regions, share=share, append_truth=False, candidates=candidates,
+            label_smoothing=label_smoothing, resize=resize, max_detections=max_detections, nms_iou=nms_iou,
+            name=name,
         )
         # === Config ===
         self.levels, self.dilations = ("P4",), tuple(dilations)
@@ -127,7 +127,6 @@ class TridentNet(TwoStage):
             "share_weights": share_weights, "inference": inference, "agnostic": agnostic,
             "ranges": pixels and [list(pair) for pair in pixels],
         }
-        del self._config["per_level_nms"]
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

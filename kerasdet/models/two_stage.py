@@ -38,7 +38,7 @@ class TwoStage(RegionDetector):
     named_losses = ("object_loss", "proposal_loss", "class_loss", "box_loss")
 
     def __init__(
-        self, inputs, outputs, *, anchors, before, proposals, proposal_iou, per_level_nms, **options,
+        self, inputs, outputs, *, anchors, before, proposals, proposal_iou, per_level_nms=True, **options,
     ):
         for key, pair in (("before", before), ("proposals", proposals)):
             if len(pair) != 2 or min(pair) < 1:
@@ -49,7 +49,6 @@ class TwoStage(RegionDetector):
         self.proposal_iou, self.per_level_nms = proposal_iou, per_level_nms
         self._config |= {
             "before": list(before), "proposals": list(proposals), "proposal_iou": proposal_iou,
-            "per_level_nms": per_level_nms,
         }
         self.track_losses(*self.named_losses)
 

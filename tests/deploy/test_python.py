@@ -258,7 +258,8 @@ def test_what_it_cannot_run_it_says(alone, exported, tmp_path, capsys):
         alone.Detector(exported(outputs="raw")[0])
     assert alone.main([str(tmp_path / "none.tflite"), "a.jpg"]) == 2
     assert "none.tflite: no such file" in capsys.readouterr().err
-    for arguments in ([], ["a.jpg", "--camera", "0"], ["b/a.jpg", "c/a.jpg", "--out", str(tmp_path)]):
+    wrong = ([], ["a.jpg", "--camera", "0"], ["--camera", "first"])
+    for arguments in (*wrong, ["b/a.jpg", "c/a.jpg", "--out", str(tmp_path)]):
         with pytest.raises(SystemExit):
             alone.main([str(exported()[0]), *arguments])
     assert "two photos have the same name" in capsys.readouterr().err
