@@ -32,6 +32,7 @@ class Stage:
             trains all.
         restart: begins a schedule of its own, from the averaged weights of the stage before (a warm restart;
             SGDR, Loshchilov and Hutter, ICLR 2017).
+        peak: how high a schedule that begins with this stage climbs, as a share of the rates, above 0.
         batches: further arguments of `Dataset.batches` for this stage; they go before those for all.
     """
 
@@ -40,6 +41,7 @@ class Stage:
     batch_size: int = 16
     phase: str | None = None
     restart: bool = False
+    peak: float = 1.0
     batches: Mapping | None = None
 
 
@@ -75,14 +77,16 @@ def train_in_stages(
         The last stage's detector with the averaged weights.
 
     Raises:
-        ValueError: a phase or a backbone that the detector does not have, or no such schedule; or the run in
-            the folder began with other arguments.
+        ValueError: a phase or a backbone that the detector does not have, or no such schedule; a `peak` that
+            is not above 0, or of a stage that begins no schedule; or the run in the folder began with other
+            arguments.
         TypeError: `batches`, of a stage or of all, has an argument that `Dataset.batches` has not.
     """
     arguments = [{**(batches or {}), **(stage.batches or {})} for stage in stages]
     for given in arguments:
         # Said now: the stage may be hours away.
         inspect.signature(train.batches).bind(1, None, training=True, epoch=0, **given)
+    _check_peaks(stages)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made_with = {
@@ -145,6 +149,8 @@ def _told(stage: Stage) -> dict:
     told = {name: getattr(stage, name) for name in ("image_size", "epochs", "batch_size", "phase")}
     if stage.restart:
         told["restart"] = True
+    if stage.peak != 1:
+        told["peak"] = stage.peak
     if stage.batches:
         told["batches"] = _told_batches(stage.batches)
     return told
@@ -170,8 +176,19 @@ def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stag
     for _, run in itertools.groupby(zip(numbers, stages, strict=True), key=operator.itemgetter(0)):
         run = [stage for _, stage in run]
         total = sum(max(1, photos // stage.batch_size) * stage.epochs for stage in run)
-        found += [rate_schedule(kind, rate, total)] * len(run)
+        found += [rate_schedule(kind, rate * run[0].peak, total)] * len(run)
     return found
+
+
+def _check_peaks(stages: Sequence[Stage]):
+    for i, stage in enumerate(stages):
+        if not stage.peak > 0:
+            raise ValueError(f"peak is {stage.peak} in {stage}; it is a share of the rates, above 0")
+        if stage.peak != 1 and i > 0 and not _starts(stage, stages[i - 1]):
+            raise ValueError(
+                f"peak is {stage.peak} in {stage}, which goes on with the schedule of the stage before it; "
+                "add restart=True"
+            )
 
 
 def _check_phases(model, stages: Sequence[Stage]):

@@ -183,6 +183,28 @@ def test_a_restart_has_a_schedule_of_its_own_and_starts_from_the_average(tmp_pat
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_a_restart_may_climb_less():
+    """Half of the rates, for as many steps as its schedule has: two stages of it here."""
+    stages = Stage(64, 4, 4), Stage(64, 6, 4, restart=True, peak=0.5), Stage(96, 2, 4)
+    first, *later = _schedules("cosine", 1e-3, 8, stages)
+    wanted = rate_schedule("cosine", 1e-3, 8), *[rate_schedule("cosine", 5e-4, 16)] * 2
+    for rate, same in zip((first, *later), wanted, strict=True):
+        np.testing.assert_allclose([float(rate(s)) for s in range(17)], [float(same(s)) for s in range(17)])
+
+
+@pytest.mark.parametrize(
+    "stage, told",
+    [(Stage(64, 1, 4, peak=0.5), "goes on with the schedule.*add restart=True"),
+     (Stage(64, 1, 4, restart=True, peak=0), "peak is 0 .*above 0"),
+     (Stage(64, 1, 4, restart=True, peak=float("nan")), "peak is nan .*above 0")],
+)
+def test_a_peak_that_does_nothing_is_told_before_the_first_stage(tmp_path, stage, told):
+    train = write_scenes(tmp_path / "scenes", 4, size=(64, 64), seed=0)
+    with pytest.raises(ValueError, match=told):
+        train_in_stages(build, (Stage(64, 1, 4), stage), train, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_stage_has_batches_of_its_own(tmp_path):
     """They go before those for all; what no batches take is said before the first stage."""
     train, asked = write_scenes(tmp_path / "scenes", 4, size=(64, 64), seed=0), []
