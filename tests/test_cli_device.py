@@ -9,6 +9,8 @@ from commands import run
 from PIL import Image
 from presets import tiny_csp
 
+from kerasdet.data import load, writers
+from kerasdet.deploy import benchmark as bench
 from kerasdet.metrics.mistakes import KINDS
 
 
@@ -24,6 +26,12 @@ def files(tmp_path_factory, scenes):
             model.export(path, precision=precision, calibration=scenes, on_parity="warn")
     model.save(folder / "tiny.keras")
     return types.SimpleNamespace(keras=folder / "tiny.keras", data=scenes.root, **paths)
+
+
+def in_splits(data, folder):
+    """Four of the photos as train, three others as val."""
+    photos = load(data)
+    writers.write({"train": photos[:4], "val": photos[4:7]}, folder, "coco")
 
 
 def test_report_says_what_accelerators_take(files):
@@ -50,6 +58,7 @@ def test_what_a_file_leaves_in_float_stays_so_when_more_is_tried(files, tmp_path
     given = []
 
     def noise_without(reference, squares, layers, keep_float, progress):
+        assert len(layers) == 1
         given.append(keep_float)
         return {"": 0.02} | {layer: 0.03 - 0.01 * (layer == layers[-1]) * 2 for layer in layers}
 
@@ -98,6 +107,26 @@ def test_benchmark_prints_draws_and_writes(files, tmp_path):
     assert "scaled by 'float32' at 2 threads, which 0 rows are" in said and "detector" not in said
 
 
+def test_benchmark_measures_what_it_is_told(files, tmp_path, monkeypatch):
+    seen = {}
+
+    def benchmark(paths, dataset, threads, rounds, reference, progress):
+        seen.update(paths=paths, names=dataset.classes, photos=len(dataset), threads=threads, rounds=rounds,
+                    reference=reference)
+        return [bench.Row(name, 1, bench.MEASURED, 1.0) for name in "ab"]
+
+    monkeypatch.setattr(bench, "benchmark", benchmark)
+    in_splits(files.data, tmp_path / "sets")
+    run("benchmark", "a.tflite", "b.tflite", "--data", tmp_path / "sets", "--split", "train", "--classes",
+        "person", "--threads", "1,4", "--rounds", 3, "--reference", "b")
+    assert seen == {
+        "paths": ["a.tflite", "b.tflite"], "names": ("person",), "photos": 4, "threads": (1, 4), "rounds": 3,
+        "reference": "b",
+    }
+    run("benchmark", "a.tflite", "--data", tmp_path / "sets")
+    assert (seen["photos"], seen["threads"], seen["rounds"], seen["reference"]) == (3, (2,), 30, None)
+
+
 @pytest.mark.parametrize("options, reason", [
     (("--plot", "a.png"), "needs --data"),
     (("--plot", "a.txt"), "give a name that ends in .png"),
@@ -106,6 +135,22 @@ def test_benchmark_prints_draws_and_writes(files, tmp_path):
 ])
 def test_benchmark_says_what_is_wrong(files, options, reason):
     assert reason in run("benchmark", files.float32, *options, code=2)
+
+
+def test_mistakes_draws_as_many_photos_as_it_is_told(files, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(dataset, wrong, count):
+        drawn.append((len(dataset), count))
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr("kerasdet.metrics.draw_mistakes", draw)
+    in_splits(files.data, tmp_path / "sets")
+    options = "mistakes", files.float32, tmp_path / "sets", "--out", tmp_path / "a.png", "--score", 0
+    run(*options, "--count", 3, "--split", "train")
+    assert "exists" in run(*options, code=2)
+    run(*options, "--overwrite")
+    assert drawn == [(4, 3), (3, 12)]
 
 
 def test_mistakes_are_counted_and_drawn(files, tmp_path):

@@ -42,6 +42,16 @@ def test_every_freebie_is_a_switch(handed, tmp_path):
     assert handed["label_smoothing"] == "yolo" and len(handed["callbacks"]) == 1
 
 
+def test_what_a_run_is_told_is_handed_on(handed):
+    options = ["--rate", 0.02, "--seed", 7, "--image-size", 96, "--val", "v", "--epochs", 3]
+    run("train", "photos", *options, "--batch-size", 5, "--resume")
+    expected = {"rate": 0.02, "seed": 7, "image_size": 96, "val": "v", "epochs": 3, "batch_size": 5}
+    assert handed.items() >= (expected | {"resume": True}).items()
+    run("train", "photos")
+    expected = {"rate": 3e-4, "seed": 0, "image_size": None, "val": None, "epochs": 20, "batch_size": 16}
+    assert handed.items() >= (expected | {"resume": False}).items()
+
+
 @pytest.mark.parametrize(
     "text", ["((9, 12), (20.5, 31))", "anchors=((9, 12), (20.5, 31))", "[[9,12],[20.5,31]]"]
 )
@@ -149,13 +159,14 @@ def test_check_says_what_it_found(passed, scenes, tmp_path, monkeypatch):
 def test_lr_find_names_the_rates_and_draws_them(scenes, tmp_path, monkeypatch):
     def lr_find(detector, batches, *, lowest, highest, steps, progress):
         assert (batches.batch_size, lowest, highest, steps, progress) == (4, 1e-4, 0.1, 10, False)
+        assert (detector.image_size, batches.seed) == (96, 3)
         rates = np.geomspace(1e-4, 0.01, 8)
         return RangeTest(rates, np.array([8.0, 8, 8, 4, 2, 2, 9, 9]) if falls else rates + 8, exploded=True)
 
     monkeypatch.setattr(training, "lr_find", lr_find, raising=False)
     tiny_csp().save(tmp_path / "start.keras")
     options = ["--model", tmp_path / "start.keras", "--batch-size", 4, "--lowest", 1e-4, "--highest", 0.1]
-    options += ["--steps", 10, "--plot", tmp_path / "lr.png"]
+    options += ["--steps", 10, "--plot", tmp_path / "lr.png", "--image-size", 96, "--seed", 3]
     falls = True
     output = run("lr-find", scenes.root, *options)
     assert "the loss falls at rates from 3.7e-04 to 1.4e-03" in output and "it explodes at 1.0e-02" in output

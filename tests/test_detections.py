@@ -44,6 +44,16 @@ def test_rows_are_sorted_by_score_all_together():
     assert found.names == ["dog", "person", "person"]
 
 
+def test_outlines_are_sorted_with_their_boxes():
+    left, right = np.zeros((2, 4, 6), np.uint8)
+    left[:, :2], right[:, 4:] = 1, 1
+    masks = tuple(map(outlines.encode, (left, right)))
+    found = some(boxes=[[0, 0, 2, 4], [4, 0, 6, 4]], scores=[0.2, 0.9], labels=[0, 1], parts={}, masks=masks)
+    np.testing.assert_array_equal(found.mask(0), right)
+    np.testing.assert_array_equal(found.mask(1), left)
+    np.testing.assert_array_equal(found.above(0.5).mask(0), right)
+
+
 def test_above_keeps_scores_at_least_that_high_and_leaves_the_original():
     found = some()
     kept = found.above(0.6)  # .6 is not exact in float32: the comparison must not lose it

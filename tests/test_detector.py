@@ -15,6 +15,7 @@ from kerasdet import photo
 from kerasdet.boxes.peaks import top_peaks
 from kerasdet.data.dataset import Dataset
 from kerasdet.detector import Detector
+from kerasdet.ema import EMA
 from kerasdet.models.csp import CSP
 
 
@@ -258,6 +259,22 @@ def test_an_average_is_kept_by_default(shapes, untraced):
         detector.fit(shapes.batches(8, detector, seed=1), verbose=0)
     pairs = list(zip(plain.get_weights(), averaged.get_weights(), strict=True))
     assert any(not np.allclose(a, b, atol=1e-6) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, [0.999]), ({"ema": 0.25}, [0.25]), ({"ema": None}, [])])
+def test_the_average_that_fit_keeps_is_the_one_compiled(given, kept, shapes, monkeypatch, untraced):
+    made = []
+
+    class Recorded(EMA):
+        def __init__(self, momentum):
+            made.append(momentum)
+            super().__init__(momentum)
+
+    monkeypatch.setattr("kerasdet.detector.EMA", Recorded)
+    detector = detector_of_shapes()
+    detector.compile(keras.optimizers.SGD(0.01), **given)
+    detector.fit(shapes[:8].batches(8, detector), verbose=0)
+    assert made == kept
 
 
 def test_a_compiled_detector_goes_on_training_after_loading(shapes, tmp_path, untraced):

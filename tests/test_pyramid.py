@@ -156,3 +156,17 @@ def test_who_is_given_boxes_or_draws_outlines_is_refused():
 def test_what_makes_no_sense_is_refused(detector, sizes, merge, message):
     with pytest.raises(ValueError, match=message):
         kerasdet.image_pyramid(detector, sizes, merge)
+
+
+def test_no_more_come_out_than_of_the_detector():
+    far = [(0, 0.9, 0, 0, 16, 16), (0, 0.8, 40, 40, 60, 60)]
+    for most in (1, 2):
+        pyramid = kerasdet.image_pyramid(small(("cat", "dog"), max_detections=most), (64,), merge="nms")
+        assert len(saying(pyramid, far).detect(PHOTO, 0.1)) == most
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0.9, 2), (0.5, 1)])
+def test_overlaps_are_suppressed_by_the_detectors_limit(limit, count):
+    pair = [(0, 0.9, 0, 0, 40, 40), (0, 0.8, 0, 0, 40, 28)]  # IoU .7
+    pyramid = kerasdet.image_pyramid(small(("cat", "dog"), nms_iou=limit), (64,), merge="nms")
+    assert len(saying(pyramid, pair).detect(PHOTO, 0.1)) == count

@@ -161,3 +161,7 @@ def test_the_window_network_shares_its_weights(detector):
     assert not np.allclose(detector.classify(PHOTO, "single"), before)
     layer.set_weights(kept)
     np.testing.assert_allclose(detector.classify(PHOTO, "single"), before, atol=1e-6)
+
+
+def test_six_sizes_grow_by_a_step_of_the_deepest_map(detector):
+    assert views.six_sizes(detector) == (64, 96, 128, 160, 192, 224)

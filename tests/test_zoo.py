@@ -37,6 +37,21 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+# === Saving ===
+
+
+def test_a_preset_leaves_the_optimizers_state_behind(tmp_path):
+    detector = tiny_csp()
+    zoo.save_preset(detector, tmp_path / "plain", FIELDS)
+    detector.compile("adamw")
+    detector.optimizer.build(detector.trainable_variables)
+    zoo.save_preset(detector, tmp_path / "compiled", FIELDS)
+    plain, compiled = (tmp_path / name / "model.weights.h5" for name in ("plain", "compiled"))
+    assert compiled.stat().st_size == pytest.approx(plain.stat().st_size, rel=0.01)
+    with h5py.File(compiled) as file:
+        assert "optimizer" not in file
+
+
 # === Looking up ===
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from keras import ops
 
 from kerasdet.boxes.iou import area, ciou, diou, giou, iou, pairwise_iou
@@ -84,6 +85,22 @@ def test_ciou_worked_examples():
     # The first differ in shape as the docstring works out; the second only in size and place.
     expected = [1 / 3 - 0.0625 - 0.033752, 0.25 - (1 + 0.25) / 20]
     np.testing.assert_allclose(numpy(ciou(a, b)), expected, atol=1e-5)
+
+
+def test_no_gradient_goes_through_how_much_aspect_counts():
+    """Equation 11 differentiates v alone: d ciou = d diou - alpha d v, with alpha as it is."""
+    tf = pytest.importorskip("tensorflow")
+    a, b = tf.Variable([[0.0, 0.0, 2.0, 1.0]]), tf.constant([[0.0, 0.0, 1.0, 2.0]])
+
+    def v(boxes):
+        angle = tf.atan2(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+        return 4 / math.pi**2 * (angle - math.atan2(1, 2)) ** 2
+
+    with tf.GradientTape(persistent=True) as tape:
+        complete, distance, aspect = ciou(a, b), diou(a, b), v(a)
+    alpha = aspect / (1 - 1 / 3 + aspect)
+    expected = tape.gradient(distance, a) - alpha * tape.gradient(aspect, a)
+    np.testing.assert_allclose(tape.gradient(complete, a), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_ciou_agrees_with_a_loop():

@@ -265,6 +265,17 @@ def test_ssd_moves_pixels_and_boxes_together():
         np.testing.assert_allclose(boxes[0], edges, atol=1.5)
 
 
+def test_ssds_own_augmentation():
+    """As in the authors' caffe: brightness by 32 of 255, contrast and saturation by half, hue by 36 degrees
+    (18 of OpenCV's 180), four times as wide a canvas, and crops that overlap by one of their figures."""
+    found = Augment.ssd()
+    assert found.brightness == pytest.approx(32 / 255, abs=0.001)
+    assert (found.contrast, found.saturation, found.hue, found.expand) == (0.5, 0.5, 36, 4)
+    # 0 is any crop, 1 the whole photo.
+    assert found.overlaps == (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)
+    assert (found.zoom, found.aspect, found.flip, found.by_centre) == ((1, 1), 1, 0.5, True)
+
+
 def test_objects_stay_by_their_centre():
     matrix = np.array([[1.0, 0, -20], [0, 1, 0]])
     # Centres at -1, 1 and 95.5 px: of the second and third about half is left.

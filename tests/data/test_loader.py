@@ -62,6 +62,14 @@ def test_photos_without_objects(one_photo):
         assert (targets["labels"] == -1).all() and not targets["weights"].any()
 
 
+def test_a_hundred_objects_of_a_photo_are_learned_where_nothing_is_said(one_photo):
+    data = one_photo([[0, 0, i % 60 + 20, 10 + i // 60] for i in range(120)])
+    with pytest.warns(UserWarning, match="more than max_boxes=100 .*up to 120"):
+        batches = data.batches(1, model(data))
+    (_, targets), = epoch(batches)
+    assert targets["boxes"].shape[1] == 100 == (targets["labels"] >= 0).sum()
+
+
 def test_more_objects_than_max_boxes_warn_and_lose_the_smallest(one_photo):
     boxes = [[0, 0, 2 * i + 2, 10] for i in range(12)]
     data = one_photo(boxes)

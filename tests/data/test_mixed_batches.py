@@ -61,6 +61,20 @@ def test_mixed_weights_sum_to_one(colours):
         assert len(np.unique(targets["weights"])) > 5
 
 
+def test_a_share_of_the_pictures_are_mosaics_and_no_others_are_mixed_up(colours):
+    """A mosaic of four photos counts them whole; of the others, laid over one another, each counts a half."""
+    augment = dataclasses.replace(WHOLE, mosaic=0.5, mixup=np.inf)
+    counts = []
+    for number in range(24):
+        (_, targets), = epoch(
+            colours.batches(5, model(colours), training=True, augment=augment, epoch=number)
+        )
+        for labels, weights in zip(targets["labels"], targets["weights"], strict=True):
+            counts.append((labels >= 0).sum())
+            np.testing.assert_allclose(weights[labels >= 0], {4: 1.0, 2: 0.5}[counts[-1]])
+    assert 0.35 < np.mean(np.array(counts) == 4) < 0.65
+
+
 def test_the_tiles_of_a_mosaic_are_where_their_labels_say(colours):
     """Each photo is its own label throughout, so every pixel can be checked."""
     augment = dataclasses.replace(WHOLE, mosaic=1.0)

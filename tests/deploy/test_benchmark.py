@@ -112,6 +112,18 @@ def test_a_row_for_each_file_and_number_of_threads(exported, disc_set, clock):
     assert rows[0].megabytes == pytest.approx(files[0].stat().st_size / 1e6) and rows[0].memory > 0
 
 
+def test_ratios_are_of_neighbouring_turns(exported, monkeypatch):
+    """The median of a's turns over b's is 1; of medians, 3 over 2, it would be 1.5."""
+    a, b = np.array([1, 2, 3, 4, 5]) / 1000, np.array([5, 1, 2, 4, 2]) / 1000
+    monkeypatch.setattr(timing, "interleave", lambda tasks, *_, **__: dict(zip(tasks, (a, b), strict=True)))
+    files = [exported()[0], exported("float16")[0]]
+    one, other = bench.benchmark(files, None, (1,), rounds=5, reference="float16")
+    assert [one.milliseconds, one.low, one.high] == pytest.approx([3, 2, 4])
+    # 0.2, 2, 1.5, 1, 2.5 in order: 0.2, 1, 1.5, 2, 2.5.
+    assert [one.ratio, one.ratio_low, one.ratio_high] == pytest.approx([1.5, 1, 2])
+    assert [other.milliseconds, other.ratio] == pytest.approx([2, 1])
+
+
 def test_a_file_is_scored_on_the_classes_it_knows(exported, disc_set, clock):
     both = type(disc_set)(list(disc_set), ("red", "green"), (), "other", disc_set.root)
     (found,) = bench.benchmark([exported()[0]], both, (1,), 1)
@@ -215,6 +227,34 @@ def test_nanodet_is_decoded_as_by_hand():
     assert COCO_80[int(found["classes"][0])] == "dog" and found["scores"][0] == 0.9
     # ymin 16 - 16, xmin 32 - 16, ymax 16 + 8, xmax 32 + 56 (beyond the square) over 64.
     np.testing.assert_allclose(found["boxes_rel_yxyx"][0], [0, 0.25, 0.375, 1], atol=1e-6)
+
+
+def test_nanodet_sees_bgr_less_imagenets_mean_and_finds_no_doubles():
+    detector = object.__new__(NanoDetPlus)
+    detector.image_size, detector.classes = 64, COCO_80
+    detector._cells = np.concatenate([_grid(64, stride) for stride in (8, 16, 32, 64)])
+    output, seen = np.full((85, 112), -20.0), []
+    output[:, :80] = 0
+    cell = 64 + 1 * 4 + 2  # stride 16: x 32, y 16; the next one lies 16 px to the right
+    for row, score in ((cell, 0.9), (cell + 1, 0.8)):
+        output[row, 16] = score
+        output[row, 80:].reshape(4, 8)[:, 1] = 20
+    # From 16, 0 to 48, 32, and from 20, 0 to 52, 32: .78 overlap.
+    output[cell + 1, 80:].reshape(4, 8)[0], output[cell + 1, 80:].reshape(4, 8)[2] = -20, -20
+    output[cell + 1, 80 + 1], output[cell + 1, 80 + 2] = np.log([3, 1])
+    output[cell + 1, 80 + 17], output[cell + 1, 80 + 16] = np.log([1, 3])
+
+    def run(image):
+        seen.append(image)
+        return (output,)
+
+    detector._runner = run
+    photo = np.full((64, 64, 3), (10, 20, 30), np.uint8)
+    found = detector.detect(photo, score=0.1)
+    expected = [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395]
+    np.testing.assert_allclose(seen[0][5, 5], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, [[16, 0, 48, 32]], atol=1e-3)
+    assert found.names == ["dog"] and found.scores[0] == pytest.approx(0.9)
 
 
 def test_a_file_that_breaks_litert_is_told_before_it_is_opened(exported, monkeypatch):

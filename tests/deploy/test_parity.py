@@ -185,6 +185,18 @@ def test_labels_of_classes_that_the_detector_does_not_know_are_not_scored(shapes
     assert parity.load_squares(Network, shapes, 100, "calibration").dataset is None
 
 
+def test_photos_are_taken_from_all_over_the_set(shapes):
+    """Sorted by class, the first ones would calibrate on that class alone."""
+    class Network:
+        image_size, resize, classes = 64, "stretch", ("square", "circle", "triangle")
+
+    found = parity.load_squares(Network, shapes[:16], 4, "calibration")
+    assert len(found.squares) == 4
+    for square, place in zip(found.squares, (0, 5, 10, 15), strict=True):
+        alone = parity.load_squares(Network, shapes[place : place + 1], 1, "calibration")
+        np.testing.assert_array_equal(square, alone.squares[0])
+
+
 GOOD = Parity(photos=10, source="calibration", boxes=100)
 
 

@@ -56,6 +56,17 @@ def test_people_get_every_metric():
     assert np.isnan(metrics["MR_medium"]) and np.isnan(metrics["MR_far"])
 
 
+@pytest.mark.parametrize(
+    ("height", "scale"), [(29, "far"), (30, "medium"), (79, "medium"), (80, "near")]
+)
+def test_people_are_far_medium_or_near_by_their_height(height, scale):
+    """Caltech's scales: near from 80 px, medium from 30."""
+    box = np.array([[10, 10, 40, 10 + height]], np.float32)
+    data = Dataset([Sample("a.jpg", box, np.zeros(1, np.int32))], classes=("person",))
+    metrics = evaluate(Pretender(parts=False), data)
+    assert [name for name in ("far", "medium", "near") if not np.isnan(metrics[f"MR_{name}"])] == [scale]
+
+
 def test_shifted_detections_cost_ap():
     # 10 of 40 px aside: IoU 30/50.
     metrics = evaluate(Pretender(shift=10), people())

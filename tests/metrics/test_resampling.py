@@ -67,6 +67,20 @@ def test_recall_counts_objects_that_the_first_proposals_overlap():
     }, nan_ok=True)
 
 
+def test_every_draw_of_recall_is_that_of_its_photos():
+    data, found = random_set()
+    proposals = [each.boxes for each in found]
+    drawn = bootstrap_recall(data, proposals, at=(2, 10), draws=4, seed=1)
+    assert len(set(drawn["AR@2"])) > 2
+    for row, weights in enumerate(_weights(len(data), 4, seed=1)):
+        photos = np.repeat(np.arange(len(data)), weights.astype(int))
+        some = Dataset([dataclasses.replace(data[int(i)], image_id=n) for n, i in enumerate(photos)], CLASSES)
+        alone = bootstrap_recall(some, [proposals[i] for i in photos], at=(2, 10), draws=0)
+        assert 0.1 < alone["AR@10"][0] < 0.95
+        for name, values in alone.items():
+            assert drawn[name][row] == pytest.approx(values[0], abs=1e-9, nan_ok=True), name
+
+
 def test_two_detectors_are_told_apart_by_their_difference():
     """One that finds a little less on every photo: each alone varies more than what lies between them."""
     data, found = random_set(60)
@@ -77,3 +91,8 @@ def test_two_detectors_are_told_apart_by_their_difference():
     assert between.high - between.low < alone.high - alone.low
     assert between.low > 0
     assert f"{interval(np.array([0.5, 0.25, 0.25, 0.75, 0.75])):.2f}" == "0.50 (0.25 to 0.75)"
+
+
+def test_an_interval_holds_95_percent_of_the_draws():
+    found = interval(np.concatenate([[0.5], np.arange(1001) / 1000, [np.nan]]))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))

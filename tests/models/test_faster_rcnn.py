@@ -12,6 +12,7 @@ from keras import layers, ops
 from kerasdet import backbones, zoo
 from kerasdet.backbones.common import leaves
 from kerasdet.boxes import coders
+from kerasdet.boxes.proposals import propose
 from kerasdet.models.fast_rcnn import RCNN, FastRCNN
 from kerasdet.models.faster_rcnn import FasterRCNN, before_stage5, one_map, to_p4
 from kerasdet.models.trident import TridentNet
@@ -87,6 +88,9 @@ def test_c4_runs_the_last_stage_on_regions_alone(c4):
     assert stage.output.shape[1:] == (2, 2, 64) and c4.roi_head.input.shape[1:] == (14, 14, 48)
     deepest = {weight.path for weight in stage.weights}
     assert deepest and deepest <= set(names)
+    # Its statistics are those it came with: those of regions in training are not those afterwards.
+    norms = [layer for layer in stage.layers if isinstance(layer, layers.BatchNormalization)]
+    assert norms and not any(layer.trainable for layer in norms)
     trunk = c4.get_layer("tiny")
     assert not deepest & {weight.path for weight in trunk.weights}
 
@@ -198,7 +202,33 @@ def test_regions_of_another_size_are_looked_at_on_the_same_levels():
 # === Proposals ===
 
 
-def test_proposals_are_moved_anchors_without_doubles(c4):
+@pytest.mark.parametrize("per_level", [True, False])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [({}, [0, 2]), ({"iou_threshold": 0.85}, [0, 1, 2]), ({"iou_threshold": 0.5}, [0]),
+                        ({"iou_threshold": None}, [0, 1, 2])]
+)
+def test_proposals_that_overlap_a_better_one_are_dropped(limit, kept, per_level):
+    """IoU .8 and .6 with the first, .75 with each other: what is dropped drops nothing. The limit is .7."""
+    boxes = np.array([[0, 0, 40, 40], [0, 0, 40, 32], [0, 0, 40, 24]], np.float32)
+    found, scores = propose(
+        ops.convert_to_tensor([[3.0, 2.0, 1.0]]), ops.zeros((1, 3, 4)), [boxes], 64, before=3, after=3,
+        per_level=per_level, **limit,
+    )
+    scores = ops.convert_to_numpy(scores)[0]
+    assert (scores > 0).sum() == len(kept)
+    np.testing.assert_allclose(ops.convert_to_numpy(found)[0][scores > 0], boxes[kept], atol=1e-4)
+
+
+def test_a_level_proposes_as_many_as_it_may():
+    detector = faster(before=(100, 1), proposal_iou=None)
+    raw = raw_maps(detector)
+    after, training = (
+        int(ops.convert_to_numpy(detector.propose(raw, training=mode)[1] > 0).sum()) for mode in (False, True)
+    )
+    assert after == 5 and training == 60
+
+
+def test_proposals_are_moved_anchors_without_doubles(c4, monkeypatch):
     raw = raw_maps(c4)
     raw["object_logit"] -= 9
     anchors = c4.anchors[0]
@@ -219,6 +249,9 @@ def test_proposals_are_moved_anchors_without_doubles(c4):
     assert overlap < 0.7
     np.testing.assert_allclose(boxes[1], [14, 14, 34, 34], atol=1e-3)
     assert (np.diff(scores) <= 0).all()
+    monkeypatch.setattr(c4, "proposal_iou", 0.65)
+    boxes, _ = (ops.convert_to_numpy(value)[0] for value in c4.propose(raw))
+    assert not np.isclose(boxes, [14, 14, 34, 34], atol=1e-3).all(-1).any()
 
 
 @pytest.mark.parametrize("per_level", [True, False])

@@ -115,13 +115,16 @@ def test_masks_of_a_letterboxed_photo_lie_in_their_boxes(detector):
     photo = np.random.default_rng(1).integers(0, 255, (40, 100, 3)).astype("uint8")
     found = letterboxed.detect(photo, score=0.0)
     assert len(found) and len(found.masks) == len(found)
+    seen = 0
     for row, (x1, y1, x2, y2) in enumerate(found.boxes):
         mask = found.mask(row)
         assert mask.shape == (40, 100)
         rows, columns = np.nonzero(mask)
         if len(rows):
+            seen += 1
             assert columns.min() >= np.floor(x1) and columns.max() < np.ceil(x2)
             assert rows.min() >= np.floor(y1) and rows.max() < np.ceil(y2)
+    assert seen
     best = found.above(found.scores[0])
     assert len(best.masks) == len(best)
     row = best.to_coco(7)[0]

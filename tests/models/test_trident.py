@@ -327,6 +327,21 @@ def test_boxes_of_another_size_than_their_branchs_are_left_out(three):
     np.testing.assert_allclose(scores[scores > 0], [0.8, 0.35])
 
 
+def test_one_branch_alone_finds_all_sizes(three):
+    """Fast is the middle branch, whatever sizes it has learned."""
+    fast = three.fast()
+    count = fast.proposals[1]
+    heads = {
+        "class": np.zeros((1, count, 3)), "boxes": np.zeros((1, count, 1, 4)),
+        "proposals": np.zeros((1, count, 4)),
+    }
+    for row, (box, score) in enumerate((([10, 10, 16, 16], 0.9), ([2, 2, 60, 60], 0.8))):
+        heads["proposals"][0, row], heads["class"][0, row, 1] = box, score
+    found = fast.decode({k: ops.convert_to_tensor(v.astype("float32")) for k, v in heads.items()})
+    scores = ops.convert_to_numpy(found["scores"])[0]
+    np.testing.assert_allclose(scores[scores > 0], [0.9, 0.8])
+
+
 # === The harness of all detectors ===
 
 

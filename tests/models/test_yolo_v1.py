@@ -135,6 +135,17 @@ def test_equation_3_agrees_with_loops():
     assert found == pytest.approx({key: value / 2.5 for key, value in expected.items()}, rel=1e-4)
 
 
+def test_confidence_learns_an_overlap_that_does_not_learn_from_it(detector):
+    tf = pytest.importorskip("tensorflow")
+    raw = {key: tf.Variable(value) for key, value in raw_maps(detector, box=0.5, confidence=0.25).items()}
+    targets = {k: ops.convert_to_tensor(v) for k, v in objects([20, 36, 36, 52]).items()}
+    with tf.GradientTape() as tape:
+        loss = detector.loss_parts(targets, raw)["confidence_loss"]
+    box, confidence = tape.gradient(loss, [raw["box"], raw["confidence"]])
+    assert box is None or not np.abs(box).max()
+    assert np.abs(confidence).max() > 0
+
+
 def responsible(detector, raw, box):
     """Which of cell 9's two boxes has its coordinates' gradient: the one whose change moves the loss."""
     before = losses(detector, objects(box), raw)["box_loss"]
@@ -176,6 +187,33 @@ def test_perfect_heads_cost_nothing_and_decode_to_the_objects(detector):
     found = detector.decode(detector.heads(raw))
     np.testing.assert_allclose(ops.convert_to_numpy(found["boxes"])[0, 0], [18, 34, 38, 46], atol=1e-4)
     assert int(found["labels"][0, 0]) == 1 and float(found["scores"][0, 0]) == 1
+
+
+def test_what_is_beyond_a_probability_is_cut(detector):
+    """Two negatives make no score; the paper's outputs are linear."""
+    raw = raw_maps(detector, confidence=-0.5, class_logits=-0.8)
+    raw["confidence"][0, 5], raw["class_logits"][0, 2] = 1.7, [0.5, 1.2]
+    found = detector.decode(detector.heads({key: ops.convert_to_tensor(v) for key, v in raw.items()}))
+    scores = ops.convert_to_numpy(found["scores"])[0]
+    np.testing.assert_allclose(scores[scores > 0], [1, 0.5])
+
+
+@pytest.mark.parametrize("head", ["paper", "light"])
+def test_the_first_guess_is_a_quarter_of_the_square_about_each_cells_middle(head):
+    fresh = yolo(head=head)
+    layer = fresh.get_layer("head_box")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([np.zeros_like(kernel), bias])
+    raw = fresh(np.zeros((1, 64, 64, 3), np.float32))
+    corner = ops.convert_to_tensor([[x, y] for y in range(4) for x in range(4) for _ in (0, 1)], "float32")
+    boxes = ops.convert_to_numpy(fresh._corners(raw["box"][0], corner))
+    np.testing.assert_allclose(boxes[0], [0, 0, 16, 16], atol=1e-3)
+    np.testing.assert_allclose(boxes[-1], [48, 48, 64, 64], atol=1e-3)
+
+
+def test_the_papers_head_drops_half_of_its_hidden_units():
+    """Section 2.2."""
+    assert yolo(head="paper").get_layer("head_dropout").rate == 0.5
 
 
 def test_an_object_of_weight_zero_teaches_nothing_and_is_no_background(detector):

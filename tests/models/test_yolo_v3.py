@@ -168,6 +168,11 @@ def test_predictions_that_find_an_object_are_not_background(detector):
     targets, raw = objects([8, 8, 24, 24]), raw_maps(detector)
     raw["box"][0, 80, 2:] = math.log(0.5)
     assert losses(detector, targets, raw)["object_loss"] == pytest.approx(83 * LOG2, rel=1e-5)
+    # One that overlaps by .8 is excused too, one by .6 is not.
+    for share, count in ((0.8, 83), (0.6, 84)):
+        raw["box"][0, 80, 2:] = math.log(0.5), math.log(0.5 * share)
+        assert losses(detector, targets, raw)["object_loss"] == pytest.approx(count * LOG2, rel=1e-5)
+    raw["box"][0, 80, 2:] = math.log(0.5)
     strict = yolo(ignore_iou=1.0)
     assert losses(strict, targets, raw)["object_loss"] == pytest.approx(84 * LOG2, rel=1e-5)
 

@@ -9,6 +9,7 @@ from keras import layers, ops
 from kerasdet.boxes.gaussians import region_mask
 from kerasdet.detector import Detector
 from kerasdet.training import EMA, Checkpoint
+from kerasdet.training.checkpoint import _seeds
 
 
 class Killed(Exception):
@@ -153,6 +154,39 @@ def test_an_average_that_a_checkpoint_would_lose_is_told(shapes, tmp_path):
     detector.fit(batches, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path / "run.npz")])
     with np.load(tmp_path / "run.npz") as saved:
         assert int(saved["epoch"]) == 1 and "ema_steps" not in saved
+
+
+def test_statistics_of_the_average_are_measured_on_training_photos(shapes):
+    detector, ema = build(), EMA(0.9)
+    batches = shapes[:8].batches(BATCH, detector, training=True)
+    detector.fit(batches, epochs=1, verbose=0, callbacks=[ema])
+    assert len(ema.images) == len(batches.some_images()) > 0
+    norm = next(layer for layer in detector.layers if isinstance(layer, layers.BatchNormalization))
+    into = keras.Model(detector.inputs, norm.input)
+    values = np.concatenate([ops.convert_to_numpy(into(images)) for images in ema.images])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(norm.moving_mean), values.mean((0, 1, 2)), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_what_dropout_draws_next_is_kept(tmp_path):
+    def build(seed):
+        keras.utils.set_random_seed(seed)
+        x = keras.Input((2,))
+        m = keras.Model(x, layers.Dense(1)(layers.Dropout(0.5)(x)))
+        m.compile("adam", loss="mse")
+        return m
+
+    def states(m):
+        return [ops.convert_to_numpy(v) for v in _seeds(m)]
+
+    trained, other = build(0), build(1)
+    values = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    trained.fit(*values, batch_size=1, verbose=0, callbacks=[Checkpoint(tmp_path / "a.npz")])
+    assert any(not np.array_equal(a, b) for a, b in zip(states(trained), states(other), strict=True))
+    Checkpoint(tmp_path / "a.npz").restore(other)
+    for a, b in zip(states(trained), states(other), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_stopped_by_hand_the_model_has_its_averages(shapes):

@@ -47,6 +47,14 @@ def test_a_backbone_learns_at_a_rate_of_its_own(detector, batches):
     assert moved(detector, batches) == pytest.approx({"backbone": 1e-4, "rest": 1e-2}, rel=0.02)
 
 
+@pytest.mark.parametrize("backbone_rate", [None, 1e-4])
+def test_weights_decay_and_gradients_are_clipped_everywhere(detector, backbone_rate):
+    optimizer = adamw(1e-2, detector, backbone_rate)
+    each = [optimizer] if backbone_rate is None else optimizer.optimizers
+    assert [(one.weight_decay, one.clipnorm) for one in each] == [(1e-3, 10.0)] * len(each)
+    assert len(each) == (1 if backbone_rate is None else 2)
+
+
 def test_without_one_it_learns_like_the_rest(detector, batches):
     detector.compile(adamw(1e-2), ema=None)
     assert moved(detector, batches) == pytest.approx({"backbone": 1e-2, "rest": 1e-2}, rel=0.02)

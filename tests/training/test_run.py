@@ -75,6 +75,21 @@ def test_the_rate_rises_and_falls(whole):
     assert rates[-1] == pytest.approx(1e-5) and rates[1:] == sorted(rates[1:], reverse=True)
 
 
+def test_what_is_kept_is_the_average(whole):
+    """The run's own weights are in its checkpoint alone."""
+    folder, _ = whole
+    model, apart = kerasdet.load(folder / "last.keras"), []
+    averaged = [(i, v) for i, v in enumerate(model.weights) if keras.backend.is_float_dtype(v.dtype)]
+    with np.load(folder / "checkpoint.npz") as saved:
+        for place, (i, variable) in enumerate(averaged):
+            if "moving_" in variable.path:
+                continue  # measured anew
+            kept = keras.ops.convert_to_numpy(variable)
+            np.testing.assert_allclose(kept, saved[f"ema_{place}"], atol=1e-6, err_msg=variable.path)
+            apart.append(np.abs(kept - saved[f"weight_{i}"]).max())
+    assert max(apart) > 1e-5
+
+
 def test_a_run_goes_on_as_if_it_had_not_stopped(whole, scenes, tmp_path):
     folder, rows = whole
     out = tmp_path / "stopped"
@@ -98,8 +113,13 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(whole, scenes, tmp_path):
 
 @pytest.mark.usefixtures("untraced")
 def test_a_run_that_goes_on_keeps_the_best_epoch_of_before(scenes, tmp_path, monkeypatch):
-    figures = iter([0.5, 0.1])
-    monkeypatch.setattr(CSP, "evaluate_detections", lambda *_, **__: {"AP": next(figures)})
+    figures, scored = iter([0.5, 0.1]), []
+
+    def evaluate(detector, *_, **__):
+        scored.append([keras.ops.convert_to_numpy(v) for v in detector.trainable_weights])
+        return {"AP": next(figures)}
+
+    monkeypatch.setattr(CSP, "evaluate_detections", evaluate)
     data, out = scenes[:4], tmp_path / "run"
     options = SETTINGS | {"val": scenes[4:5]}
     with pytest.raises(KeyboardInterrupt):
@@ -108,6 +128,11 @@ def test_a_run_that_goes_on_keeps_the_best_epoch_of_before(scenes, tmp_path, mon
     rows = train(data, tiny_csp(), out, **options, resume=True)
     assert [row["val_AP"] for row in rows] == [0.5, 0.1]
     assert (out / "best.keras").read_bytes() == best and read_scores(out)["epoch"] == 1
+    # What was scored is what is kept.
+    for name, weights in zip(("best", "last"), scored, strict=True):
+        kept = kerasdet.load(out / f"{name}.keras").trainable_weights
+        for variable, seen in zip(kept, weights, strict=True):
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), seen)
 
 
 @pytest.mark.usefixtures("untraced")

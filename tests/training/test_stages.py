@@ -72,6 +72,8 @@ def test_the_next_size_starts_from_what_the_last_one_learned(tmp_path):
         build, (STAGES[0], Stage(96, 0, 4)), train, tmp_path / "both", steps_per_epoch=1
     )
     assert both.image_size == 96
+    with np.load(tmp_path / "small" / "checkpoint_1.npz") as saved:
+        assert int(saved["ema_steps"]) == 2  # two epochs of one step, where the set has two
     for one, other in zip(small.trainable_variables, both.trainable_variables, strict=True):
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other), atol=1e-6
@@ -137,6 +139,25 @@ def test_phases_that_do_not_exist_are_told_before_the_first_stage(tmp_path, make
     with pytest.raises(ValueError, match=message):
         train_in_stages(lambda size, fresh: make(), stages, train, tmp_path / "run")
     assert not (tmp_path / "run" / "log.csv").exists()
+
+
+class Seen(keras.callbacks.Callback):
+    """What the model holds at the end of an epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_weights]
+
+
+def test_callbacks_see_the_averaged_weights(tmp_path):
+    train, seen = write_scenes(tmp_path / "scenes", 8, size=(64, 64), seed=0), Seen()
+    model = train_in_stages(
+        build, [Stage(64, 1, 4)], train, tmp_path / "run", rate=1e-2, callbacks=[seen]
+    )
+    for variable, at_the_end in zip(model.trainable_weights, seen.weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), at_the_end)
+    with np.load(tmp_path / "run" / "checkpoint_1.npz") as saved:
+        own = [saved[f"weight_{i}"] for i, v in enumerate(model.weights) if v.trainable]
+    assert any(np.abs(one - other).max() > 1e-4 for one, other in zip(own, seen.weights, strict=True))
 
 
 class Watch(keras.callbacks.Callback):

@@ -21,6 +21,7 @@ from kerasdet.training import Stage, recipe, voc12
 STAGES = (
     Stage(224, 6, 16), Stage(320, 4, 16),
     Stage(352, 10, 16, restart=True, batches={"augment": Augment(mosaic=0.5), "mix_until": 17}),
+    Stage(416, 5, 16, restart=True, peak=0.5, batches={"augment": Augment(mosaic=0.5), "mix_until": 23}),
 )
 # At the heads' rate the backbone would forget what it knows.
 RATE, BACKBONE_RATE = 1e-3, 5e-5
