@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import math
 import re
 import sys
 import warnings
@@ -14,7 +15,7 @@ from keras import ops
 
 from kerasdet import backbones
 from kerasdet import photo as photos_
-from kerasdet.boxes.peaks import take
+from kerasdet.backbones.common import leaves
 from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.suppression import greedy_keep
 from kerasdet.detections import Detections
@@ -24,9 +25,18 @@ from kerasdet.layers.batch_norm import WholeBatchStatistics, warn_of_random_stat
 from kerasdet.names import check_names
 from kerasdet.nan_guard import NaNGuard
 
+BACKENDS = "tensorflow", "jax"
+
+if keras.backend.backend() not in BACKENDS:
+    raise ImportError(
+        f"Keras runs on {keras.backend.backend()}, and kerasdet's detectors on {' or '.join(BACKENDS)}: "
+        "start Python with KERAS_BACKEND=tensorflow"
+    )
 # What a name such as "adamw" stands for in Keras, and here.
 _KERAS_ADAM_RATE, FINE_TUNING_RATE = float(np.float32(1e-3)), 3e-4
 _ADAMS = keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.Nadam
+# What `compile` takes of a loss, of which a detector brings its own.
+_OF_LOSSES = "loss", "loss_weights"
 DEPTHS = ("raw", "boxes", "detections")
 
 
@@ -71,13 +81,18 @@ class Detector(keras.Model):
         check_names("parts", parts)
         if resize not in photos_.RESIZES:
             raise ValueError(f"resize is {resize!r}; give one of {', '.join(photos_.RESIZES)}")
+        if nms_iou is not None and not 0 < nms_iou <= 1:
+            raise ValueError(f"nms_iou is {nms_iou}; give an overlap, above 0 and up to 1, or None")
         self._settings = {
             "classes": tuple(classes), "image_size": int(image_size), "parts": tuple(parts),
-            "resize": resize, "max_detections": int(max_detections), "nms_iou": nms_iou, "keep_float": None,
+            "resize": resize, "max_detections": int(max_detections), "keep_float": None,
+            "nms_iou": None if nms_iou is None else float(nms_iou),
         }
         # The arguments of a subclass's constructor, which the subclass puts here.
         self._config: dict = {}
         self._loss_means: dict[str, keras.metrics.Mean] = {}
+        # What a configuration says of frozen layers is what differs from how the detector was built.
+        self._frozen_first: list[str] | None = None
         self._ema = None
         # Whether the loss that is being computed is learned from, or only looked at.
         self._learning = True
@@ -143,16 +158,26 @@ class Detector(keras.Model):
             config["backbone"] = backbones.serialize(config["backbone"])
         if self.keep_float:
             config["keep_float"] = self.keep_float
+        if (frozen := self._frozen()) != self._frozen_first:
+            config["frozen"] = frozen
         return config
+
+    def _frozen(self) -> list[str]:
+        """Names of the layers with weights that are not trained."""
+        return sorted({layer.name for layer in leaves(self) if layer.weights and not layer.trainable})
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = copy.deepcopy(config)  # Keras empties what it deserialises
         if isinstance(config.get("backbone"), dict):
             config["backbone"] = backbones.deserialize(config["backbone"], custom_objects)
-        keep_float = config.pop("keep_float", None)
+        keep_float, frozen = config.pop("keep_float", None), config.pop("frozen", None)
         detector = cls(**config)
         detector.keep_float = keep_float
+        if frozen is not None:
+            for layer in leaves(detector):
+                if layer.weights:
+                    layer.trainable = layer.name not in frozen
         return detector
 
     # === Training ===
@@ -161,19 +186,20 @@ class Detector(keras.Model):
         """As `keras.Model.compile`; the losses are the detector's own and need not be named.
 
         Args:
-            optimizer: as in Keras; but where Adam or one of its kind is given by name, it takes the
-                rate 3e-4 in place of Keras' 1e-3, which ruins pretrained backbones: at 1e-3 the
-                deepest stage of MobileNetV2 saturated and its features were lost.
+            optimizer: as in Keras; one with `use_ema` takes the place of `ema`. But where Adam or one of its
+                kind is given by name, it takes the rate 3e-4 in place of Keras' 1e-3, which ruins pretrained
+                backbones: at 1e-3 the deepest stage of MobileNetV2 saturated and its features were lost.
             ema: upper bound of the momentum of the weight average that `fit` keeps, evaluates and
                 leaves in the model (see `kerasdet.training.EMA`); None keeps none.
             jit_compile: "auto" means no XLA on TensorFlow without a GPU, which trains several times
                 slower with it; everywhere else it is Keras' own "auto".
         """
-        if "loss" in kwargs and kwargs["loss"] is not None:
-            raise ValueError("a detector brings its own losses; compile it without loss=")
+        if named := [name for name in _OF_LOSSES if kwargs.get(name) is not None]:
+            raise ValueError(f"a detector brings its own losses; compile it without {named[0]}=")
         if jit_compile == "auto":
             jit_compile = _jit_compile()
-        self._ema = ema
+        # Keras would put the optimizer's average in the place of the one that was evaluated.
+        self._ema = None if getattr(optimizer, "use_ema", False) else ema
         if isinstance(optimizer, str):
             optimizer = keras.optimizers.get(optimizer)
             if isinstance(optimizer, _ADAMS) and float(optimizer.learning_rate) == _KERAS_ADAM_RATE:
@@ -181,7 +207,7 @@ class Detector(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def get_compile_config(self):
-        if not self.compiled:
+        if not self.compiled or self.optimizer is None:
             return None
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
         return {"optimizer": optimizer, "ema": self._ema}
@@ -223,21 +249,24 @@ class Detector(keras.Model):
             kwargs["validation_data"] = handed_out(validation, self)
         if not _is_batches(x):
             return self._fit(x, *args, callbacks=callbacks, **kwargs)
+        x.begin(self, kwargs.get("initial_epoch", 0))
         if kwargs.get("steps_per_epoch") is None:
             kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
         batches = handed_out(x.endless(), self)
         history = self._fit(batches, *args, callbacks=callbacks, shuffle=False, **kwargs)
-        x.epoch += len(history.epoch)
+        # Of fewer steps an epoch, as many of its own as were gone through.
+        x.epoch += -(-len(history.epoch) * kwargs["steps_per_epoch"] // len(x))
         return history
 
     def _fit(self, *args, callbacks, **kwargs):
         try:
             return super().fit(*args, callbacks=callbacks, **kwargs)
-        except KeyboardInterrupt:
-            # Whoever stops a cell of a notebook keeps what `fit` promises: the averaged weights.
+        except (KeyboardInterrupt, FloatingPointError):
+            # Whoever stops a cell of a notebook keeps what `fit` promises: the averaged weights. So does one
+            # whose training broke, where the average did not.
             for callback in callbacks:
-                if isinstance(callback, EMA):
+                if isinstance(callback, EMA) and callback.is_finite():
                     callback.on_train_end()
             raise
         except Exception as error:
@@ -247,13 +276,20 @@ class Detector(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the detector's named losses; each part's mean is shown in the progress bar."""
+        if sample_weight is not None:
+            raise ValueError(
+                "a detector takes no sample_weight: give the weight of each object, weights (batch, n), in "
+                "the targets"
+            )
         self._learning = bool(training)
-        parts = self.loss_parts(self.training_targets(y), _in_full(y_pred))
+        targets = self.training_targets(y)
+        parts = self.loss_parts(targets, _in_full(y_pred))
         total = sum(parts.values())
         # Of replicas it is the sum that counts: Keras adds up their gradients, and takes the mean of metrics.
         replicas = replicas_apart()
+        photos = ops.shape(targets["boxes"])[0]  # a last batch may have fewer, as Keras' own mean allows for
         for name, value in parts.items():
-            self._loss_means[name].update_state(replicas * value)
+            self._loss_means[name].update_state(replicas * value, sample_weight=photos)
         for extra in self.losses:
             total += ops.cast(extra, "float32") / replicas
         return total
@@ -268,8 +304,10 @@ class Detector(keras.Model):
                 part_weights (batch, n, P), 0 where a part is not known. Detectors that need proposals
                 (batch, k, 4) or masks (batch, n, m, m) and mask_weights (batch, n) say so.
 
+        Labels beyond the classes make weights that are no numbers: so the loss is none, and `NaNGuard` stops.
+
         Raises:
-            ValueError: something is missing that cannot be left out.
+            ValueError: something is missing that cannot be left out; a number of boxes that is not fixed.
         """
         needed = ["boxes", "labels"]
         if self.given_proposals:
@@ -288,6 +326,11 @@ class Detector(keras.Model):
             key: ops.cast(value, "int32" if key == "labels" else "float32") for key, value in given.items()
         }
         boxes = targets["boxes"]
+        if boxes.shape[1] is None:
+            raise ValueError(
+                "targets have a number of boxes that changes from batch to batch; pad them to a fixed one, "
+                "with labels of -1, such as by padded_batch(..., padded_shapes=...)"
+            )
         left_out = {
             "weights": ops.cast(targets["labels"] >= 0, "float32"), "ignore": ops.zeros_like(boxes[:, :1]),
         }
@@ -296,7 +339,9 @@ class Detector(keras.Model):
             left_out["parts"] = ops.repeat(left_out["part_weights"][..., None], 4, axis=-1)
         targets = left_out | targets
         # Rows that hold nothing weigh nothing, whatever is given of them.
-        targets["weights"] = targets["weights"] * left_out["weights"]
+        targets["weights"] = ops.where(
+            targets["labels"] < len(self.classes), targets["weights"] * left_out["weights"], math.nan
+        )
         return targets
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -326,6 +371,7 @@ class Detector(keras.Model):
         """Makes the running means of the named loss parts; a subclass calls it once it is built."""
         # Keras finds metrics in attributes, shows them and resets them.
         self._loss_means = {name: keras.metrics.Mean(name=name) for name in names}
+        self._frozen_first = self._frozen()
 
     # === Inference ===
 
@@ -348,6 +394,11 @@ class Detector(keras.Model):
         if outputs not in DEPTHS:
             raise ValueError(f"outputs is {outputs!r}; give one of {', '.join(DEPTHS)}")
         self._check_given(proposals)
+        if tuple(images.shape[1:3]) != (self.image_size, self.image_size):
+            raise ValueError(
+                f"images are {tuple(images.shape)}, and the detector's square has {self.image_size} px a "
+                "side; resize them, or make a detector of their size: zoo.adapt(detector, image_size=...)"
+            )
         raw = _with_proposals(_in_full(self(images, training=False)), proposals)
         heads = self.heads(raw)
         return heads if outputs == "raw" else self.from_heads(heads, outputs, raw)
@@ -399,8 +450,8 @@ class Detector(keras.Model):
         labels = at_rows(found["labels"], rows)
         kept["labels"] = labels * ops.cast(alive, labels.dtype)
         if "parts" in found:
-            flat = ops.reshape(found["parts"], (-1, 1, found["parts"].shape[1], len(self.parts) * 4))
-            taken = ops.reshape(take(flat, rows), (-1, rows.shape[1], len(self.parts), 4))
+            flat = ops.reshape(found["parts"], (-1, found["parts"].shape[1], len(self.parts) * 4))
+            taken = ops.reshape(at_rows(flat, rows), (-1, rows.shape[1], len(self.parts), 4))
             kept["parts"] = taken * alive[..., None, None]
         return kept
 

@@ -12,9 +12,10 @@ class EMA(keras.callbacks.Callback):
     """Keeps an average of the weights; evaluates and leaves the model with it.
 
     After every step, average = m * average + (1 - m) * weight, with m = min(momentum, (1 + t) / (10 + t))
-    at step t, so that a short run is not held back by the weights it started from. Whenever the model
-    is evaluated (validation inside `fit`, callbacks at the end of an epoch, after training) it holds the
-    averages, with batch-norm statistics measured for them (see `measure_statistics`); while it trains,
+    at step t, so that a short run is not held back by the weights it started from; steps that
+    `steps_per_execution` does at once count one by one, with the weights of the last of them. Whenever the
+    model is evaluated (validation inside `fit`, callbacks at the end of an epoch, after training) it holds
+    the averages, with batch-norm statistics measured for them (see `measure_statistics`); while it trains,
     its own weights. Put it before callbacks that evaluate.
 
     Args:
@@ -36,6 +37,7 @@ class EMA(keras.callbacks.Callback):
         self.images: list[np.ndarray] = []
         self.averages: list[np.ndarray] | None = None
         self._own: list[np.ndarray] | None = None
+        self._batch = -1  # the last one of this epoch that was counted
 
     def variables(self) -> list:
         """What is averaged: every floating-point weight of the model, in its order."""
@@ -46,12 +48,22 @@ class EMA(keras.callbacks.Callback):
             self.averages = [keras.ops.convert_to_tensor(v) for v in self._numbers()]
 
     def on_train_batch_end(self, batch, logs=None):
-        m = min(self.momentum, (1 + self.steps) / (10 + self.steps))
-        self.steps += 1
+        # With steps_per_execution, one call for several steps.
+        kept = 1.0
+        for _ in range(max(1, batch - self._batch)):
+            kept *= min(self.momentum, (1 + self.steps) / (10 + self.steps))
+            self.steps += 1
+        self._batch = batch
         self.averages = [
-            average + (1 - m) * (variable.value - average)
+            average + (1 - kept) * (variable.value - average)
             for average, variable in zip(self.averages, self.variables(), strict=True)
         ]
+
+    def is_finite(self) -> bool:
+        """Whether there is an average and all of it is numbers: not once weights that broke went into it."""
+        return self.averages is not None and all(
+            np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(average))) for average in self.averages
+        )
 
     def own_weights(self) -> list[np.ndarray]:
         """The weights that training goes on with, whichever the model holds at the moment."""
@@ -78,6 +90,7 @@ class EMA(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._swap_out()
+        self._batch = -1
 
     def on_test_begin(self, logs=None):
         self._swap_in()

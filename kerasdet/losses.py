@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from kerasdet.boxes import gaussians
+from kerasdet.boxes import assign, gaussians
 from kerasdet.boxes.iou import giou
 from kerasdet.distribution import batch_sum
 
@@ -135,6 +135,31 @@ def class_cross_entropy(labels, logits, smoothing: float = 0.0):
 def background_cross_entropy(logits, smoothing: float = 0.0):
     """As `class_cross_entropy`, of rows that are all background, the class 0."""
     return class_cross_entropy(ops.zeros_like(logits[..., 0], dtype="int32"), logits, smoothing)
+
+
+def hard_background(logits, goal: dict, ratio: int, smoothing: float = 0.0):
+    """The loss of the negatives that are taken for objects most, summed.
+
+    Args:
+        logits: (batch, N, 1 + classes), background first.
+        goal: weight (batch, N) of positives, 0 elsewhere; negative (batch, N).
+        ratio: negatives for each positive of a photo; a photo without objects has as many as one with one,
+            since whoever adds photos against false alarms means them to be learned.
+        smoothing: see `soft_targets`.
+
+    Returns:
+        () float32.
+
+    Source: SSD (Liu et al. 2016), section 2.2, "Hard negative mining".
+    """
+    learned = ops.sum(ops.cast(goal["weight"] > 0, "int32"), axis=-1)
+    # Smoothed, the loss of what is surely background would be high too.
+    hard = assign.highest(
+        background_cross_entropy(logits), goal["negative"], ratio * ops.maximum(learned, 1)
+    )
+    # Of photos that are mixed, objects weigh less: so does their share of background.
+    hard = hard * assign.mean_weight(goal["weight"])[:, None]
+    return ops.sum(hard * background_cross_entropy(logits, smoothing))
 
 
 def smooth_l1(error, delta: float = 1.0):

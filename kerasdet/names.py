@@ -13,10 +13,13 @@ def check_names(kind: str, names) -> None:
     """Looks at the names that a detector is given.
 
     Raises:
-        ValueError: a text in place of a list of names; a name twice, or with a control character.
+        ValueError: a text in place of a list of names; what is no text; a name twice, or with a control
+            character.
     """
     if isinstance(names, str):
         raise ValueError(f"{kind} is the text {names!r}; give a list of names, such as [{names!r}]")
+    if other := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"{kind} has {other[0]!r}, which is no text; give a name, such as '{other[0]}'")
     if len(set(names)) != len(tuple(names)):
         raise ValueError(f"{kind} {tuple(names)} names one twice; each must have its own name")
     if (odd := with_control(names)) is not None:

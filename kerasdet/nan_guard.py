@@ -1,4 +1,4 @@
-"""The guard that stops a training whose loss is not a number any more, and says why."""
+"""The guard that stops a training whose loss or weights are not numbers any more, and says why."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ PHOTOS_NAMED = 16
 
 class NaNGuard(keras.callbacks.Callback):
     """Stops `fit` at the first batch whose loss is not finite; names the part of the loss and the photos.
+
+    Of weights that broke in an epoch's last step no loss tells: they are looked at before they are scored or
+    written.
 
     Args:
         batches: the `Batches` that are trained on, to name their photos; None, for arrays, names the part
@@ -30,28 +33,44 @@ class NaNGuard(keras.callbacks.Callback):
         self._first = 0 if self.batches is None else self.batches.epoch
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._epoch, self._batch = epoch, -1
 
     def on_train_batch_end(self, batch, logs=None):
         losses = {name: float(value) for name, value in (logs or {}).items() if name.endswith("loss")}
+        # With steps_per_execution, one call for several batches.
+        count = batch - self._batch
         if not all(math.isfinite(value) for value in losses.values()):
-            raise FloatingPointError(self._message(batch, losses))
-        self._seen += 1
+            raise FloatingPointError(self._message(batch, losses, count))
+        self._seen += count
+        self._batch = batch
 
-    def _message(self, batch: int, losses: dict[str, float]) -> str:
+    def on_epoch_end(self, epoch, logs=None):
+        for variable in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(variable))):
+                raise FloatingPointError(
+                    f"epoch {epoch + 1}: the weights {variable.path} are not finite after its last step; "
+                    "lower the rate"
+                )
+
+    def _message(self, batch: int, losses: dict[str, float], count: int) -> str:
         parts = {name: value for name, value in losses.items() if name != "loss"} or losses
         wrong = [f"{name} is {value}" for name, value in parts.items() if not math.isfinite(value)]
         text = f"epoch {self._epoch + 1}, batch {batch + 1}: {', '.join(wrong)}"
         if len(wrong) == len(parts) > 1:
             text += " (all parts: the weights broke in the step before)"
         if self.batches is None:
-            return f"{text}; look at the boxes of that batch, or lower the rate"
+            return (
+                f"{text}; look at the boxes of that batch and its labels (from 0 on, -1 in rows that hold "
+                "nothing), or lower the rate"
+            )
         # Batches are counted through all epochs: an epoch of `fit` may be shorter than one of the set.
-        epochs, number = divmod(self._seen, len(self.batches))
-        samples = self.batches.samples(self._first + epochs, number)
-        names = [str(sample.path) for sample in samples]
+        names, mixed = [], ""
+        for seen in range(self._seen, self._seen + count):
+            epochs, number = divmod(seen, len(self.batches))
+            names += [str(sample.path) for sample in self.batches.samples(self._first + epochs, number)]
+            if self.batches.mixes(self._first + epochs):
+                mixed = ", mixed with others"
         more = f" and {len(names) - PHOTOS_NAMED} more" if len(names) > PHOTOS_NAMED else ""
-        mixed = ", mixed with others" if self.batches.mixes(self._first + epochs) else ""
         text += f"; its photos{mixed}: {', '.join(names[:PHOTOS_NAMED])}{more}"
         broken = [str(sample.path) for sample in self.batches.dataset if not _finite(sample)]
         if broken:

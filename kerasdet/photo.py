@@ -14,6 +14,7 @@ import glob
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -40,7 +41,8 @@ def read(photo) -> np.ndarray:
     """Reads one photo.
 
     Args:
-        photo: path of an image file, or an array (H, W, 3) uint8 RGB, which is returned as it is.
+        photo: path of an image file; an array (H, W, 3) uint8 RGB, which is returned as it is; or a
+            `PIL.Image`.
 
     Returns:
         (H, W, 3) uint8, RGB, turned upright as its EXIF orientation says.
@@ -52,7 +54,7 @@ def read(photo) -> np.ndarray:
     """
     if isinstance(photo, (str, os.PathLike)):
         return _read_file(os.fspath(photo))
-    array = np.asarray(photo)
+    array = _of_pillow(photo) if hasattr(photo, "getexif") else np.asarray(photo)
     if array.dtype != np.uint8:
         raise ValueError(
             f"the photo is an array of {array.dtype}; give uint8 RGB values from 0 to 255, "
@@ -66,6 +68,13 @@ def read(photo) -> np.ndarray:
     if max(array.shape) > MAX_SIDE or array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise ValueError(f"the photo is an array of shape {array.shape} and {_TOO_LARGE}")
     return array
+
+
+def _of_pillow(image) -> np.ndarray:
+    """What a `PIL.Image` shows; its array where values are integers of more than eight bits, or floats."""
+    if image.mode[0] in "IF":
+        return np.asarray(image)
+    return _turned(np.asarray(image.convert("RGB")), _orientation(image))
 
 
 def read_ahead(photos: Iterable, ahead: int, threads: int = 2):
@@ -168,8 +177,24 @@ def _read_file(path: str) -> np.ndarray:
             f"{path}: the {header.format} image is truncated or damaged, or of a kind that OpenCV cannot "
             "decode; replace it, or save it as JPEG or PNG"
         )
+    _warn_if_black(image, data, path)
     # But a TIFF, whose orientation is no note in it but part of the format, is always turned.
     return image if header.format == "TIFF" else _turned(image, _orientation(header))
+
+
+def _warn_if_black(image: np.ndarray, data: bytes, path: str) -> None:
+    """Of sixteen bits a value the upper eight are kept, of which twelve bits or fewer fill next to none."""
+    if image.max() >= 16:
+        return
+    import cv2
+
+    full = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if full.dtype == np.uint16 and 0 < full.max() < 4096:
+        warnings.warn(
+            f"{path}: has sixteen bits a value, and none is above {full.max()} of 65535, so it is all but "
+            "black; scale its values up",
+            stacklevel=2,
+        )
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:

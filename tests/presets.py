@@ -33,12 +33,12 @@ FIELDS = {
 }
 
 
-def tiny_csp(classes=("person",), parts=("head",)) -> CSP:
+def tiny_csp(classes=("person",), parts=("head",), **options) -> CSP:
     """A CSP that is built in a second; weights from a fixed seed."""
     keras.utils.set_random_seed(5)
     detector = CSP(
         classes, backbone=tiny_backbone(64), image_size=64, stride=8, parts=parts, channels=16,
-        target="dense", name="tiny",
+        target="dense", name="tiny", **options,
     )
     # Without it all cells score alike: the heads start almost at zero.
     head = detector.get_layer("head_center")

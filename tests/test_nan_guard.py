@@ -63,7 +63,8 @@ def test_the_photos_named_are_those_of_the_batch(scenes):
     guard.on_train_begin()
     seen = [batch for epoch in (0, 1) for batch in batches.epoch_dataset(epoch)]
     for number, (images, _) in enumerate(seen):
-        guard.on_epoch_begin(number // 2)
+        if number % 2 == 0:
+            guard.on_epoch_begin(number // 2)
         with pytest.raises(FloatingPointError) as raised:
             guard.on_train_batch_end(number % 2, {"loss": np.inf, "box_loss": np.inf})
         guard.on_train_batch_end(number % 2, {"loss": 1.0, "box_loss": 1.0})

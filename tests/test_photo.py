@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 import zlib
 
 import cv2
@@ -57,6 +58,32 @@ def test_photos_are_turned_as_opencv_turns_them(picture, tmp_path, kind, orienta
     assert expected.shape == ((40, 60, 3) if orientation < 5 else (60, 40, 3))
     np.testing.assert_array_equal(photo.read(path), expected)
     assert photo.size_of(path) == expected.shape[1::-1]
+
+
+@pytest.mark.parametrize("mode, kind", [("RGB", "png"), ("L", "png"), ("P", "png"), ("RGBA", "png"),
+                                        ("RGB", "tiff")])
+def test_pillows_images_are_read_as_their_files_are(picture, tmp_path, mode, kind):
+    image = Image.fromarray(picture).convert(mode)
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / f"a.{kind}"
+    image.save(path, exif=exif)
+    opened = photo.read(Image.open(path))
+    assert opened.shape == (picture.shape[1], picture.shape[0], 3)
+    np.testing.assert_allclose(opened.astype(int), photo.read(path), atol=2)
+
+
+def test_sixteen_bits_that_hold_twelve_warn(tmp_path):
+    dark = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 2400
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=r"a\.png: has sixteen bits a value, and none is above 2399"):
+        photo.read(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Image.fromarray(dark * 20).save(tmp_path / "b.png")
+        photo.read(tmp_path / "b.png")
+        Image.new("L", (8, 8)).save(tmp_path / "c.png")
+        photo.read(tmp_path / "c.png")
 
 
 def test_what_xmp_says_of_orientation_is_passed_over(picture, tmp_path):

@@ -86,7 +86,8 @@ def resolve(backbone, weights=None, levels=(), **options):
         have the output_stride.
     levels: those that a model has to have.
 
-    Returns a `keras.Model` as `build` does; of a model its own layers, drawn for the image size.
+    Returns a `keras.Model` as `build` does; of a model its own layers, drawn for the image size: what is
+    frozen or learned by one detector is so in whatever else has them.
 
     Raises ValueError for what cannot be a backbone, and for a model whose last stage should be dilated,
     that lacks a level or is given other weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import warnings
+import weakref
 
 import grain
 import numpy as np
@@ -313,6 +314,18 @@ class Batches(grain.IterDataset):
         self.training, self.seed, self.epoch = training, seed, epoch
         self.threads, self.workers = threads, workers
         self.sizes, self.every, self.mix_until = sizes, every, mix_until
+        self._first, self._learner = epoch, None
+
+    def begin(self, learner, epoch: int = 0):
+        """Says who goes through them now, and from which of its epochs on.
+
+        Another one than the last time sees what that one saw, from the first epoch on: models that are
+        compared learn from the same pictures.
+        """
+        if self._learner is not None and self._learner() is not learner:
+            self.epoch = self._first
+        self._learner = weakref.ref(learner)
+        self.epoch = max(self.epoch, epoch)
 
     def __len__(self) -> int:
         return -(-self._photos_used // self.batch_size)

@@ -12,6 +12,23 @@ class ConversionError(RuntimeError):
     """A part of the detector cannot be said in LiteRT's builtin operators."""
 
 
+@contextlib.contextmanager
+def in_full_precision(detector):
+    """Lets a detector that was built for training in 16 bits compute in float32: LiteRT's operators do.
+
+    Its weights are float32 anyway.
+    """
+    layers = detector._flatten_layers() if hasattr(detector, "_flatten_layers") else ()
+    kept = [(layer, layer.dtype_policy) for layer in layers if layer.compute_dtype != "float32"]
+    for layer, _ in kept:
+        layer.dtype_policy = "float32"
+    try:
+        yield
+    finally:
+        for layer, policy in kept:
+            layer.dtype_policy = policy
+
+
 def concrete_function(detector, outputs: str, input_dtype: str = "uint8", batch: int | None = 1):
     """Traces the detector at a depth.
 

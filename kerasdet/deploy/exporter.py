@@ -106,13 +106,19 @@ def export(
         )
     check = _check_set(detector, calibration, check_photos)
     options = {"precision": precision, "outputs": outputs, "input_dtype": input_dtype}
-    if not is_file:
-        return _export_folder(detector, path, check, options, on_parity)
+    if precision == "int8" and keep_float is None:
+        keep_float = detector.keep_float
+    with convert.in_full_precision(detector):
+        if not is_file:
+            return _export_folder(detector, path, check, options, on_parity)
+        return _export_file(detector, path, check, options, calibration, keep_float, on_parity)
 
+
+def _export_file(detector, path, check, options, calibration, keep_float, on_parity) -> ExportReport:
+    precision, outputs, input_dtype = options["precision"], options["outputs"], options["input_dtype"]
     data, names = convert.convert(detector, outputs, input_dtype, half=precision == "float16")
     calibrated = ""
     if precision == "int8":
-        keep_float = detector.keep_float if keep_float is None else keep_float
         seen = _calibration_set(detector, calibration)
         calibrated = _coverage(seen, detector)
         data = quantise.quantise(data, seen.squares, keep_float or None)
@@ -247,7 +253,7 @@ def _calibration_set(detector, calibration) -> parity.CheckSet:
         warnings.warn(
             f"int8 is calibrated on {len(calibration)} photos; with fewer than {FEW_PHOTOS} the "
             "ranges may miss what the device will see",
-            stacklevel=4,
+            stacklevel=5,
         )
     return parity.load_squares(detector, calibration, CALIBRATION_PHOTOS, "calibration")
 
@@ -276,7 +282,7 @@ def _judge(detector, found, check, outputs, precision, path, on_parity):
         warnings.warn(
             f"nothing scored {parity.SURE} on the {result.photos} photos of the comparison, which "
             "therefore says nothing; give check_photos= (--calibration) with objects, or train the detector",
-            stacklevel=4,
+            stacklevel=5,
         )
     if wrong:
         text = (
@@ -289,7 +295,7 @@ def _judge(detector, found, check, outputs, precision, path, on_parity):
                 f"{text}. Nothing was written; {hint}on_parity='warn' (--on-parity warn) writes it all "
                 "the same"
             )
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, stacklevel=5)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import numpy as np
 
@@ -162,7 +163,10 @@ class LiteRTDetector:
 
 
 class Runner:
-    """A LiteRT interpreter for a model in memory: (S, S, 3) in, list of arrays out."""
+    """A LiteRT interpreter for a model in memory: (S, S, 3) in, list of arrays out.
+
+    Threads may share one; they take turns, since the interpreter has one place for what goes in and out.
+    """
 
     def __init__(self, data: bytes, threads: int = 2):
         try:
@@ -173,6 +177,7 @@ class Runner:
             ) from error
         self._interpreter = Interpreter(model_content=data, num_threads=threads)
         self._interpreter.allocate_tensors()
+        self._turn = threading.Lock()
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
         self.dtype = self._input["dtype"]
@@ -181,9 +186,10 @@ class Runner:
         self.output_dtypes = [o["dtype"] for o in self._outputs]
 
     def __call__(self, square: np.ndarray) -> list[np.ndarray]:
-        self._interpreter.set_tensor(self._input["index"], square[None].astype(self.dtype))
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(o["index"])[0] for o in self._outputs]
+        with self._turn:
+            self._interpreter.set_tensor(self._input["index"], square[None].astype(self.dtype))
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(o["index"])[0] for o in self._outputs]
 
 
 def to_detections(found: dict, detector, matrix, photo_size, score, nms_iou) -> Detections:

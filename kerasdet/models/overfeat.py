@@ -23,7 +23,7 @@ from kerasdet.boxes.slots import winners
 from kerasdet.detector import Detector, for_use
 from kerasdet.distribution import batch_sum
 from kerasdet.layers import Interleave, OffsetMaxPool
-from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy
+from kerasdet.losses import check_smoothing, class_cross_entropy, hard_background
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +256,10 @@ class OverFeat(Detector):
             wanted = phase == "all" or regresses == (phase == "regressor")
             layer.trainable = wanted and self._learns[id(layer)]
 
+    def _frozen(self) -> list[str]:
+        # What a phase does not train is not frozen for good.
+        return super()._frozen() if self._phase == "all" else self._frozen_first
+
     def get_compile_config(self):
         config = super().get_compile_config()
         return None if config is None else config | {"phase": self._phase}
@@ -338,14 +342,7 @@ class OverFeat(Detector):
         hit = class_cross_entropy(truth, logits, self.label_smoothing)
         class_loss = ops.sum(weight * hit) / total
         if self.background:
-            learned = ops.sum(ops.cast(weight > 0, "int32"), axis=-1)
-            count = NEGATIVES_PER_POSITIVE * ops.maximum(learned, 1)
-            miss = background_cross_entropy(logits, self.label_smoothing)
-            # Smoothed, the loss of what is surely background would be high too.
-            hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
-            # Of photos that are mixed, objects weigh less: so does their share of background.
-            hard = hard * assign.mean_weight(weight)[:, None]
-            class_loss += ops.sum(hard * miss) / total
+            class_loss += hard_background(logits, goal, NEGATIVES_PER_POSITIVE, self.label_smoothing) / total
         error = self.class_boxes(raw) - goal["boxes"][..., None, :]
         if self.regression == "per_class":
             error *= ops.one_hot(goal["label"], classes, dtype="float32")[..., None]

@@ -18,7 +18,7 @@ from kerasdet.detector import Detector
 from kerasdet.distribution import batch_sum
 from kerasdet.layers import L2Norm
 from kerasdet.layers.necks import pyramid
-from kerasdet.losses import background_cross_entropy, check_smoothing, class_cross_entropy, smooth_l1
+from kerasdet.losses import check_smoothing, class_cross_entropy, hard_background, smooth_l1
 
 NETWORKS = ("paper", "lite")
 # The backbone's maps that have default boxes; the others are made of the last.
@@ -93,7 +93,7 @@ class SSD(Detector):
             raise ValueError(f"network is {network!r}; give one of {', '.join(NETWORKS)}")
         if neck not in (None, "fpn"):
             raise ValueError(f"neck is {neck!r}; give None or 'fpn'")
-        sizes = tuple(anchor_sizes or SIZES[network])
+        sizes = tuple(SIZES[network] if anchor_sizes is None else anchor_sizes)
         if not 3 <= len(sizes) <= 7 or list(sizes) != sorted(sizes):
             raise ValueError(
                 f"anchor_sizes is {sizes}; give 3 to 7 rising fractions of the square, for 2 to 6 maps"
@@ -171,24 +171,18 @@ class SSD(Detector):
         """Equation 1: cross-entropy and smooth-L1, both divided by the number of positives.
 
         Of the negatives those three times as many as the photo's positives count that are taken for
-        objects most (section 2.2, "Hard negative mining"). A photo without objects, which teaches nothing
-        there, has three as well: whoever adds photos against false alarms means them to be learned.
+        objects most (section 2.2, "Hard negative mining"), and three of a photo without objects, which
+        teaches nothing there.
         """
         goal = self.targets(targets)
         logits = self._logits(raw)
         hit = class_cross_entropy(goal["label"] + 1, logits, self.label_smoothing)
-        miss = background_cross_entropy(logits, self.label_smoothing)
-        learned = ops.cast(goal["weight"] > 0, "int32")
-        count = NEGATIVES_PER_POSITIVE * ops.maximum(ops.sum(learned, axis=-1), 1)
-        # Smoothed, the loss of what is surely background would be high too.
-        hard = assign.highest(background_cross_entropy(logits), goal["negative"], count)
-        # Of photos that are mixed, objects weigh less: so does their share of background.
-        hard = hard * assign.mean_weight(goal["weight"])[:, None]
+        miss = hard_background(logits, goal, NEGATIVES_PER_POSITIVE, self.label_smoothing)
         # Equation 2.
         error = ops.sum(smooth_l1(raw["boxes"] - goal["deltas"]), axis=-1)
         total = ops.maximum(batch_sum(goal["weight"]), 1.0)
         return {
-            "class_loss": (ops.sum(goal["weight"] * hit) + ops.sum(hard * miss)) / total,
+            "class_loss": (ops.sum(goal["weight"] * hit) + miss) / total,
             "box_loss": ops.sum(goal["weight"] * error) / total,
         }
 

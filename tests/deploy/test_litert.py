@@ -1,5 +1,6 @@
 """LiteRTDetector on our files and on others'."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def test_one_photo_gives_one_result_and_keeps_what_it_is_told_to(exported, disc_
     (found,) = runner.detect([path], keep_photo=False)
     assert found.photo is None and found.path == path
     assert len(runner.detect(path, score=0.9999)) < len(found)
+
+
+def test_threads_share_a_file(exported):
+    """Each gets its own photo's boxes."""
+    runner = deploy.LiteRTDetector(exported()[0], threads=1)
+    pictures = [photo(seed)[0] for seed in range(4)]
+    alone = runner.detect(pictures)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for one, other in zip(alone, pool.map(runner.detect, pictures), strict=True):
+                np.testing.assert_array_equal(one.boxes, other.boxes)
 
 
 def test_it_evaluates_a_labelled_set(exported, disc_set):

@@ -83,3 +83,16 @@ def test_regions_of_a_mixed_detector_are_judged_in_float32(shapes):
     boxes, _ = detector.propose(raw)
     said = detector.regions_of(raw, boxes)
     assert {keras.backend.standardize_dtype(value.dtype) for value in said.values()} == {"float32"}
+
+
+def test_a_mixed_detector_is_exported_in_full(tmp_path, shapes):
+    """LiteRT's convolutions are float32; afterwards it trains on in 16 bits."""
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        detector = FAMILIES["csp"]()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    report = detector.export(tmp_path / "a.tflite", check_photos=shapes)
+    assert report.operators["CONV_2D"]
+    images, _ = batch_of(shapes, detector, 1)
+    assert "float16" in {keras.backend.standardize_dtype(v.dtype) for v in detector(images).values()}

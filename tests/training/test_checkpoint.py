@@ -3,11 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from harness import SHAPES
 from keras import layers, ops
+from tiny import Tiny
 
-from kerasdet.boxes.gaussians import region_mask
-from kerasdet.detector import Detector
 from kerasdet.training import EMA, Checkpoint
 from kerasdet.training.checkpoint import _seeds
 
@@ -29,21 +27,6 @@ class KillIn(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.now == self.epoch and batch == 1:
             raise Killed
-
-
-class Tiny(Detector):
-    """Two convolutions that learn where boxes are: what is tested here hangs on no network."""
-
-    def __init__(self):
-        images = keras.Input((64, 64, 3), name="images")
-        x = layers.Conv2D(8, 8, strides=8, use_bias=False)(layers.Rescaling(1 / 255)(images))
-        x = layers.Conv2D(1, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
-        super().__init__(images, {"inside": x}, classes=SHAPES, image_size=64)
-        self.track_losses("inside_loss")
-
-    def loss_parts(self, targets, raw):
-        inside = ops.cast(region_mask(targets["boxes"] / 8, 8, 8), "float32")[..., None]
-        return {"inside_loss": ops.mean(ops.square(raw["inside"] - inside))}
 
 
 EPOCHS, BATCH = 4, 4
