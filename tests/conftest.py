@@ -1,5 +1,6 @@
 """What tests share: drawn sets of photos, small and exact."""
 
+import contextlib
 import gc
 import os
 
@@ -48,8 +49,8 @@ def shelf(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture
-def untraced():
+@contextlib.contextmanager
+def eagerly():
     """Training steps run op by op: tracing them would take most of these tests' time."""
     import keras
 
@@ -59,8 +60,16 @@ def untraced():
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def untraced():
+    with eagerly():
+        yield
 
 
 @pytest.fixture

@@ -34,7 +34,6 @@ from kerasdet import data  # noqa: E402
 from kerasdet.distribution import share_of  # noqa: E402
 from kerasdet.metrics import CocoMetrics  # noqa: E402
 from kerasdet.models.centernet import CenterNet  # noqa: E402
-from kerasdet.models.ssd import SSD  # noqa: E402
 from kerasdet.training import EMA, Checkpoint  # noqa: E402
 
 BATCH, STEPS = 8, 3
@@ -44,13 +43,8 @@ def centernet(classes):
     return CenterNet(classes, backbone=tiny_backbone(), image_size=64, channels=8)
 
 
-def ssd(classes):
-    backbone, sizes = tiny_backbone(output_stride=16), (0.16, 0.24, 0.32, 0.4)
-    return SSD(classes, network="paper", backbone=backbone, anchor_sizes=sizes, image_size=64)
-
-
-# They take long to compile: of several processes, and on JAX, one stands for all.
-DETECTORS = (centernet, ssd) if TENSORFLOW and not ADDRESSES else (centernet,)
+# They take long to compile, and the harness counts what each detector's losses count: one stands for all.
+DETECTORS = (centernet,)
 
 
 class Losses(keras.callbacks.Callback):

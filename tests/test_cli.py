@@ -264,7 +264,7 @@ def test_a_file_that_fails_parity_is_code_1(tmp_path, monkeypatch):
 # === train and evaluate ===
 
 
-def test_train_evaluate_and_train_on(scenes, tmp_path):
+def test_train_evaluate_and_train_on(scenes, tmp_path, untraced):
     out, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(scenes.root, data)
     tiny_csp().save(tmp_path / "start.keras")
@@ -278,10 +278,10 @@ def test_train_evaluate_and_train_on(scenes, tmp_path):
     assert (settings["epochs"], settings["batch_size"], settings["rate"]) == (1, 4, 3e-4)
     assert "error: " in (again := run("train", data, *options, code=2)) and "not empty" in again
     assert "best: epoch 1" in run("train", data, *options, "--resume")
-    output = run("evaluate", out / "best.keras", data, "--split", "train")
+    written = tmp_path / "new" / "scores.json"
+    output = run("evaluate", out / "best.keras", data, "--split", "train", "--out", written)
     assert f"{len(scenes)} photos" in output and "head_AP50" in output
-    run("evaluate", out / "best.keras", data, "--split", "train", "--out", tmp_path / "new" / "scores.json")
-    assert "AP/person" in json.loads((tmp_path / "new" / "scores.json").read_text())["scores"]
+    assert "AP/person" in json.loads(written.read_text())["scores"]
     wrong = run("evaluate", out / "best.keras", data, "--split", "vall", code=2)
     assert "there is no split 'vall'" in wrong
 

@@ -25,7 +25,7 @@ def look():
 
 
 @pytest.mark.parametrize("folder", SHELF, ids=lambda folder: folder.name)
-def test_a_preset_finds_what_is_there(folder, look):
+def test_a_preset_finds_what_is_there(folder, look, untraced):
     _, found = look(kerasdet.load(folder))
     box = np.array([OBJECTS[*found.photo.shape[:2], found.names[0]]], np.float32)
     assert iou_matrix(found.boxes[:1], box)[0, 0] > 0.5, "the surest box"

@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from harness import with_corner_parts
+from harness import tiny_backbone, with_corner_parts
 from overfeats import small
 
 import kerasdet
@@ -101,9 +101,8 @@ def test_boxes_that_score_too_low_take_no_part(detector):
     np.testing.assert_allclose(saying(pyramid, *looks).detect(PHOTO, 0.1).scores, [1 / 3], rtol=1e-6)
 
 
-def test_mirror_images_at_every_size(shapes):
-    small_net = {"backbone": "mobilenet_v2_0.35", "image_size": 64, "neck": "light", "channels": 8}
-    detector = CenterNet(shapes.classes, **small_net)
+def test_mirror_images_at_every_size(shapes, untraced):
+    detector = CenterNet(shapes.classes, backbone=tiny_backbone(), image_size=64, channels=8)
     found = kerasdet.image_pyramid(detector, (64,), flip=True).detect(shapes[0].path, 0.0)
     alone = detector.detect(shapes[0].path, 0.0, flip=True)
     np.testing.assert_allclose(found.scores[0], alone.scores[0], atol=1e-6)
@@ -132,9 +131,9 @@ def test_a_set_is_evaluated(shapes):
     assert saying(pyramid, rows, []).evaluate_detections(shapes[at : at + 1])["AP"] == pytest.approx(1)
 
 
-def test_parts_go_with_their_boxes(shapes):
+def test_parts_go_with_their_boxes(shapes, untraced):
     data = with_corner_parts(shapes)
-    detector = CSP(data.classes, backbone="mobilenet_v2_0.35", image_size=64, channels=8, parts=data.parts)
+    detector = CSP(data.classes, backbone=tiny_backbone(), image_size=64, channels=8, parts=data.parts)
     found = kerasdet.image_pyramid(detector, (64, 96)).detect(shapes[0].path, 0.0)
     assert found.parts["corner"].shape == found.boxes.shape and len(found)
     with pytest.raises(ValueError, match=r"leaves their parts \('corner',\) behind; give merge=\"nms\""):
@@ -142,7 +141,7 @@ def test_parts_go_with_their_boxes(shapes):
 
 
 def test_who_is_given_boxes_or_draws_outlines_is_refused():
-    small_net = {"backbone": "mobilenet_v2_0.35", "image_size": 64, "channels": 8, "head_units": 8}
+    small_net = {"backbone": tiny_backbone(), "image_size": 64, "channels": 8, "head_units": 8}
     with pytest.raises(ValueError, match="FastRCNN is given the boxes to look at"):
         kerasdet.image_pyramid(FastRCNN(("a",), neck="fpn", **small_net), (64, 96))
     with pytest.raises(ValueError, match="MaskRCNN draws outlines"):

@@ -92,7 +92,7 @@ def test_a_folder_without_card_is_no_preset(tmp_path, monkeypatch):
 # === Loading ===
 
 
-def test_a_preset_is_what_was_saved_but_for_rounding(photo):
+def test_a_preset_is_what_was_saved_but_for_rounding(photo, untraced):
     made, loaded = tiny_csp(), zoo.load("tiny")
     assert isinstance(loaded, kerasdet.Detector) and isinstance(loaded, keras.Model)
     assert (loaded.classes, loaded.parts, loaded.image_size) == (("person",), ("head",), 64)
@@ -213,7 +213,7 @@ def test_every_anchor_keeps_its_channel_of_a_known_class(photo):
 
 def test_another_image_size_keeps_all_weights(tmp_path):
     small = CSP(
-        ("person",), backbone="mobilenet_v2_0.35", image_size=64, stride=8, channels=16, name="m"
+        ("person",), backbone="mobilenet_v1_0.25", image_size=64, stride=8, channels=16, name="m"
     )
     zoo.save_preset(small, tmp_path / "m", FIELDS)
     larger = zoo.adapt(kerasdet.load(tmp_path / "m"), image_size=96)
@@ -297,7 +297,7 @@ def test_a_weight_beyond_float16_is_refused(tmp_path):
 # === kerasdet.load ===
 
 
-def test_load_takes_keras_files_presets_and_folders(shelf, tmp_path, photo):
+def test_load_takes_keras_files_presets_and_folders(shelf, tmp_path, photo, untraced):
     detector = tiny_csp()
     detector.keep_float = "^neck"
     detector.save(tmp_path / "mine.keras")

@@ -13,7 +13,7 @@ SMALL = "mobilenet_v2_0.35"
 @pytest.mark.parametrize("name", backbones.names())
 def test_levels_are_input_over_stride(name):
     model = backbones.build(name)
-    for size in (224, 256, 320, 416):
+    for size in (224, 256):  # an odd and an even number of cells
         outputs = model(keras.Input((size, size, 3)))
         sides = {level: tensor.shape[1:3] for level, tensor in outputs.items()}
         assert sides == {level: (size // s, size // s) for level, s in STRIDES.items()}

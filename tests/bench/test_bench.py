@@ -150,7 +150,7 @@ def test_paired_detectors(tiny, tmp_path, capsys):
     pytest.param("centernet", {"centernet paper", "centernet dense"}, marks=pytest.mark.slow),
     pytest.param("ssdlite", {"ssdlite"}, marks=pytest.mark.slow),
     pytest.param("yolo_v1", {"yolo_v1"}, marks=pytest.mark.slow),
-    ("yolo_v3", {"yolo_v3 yolo", "yolo_v3 giou"}),
+    pytest.param("yolo_v3", {"yolo_v3 yolo", "yolo_v3 giou"}, marks=pytest.mark.slow),
 ])
 def test_targets(detector, ways, untraced, capsys):
     code = bench(

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from harness import tiny_backbone
 from test_bench import BENCH, bench, rows
 
 from kerasdet.data.dataset import Dataset
@@ -179,10 +180,9 @@ def test_an_arm_without_its_baseline_has_no_changes():
 
 
 @pytest.mark.parametrize("neck", ["fpn", "c4"])
-def test_time_is_told_part_by_part(neck, monkeypatch, capsys):
+def test_time_is_told_part_by_part(neck, monkeypatch, capsys, untraced):
     """What each graph gives, up to the whole; not how long it takes."""
     import claims_two_stage
-    from harness import tiny_backbone
 
     from kerasdet.models.faster_rcnn import FasterRCNN
 
@@ -227,7 +227,7 @@ def test_variants_differ_from_csp_in_the_loss_that_they_are_named_after(tmp_path
 
     def losses(cls):
         keras.utils.set_random_seed(0)
-        model = _csp(data.classes, 64, None, backbone="mobilenet_v2_0.35", parts=(), cls=cls)
+        model = _csp(data.classes, 64, None, backbone=tiny_backbone(), parts=(), cls=cls)
         _, targets = next(iter(data.batches(2, model)))
         # Far off: where errors are small, smooth-L1 is squared too.
         rng = np.random.default_rng(0)
@@ -239,9 +239,10 @@ def test_variants_differ_from_csp_in_the_loss_that_they_are_named_after(tmp_path
         return parts, model.paper_targets(targets), raw
 
     (paper, goal, raw) = losses(None)
+    found = {make.__name__: losses(make())[0] for make in (_one_cell, _cross_entropy, _squared)}
     changed = {
-        make.__name__: {name for name, value in losses(make())[0].items() if abs(value - paper[name]) > 1e-6}
-        for make in (_one_cell, _cross_entropy, _squared)
+        variant: {name for name, value in parts.items() if abs(value - paper[name]) > 1e-6}
+        for variant, parts in found.items()
     }
     assert changed == {
         "_one_cell": {"center_loss"}, "_cross_entropy": {"center_loss"},
@@ -251,4 +252,4 @@ def test_variants_differ_from_csp_in_the_loss_that_they_are_named_after(tmp_path
     logits, positive = (keras.ops.convert_to_numpy(x) for x in (raw["center_logits"], goal["positive"]))
     expected = keras.ops.binary_crossentropy(positive, logits, from_logits=True)
     expected = 0.01 * float(keras.ops.sum(expected * goal["valid"])) / positive.sum()
-    assert losses(_cross_entropy())[0]["center_loss"] == pytest.approx(expected, rel=1e-4)
+    assert found["_cross_entropy"]["center_loss"] == pytest.approx(expected, rel=1e-4)

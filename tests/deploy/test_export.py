@@ -194,18 +194,12 @@ def test_csp_goes_through_every_depth(tmp_path):
     from kerasdet.models.csp import CSP
 
     model = CSP(
-        image_size=64, backbone="mobilenet_v2_0.35", channels=16, stride=8, candidates=20,
-        parts=("head",),
+        image_size=64, backbone=tiny_backbone(), channels=16, stride=8, candidates=20, parts=("head",),
     )
-    rows = {"detections": (1, 20), "boxes": (1, 20)}
-    for outputs in ("detections", "boxes", "raw"):
+    for outputs in ("detections", "boxes"):
         report = model.export(tmp_path / f"{outputs}.tflite", outputs=outputs)
-        if outputs == "raw":
-            assert list(report.output_shapes) == list(model.forward(np.zeros((1, 64, 64, 3)), "raw"))
-            assert max(report.parity.raw_error.values()) < 1e-3
-        else:
-            assert report.output_shapes["scores"] == rows[outputs]
-            assert report.parity.boxes >= 60 and report.parity.matched == 1.0
+        assert report.output_shapes["scores"] == (1, 20)
+        assert report.parity.boxes >= 60 and report.parity.matched == 1.0
     calibration = [np.full((64, 64, 3), v, np.uint8) for v in (0, 90, 255)]
     report = model.export(
         tmp_path / "int8.tflite", outputs="raw", precision="int8", calibration=calibration,

@@ -234,13 +234,6 @@ def test_context_reaches_the_neck():
         assert {name for name in names if "context" in name and name.endswith("_sum")} == wanted
 
 
-def test_named_backbone_survives_the_config():
-    detector = CenterNet(["a"], backbone="mobilenet_v2_0.35", image_size=64, freeze_until="P2", channels=8)
-    again = CenterNet.from_config(detector.get_config())
-    assert [v.shape for v in again.weights] == [v.shape for v in detector.weights]
-    assert len(again.trainable_variables) == len(detector.trainable_variables)
-
-
 # === The flip test ===
 
 

@@ -411,7 +411,7 @@ def test_of_256_anchors_half_may_be_objects(fpn):
     assert found["proposal_loss"] == pytest.approx(4 * 128 / 256, rel=1e-4)
 
 
-def test_no_gradient_runs_through_proposals(fpn, shapes):
+def test_no_gradient_runs_through_proposals(fpn, shapes, untraced):
     """The second network's losses leave the proposal network alone (approximate joint training)."""
     images, targets = batch_of(shapes, fpn, 2)
     detector = faster()
@@ -460,6 +460,8 @@ class FasterHarness(DetectorHarness):
 
 class TestFPN(FasterHarness):
     """On a pyramid."""
+
+    overfit_is_slow = True  # 520 steps: two minutes
 
 
 class TestC4(FasterHarness):

@@ -173,8 +173,11 @@ class TestMaskRCNN(FasterHarness):
     def build(self, **changes):
         return mask_rcnn(**{"share": 0.5} | changes)
 
-    def check_export(self, detector, data, folder):
-        super().check_export(detector, data, folder)
+    def test_raw_outputs_export(self):
+        pytest.skip("its raw heads are Faster R-CNN's: it looks at outlines afterwards")
+
+    def check_export(self, detector, data, folder, narrow):
+        super().check_export(detector, data, folder, narrow)
         found = detector.evaluate_detections(data)
         assert found["mask_AP50"] >= 0.9 and found["mask_AP"] >= 0.65, found
         picture = detector.detect(data[0].path).draw()

@@ -15,6 +15,7 @@ from kerasdet.models.csp import CSP
 from kerasdet.training.check import _of_boxes, _of_training, overfit, some_photos
 
 
+@pytest.mark.slow
 def test_a_sound_detector_learns_its_photos_by_heart(shapes):
     keras.utils.set_random_seed(1)
     detector = CSP(

@@ -1,6 +1,7 @@
 """What recipes share, on drawn scenes; and that the shelf's recipes hold what they have to."""
 
 import csv
+import functools
 import json
 from pathlib import Path
 
@@ -239,5 +240,27 @@ def test_recipes_of_the_shelf(preset):
         said = {**made.CARD, **made.CARD["training"]}
         del said["training"]
         assert {key: {**card, **card["training"]}[key] for key in said} == said
+
+
+# One of each kind that is built in seconds.
+BUILT = (
+    "csp_mobilenet_v2_320_people", "centernet_tiny_224_voc12", "ssdlite_mobilenet_v2_320_voc12",
+    "yolo_v1_mobilenet_v2_voc12", "yolo_v3_mobilenet_v2_320_voc12", "overfeat_fast_caltech3",
+    "faster_rcnn_mobilenet_v2_fpn_voc12",
+)
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Many start from one preset."""
+    return functools.cache(kerasdet.zoo.load)
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=() if name in BUILT else pytest.mark.slow) for name in RECIPES]
+)
+def test_recipes_build_what_they_are_named_after(preset, load, monkeypatch):
+    monkeypatch.setattr(kerasdet.zoo, "load", load)
+    made = recipe.read(SHELF / preset / "recipe.py")
     model = made.build(made.STAGES[-1].image_size, None)
     assert model.name == preset and model.image_size == made.STAGES[-1].image_size

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import eagerly
 from harness import tiny_backbone
 from PIL import Image
 from presets import tiny_csp
@@ -42,7 +43,8 @@ class StopAfter(keras.callbacks.Callback):
 def whole(scenes, tmp_path_factory):
     """A run that nothing interrupts: (folder, rows)."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    return folder, train(scenes, tiny_csp(), folder, **SETTINGS)
+    with eagerly():
+        return folder, train(scenes, tiny_csp(), folder, **SETTINGS)
 
 
 def test_the_folder_and_its_log(whole, scenes):
@@ -90,6 +92,7 @@ def test_what_is_kept_is_the_average(whole):
     assert max(apart) > 1e-5
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_run_goes_on_as_if_it_had_not_stopped(whole, scenes, tmp_path):
     folder, rows = whole
     out = tmp_path / "stopped"

@@ -36,7 +36,9 @@ class KillAt(keras.callbacks.Callback):
 
 def build(size, fresh):
     keras.utils.set_random_seed(1 if fresh else 2)
-    return CSP(("person",), backbone=tiny_backbone(size), image_size=size, target="dense")
+    return CSP(
+        ("person",), backbone=tiny_backbone(size), image_size=size, target="dense", stride=8, channels=16
+    )
 
 
 def weights(model):
@@ -185,18 +187,18 @@ def test_each_phase_has_a_schedule_of_its_own(tmp_path):
 
 def test_a_restart_has_a_schedule_of_its_own_and_starts_from_the_average(tmp_path):
     """Two stages under one schedule, then one that restarts; killed before that, it ends the same."""
-    train = write_scenes(tmp_path / "scenes", 8, size=(96, 96), seed=0)
-    first = train_in_stages(build, STAGES, train, tmp_path / "first", steps_per_epoch=1)
+    train = write_scenes(tmp_path / "scenes", 4, size=(96, 96), seed=0)
+    first = train_in_stages(build, STAGES[1:], train, tmp_path / "first")
     again = Stage(64, 0, 4, restart=True)
-    start = train_in_stages(build, (*STAGES, again), train, tmp_path / "start", steps_per_epoch=1)
+    start = train_in_stages(build, (*STAGES[1:], again), train, tmp_path / "start")
     for one, other in zip(weights(first), weights(start), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    rates, stages = [], (Stage(64, 1, 4), Stage(64, 1, 4), Stage(64, 1, 4, restart=True))
+    rates, stages = [], (Stage(64, 1, 4), Stage(64, 1, 4), Stage(64, 2, 4, restart=True))
     whole = train_in_stages(
         build, stages, train, tmp_path / "whole", rate=1e-2, callbacks=[Watch(rates)],
     )
-    assert rates[0] > 3e-3
-    np.testing.assert_allclose(rates[1:], [1e-4] * 2, rtol=1e-3)
+    assert min(rates[0], rates[2]) > 3e-3
+    np.testing.assert_allclose(rates[1::2], [1e-4] * 2, rtol=1e-3)
     with pytest.raises(Killed):
         train_in_stages(build, stages, train, tmp_path / "killed", rate=1e-2, callbacks=[KillAt(2)])
     resumed = train_in_stages(build, stages, train, tmp_path / "killed", rate=1e-2)
