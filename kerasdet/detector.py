@@ -249,15 +249,17 @@ class Detector(keras.Model):
             kwargs["validation_data"] = handed_out(validation, self)
         if not _is_batches(x):
             return self._fit(x, *args, callbacks=callbacks, **kwargs)
-        x.begin(self, kwargs.get("initial_epoch", 0))
+        x.begin(self, kwargs.get("initial_epoch", 0), kwargs.get("steps_per_epoch"))
         if kwargs.get("steps_per_epoch") is None:
             kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
         batches = handed_out(x.endless(), self)
-        history = self._fit(batches, *args, callbacks=callbacks, shuffle=False, **kwargs)
-        # Of fewer steps an epoch, as many of its own as were gone through.
-        x.epoch += -(-len(history.epoch) * kwargs["steps_per_epoch"] // len(x))
-        return history
+        begun = _Begun()
+        try:
+            return self._fit(batches, *args, callbacks=[begun, *callbacks], shuffle=False, **kwargs)
+        finally:
+            # One that was stopped goes on with other pictures too.
+            x.end(begun.epochs)
 
     def _fit(self, *args, callbacks, **kwargs):
         try:
@@ -602,6 +604,15 @@ class Detector(keras.Model):
         from kerasdet import deploy
 
         return deploy.export(self, path, **options)
+
+
+class _Begun(keras.callbacks.Callback):
+    """Counts epochs, the one in which training stops among them."""
+
+    epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
 
 
 class _Networks(collections.UserDict):

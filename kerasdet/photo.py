@@ -331,9 +331,10 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int]) -> 
     import cv2
 
     size = (size, size) if isinstance(size, int) else size
-    # Boxes speak of pixel edges, sampling of pixel indices: mirrored, edge x lies at size - x but
-    # pixel x at size - 1 - x.
-    mirrored = np.array([[0, 0, matrix[0, 0] < 0], [0, 0, matrix[1, 1] < 0]], np.float64)
+    # Boxes speak of pixel edges, sampling of pixel indices: mirrored at scale 1, edge x lies at size - x but
+    # pixel x at size - 1 - x. At scale m all is shown (1 - m) / 2 px right of its box, by this sampling;
+    # mirrored it has to be so too, or a network would learn the mean of left and right.
+    mirrored = np.array([[0, 0, max(0, -matrix[0, 0])], [0, 0, max(0, -matrix[1, 1])]], np.float64)
     return cv2.warpAffine(
         image, matrix - mirrored, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
         borderValue=BORDER,

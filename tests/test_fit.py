@@ -145,6 +145,38 @@ def test_another_model_learns_from_the_same_pictures(shapes):
     assert batches.epoch == 1
 
 
+def test_models_that_take_turns_each_go_on(shapes):
+    one, other = tiny(), tiny()
+    batches, seen = shapes[:8].batches(4, one, training=True), []
+    for detector in (one, other, one, other):
+        detector.fit(batches, verbose=0)
+        seen.append(batches.epoch)
+    assert seen == [1, 1, 2, 2]
+
+
+def test_a_training_that_was_stopped_goes_on_with_other_pictures(shapes):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    detector = tiny()
+    batches = shapes[:8].batches(4, detector, training=True)
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(batches, epochs=5, verbose=0, callbacks=[Stop()])
+    assert batches.epoch == 3
+
+
+def test_mixing_ends_with_fits_epochs_where_they_are_shorter_than_the_sets(shapes):
+    """Four steps an epoch of `fit`, eight one of the set: 4 epochs that are mixed are 2 there."""
+    detector = tiny()
+    batches = shapes.batches(2, detector, training=True, augment=Augment(mosaic=1.0), mix_until=4)
+    batches.begin(detector, steps=4)
+    assert [batches.mixes(epoch) for epoch in range(4)] == [True, True, False, False]
+    batches.begin(detector)
+    assert [batches.mixes(epoch) for epoch in range(5)] == [True] * 4 + [False]
+
+
 def test_an_epoch_to_begin_with_is_the_sets_too(shapes):
     detector = tiny()
     batches = shapes[:8].batches(4, detector, training=True)

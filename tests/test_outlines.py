@@ -13,8 +13,7 @@ def test_grid_by_hand():
     left = np.array([(0, 0), (5, 0), (5, 10), (0, 10)], np.float32)
     grid = outlines.grid_of((left,), np.array([0, 0, 10, 10], np.float32), 20)
     np.testing.assert_array_equal(grid[:, :10], 1)
-    # A cell that the edge touches may count, no further one.
-    assert not grid[:, 11:].any()
+    assert not grid[:, 10:].any()
     two = (left, left + (8, 0))
     assert outlines.grid_of(two, np.array([0, 0, 13, 10]), 13)[5].tolist().count(0) in (2, 3)
 
@@ -28,6 +27,19 @@ def test_overlapping_polygons_of_one_object_fill_their_union():
     assert grid[25:35, 25:35].all() and exact[25:35, 25:35].all()
     # But for the cells at the edges.
     assert (grid != exact).sum() <= 2 * 160
+
+
+@pytest.mark.parametrize("size, overlap", [(14, 0.94), (28, 0.97)])
+def test_a_round_object_is_as_large_in_a_grid_as_it_is(size, overlap):
+    """No wider for the cells that its edge touches: what is learned would be too large everywhere."""
+    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    circle = (50 + 40 * np.stack([np.cos(angle), np.sin(angle)], 1)).astype(np.float32)
+    box = np.array([10, 10, 90, 90], np.float32)
+    grid = outlines.grid_of((circle,), box, size)
+    assert grid.mean() == pytest.approx(np.pi / 4, rel=0.02)
+    mask = outlines.paste(grid.astype(np.float32), box, 100, 100)
+    exact = np.hypot(*np.mgrid[-49.5:50, -49.5:50]) <= 40
+    assert (mask & exact).sum() / (mask | exact).sum() > overlap
 
 
 def test_pasted_grid_covers_its_box_and_nothing_else():

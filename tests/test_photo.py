@@ -304,6 +304,22 @@ def test_mirrored_boxes_keep_their_order():
     np.testing.assert_allclose(photo.transform_boxes(np.array([[10, 20, 30, 40]]), flip), [[70, 20, 90, 40]])
 
 
+@pytest.mark.parametrize("width", [64, 256, 1024])
+def test_mirrored_things_lie_as_far_from_their_boxes_as_others(width):
+    """A network sees both in training and one kind afterwards. By the middle of a bright column."""
+    size, image = 64, np.zeros((8, width, 3), np.uint8)
+    image[:, width * 3 // 8 : width // 2] = 255
+    box, aside = np.array([[width * 3 / 8, 0, width / 2, 8]]), []
+    for sign in (1, -1):
+        matrix = np.array([[sign * size / width, 0, 0 if sign == 1 else size], [0, 1, 0]])
+        line = photo.warp(image, matrix, (size, 8))[4, :, 0].astype(float)
+        seen = ((np.arange(size) + 0.5) * line).sum() / line.sum()
+        left, _, right, _ = photo.transform_boxes(box, matrix)[0]
+        aside.append(seen - (left + right) / 2)
+    assert aside[0] == pytest.approx((1 - size / width) / 2, abs=0.06)
+    assert aside[1] == pytest.approx(aside[0], abs=0.06)
+
+
 def test_mirrored_picture_is_the_exact_mirror_image(picture):
     square = picture[:40, :40]
     mirrored = photo.warp(square, np.array([[-1.0, 0, 40], [0, 1, 0]]), 40)

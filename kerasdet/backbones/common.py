@@ -243,6 +243,8 @@ def freeze_batch_norm(model: keras.Model) -> None:
 
 def freeze_up_to(model: keras.Model, where: str) -> None:
     """Freeze every layer that the output of `where` (a level or a layer name) depends on."""
+    if (inner := _whole(model)) is not None:
+        return freeze_up_to(inner, where)
     if where in model.output:
         tensor = model.output[where]
     else:
@@ -256,6 +258,12 @@ def freeze_up_to(model: keras.Model, where: str) -> None:
         tensor = model.get_layer(where).output
     for layer in keras.Model(model.input, tensor).layers:
         layer.trainable = False
+
+
+def _whole(model: keras.Model) -> keras.Model | None:
+    """The network within one that only scales its input, see `adapters.adapt`; None of others."""
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return inner[0] if len(inner) == 1 and isinstance(inner[0].output, dict) else None
 
 
 def at_size(model: keras.Model, image_size: int) -> keras.Model:

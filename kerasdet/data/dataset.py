@@ -80,7 +80,8 @@ class Dataset(collections.abc.Sequence):
             fraction: share of the photos in the first set, above 0 and below 1.
             seed: which of the possible splits.
             by: gives a sample's group; photos of one group stay together. Near-duplicates of one
-                scene on both sides would make the second set look better than it is.
+                scene on both sides would make the second set look better than it is. None keeps a photo that
+                the set has several times, see `repeat`, on one side.
 
         Raises:
             ValueError: a fraction outside (0, 1), or fewer than two photos or groups.
@@ -91,7 +92,7 @@ class Dataset(collections.abc.Sequence):
             )
         groups: dict[object, list[int]] = {}
         for index, sample in enumerate(self.samples):
-            groups.setdefault(index if by is None else by(sample), []).append(index)
+            groups.setdefault(sample.path if by is None else by(sample), []).append(index)
         if len(groups) < 2:
             kind = "photos" if by is None else "groups of photos"
             raise ValueError(

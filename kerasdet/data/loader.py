@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import warnings
 import weakref
 
@@ -315,17 +316,26 @@ class Batches(grain.IterDataset):
         self.threads, self.workers = threads, workers
         self.sizes, self.every, self.mix_until = sizes, every, mix_until
         self._first, self._learner = epoch, None
+        # Of each that learned from them, the epoch that comes next.
+        self._next: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._share = 1.0  # of these epochs, what one of `fit` goes through
 
-    def begin(self, learner, epoch: int = 0):
-        """Says who goes through them now, and from which of its epochs on.
+    def begin(self, learner, epoch: int = 0, steps: int | None = None):
+        """Says who goes through them now, from which of its epochs on, by how many steps an epoch.
 
-        Another one than the last time sees what that one saw, from the first epoch on: models that are
-        compared learn from the same pictures.
+        One that has not learned from them yet begins with the first epoch, as others before it: models that
+        are compared see the same pictures.
         """
-        if self._learner is not None and self._learner() is not learner:
-            self.epoch = self._first
+        if self._next and (self._learner is None or self._learner() is not learner):
+            self.epoch = self._next.get(learner, self._first)
         self._learner = weakref.ref(learner)
         self.epoch = max(self.epoch, epoch)
+        self._share = 1.0 if steps is None else steps / len(self)
+
+    def end(self, epochs: int):
+        """Says that as many epochs of who began were gone through."""
+        self.epoch += math.ceil(epochs * self._share)
+        self._next[self._learner()] = self.epoch
 
     def __len__(self) -> int:
         return -(-self._photos_used // self.batch_size)
@@ -378,7 +388,10 @@ class Batches(grain.IterDataset):
 
     def mixes(self, epoch: int) -> bool:
         """Whether an epoch's pictures are made of several photos, of which `samples` are the first."""
-        return self.prepare.augment.photos > 1 and (self.mix_until is None or epoch < self.mix_until)
+        if self.prepare.augment.photos == 1 or self.mix_until is None:
+            return self.prepare.augment.photos > 1
+        # It counts epochs of `fit`, which may be shorter than those here.
+        return epoch < round(self.mix_until * self._share)
 
     def epoch_dataset(self, epoch: int, alike: bool = False) -> grain.IterDataset:
         """This process's batches of one epoch, by number.

@@ -125,11 +125,12 @@ def mask_metrics(dataset, detections):
         ValueError: as in `coco_metrics`.
     """
     from kerasdet import outlines
+    from kerasdet.data.sample import sides
 
     objects, results = _Rows(), _Rows()
     found = pair(dataset, detections)
     for image, (sample, detected) in enumerate(zip(dataset, found, strict=True), start=1):
-        size = sample.height, sample.width
+        size = sides(sample)[::-1]
         for row, (box, label) in enumerate(zip(sample.boxes, sample.labels, strict=True)):
             outline = sample.masks[row] if sample.masks else ()
             code = outlines.encode_outline(outline or (_corners(box),), *size)

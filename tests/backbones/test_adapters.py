@@ -193,10 +193,10 @@ def test_a_detector_on_a_keras_cv_backbone_trains_and_exports(tmp_path, shapes, 
     assert report.size == (tmp_path / "net.tflite").stat().st_size
 
 
-def flat():
+def flat(scaled=True):
     """As of keras-cv, with a convolution of stride 1 before P4."""
     image = x = keras.Input((None, None, 3))
-    x = layers.Rescaling(1 / 255)(x)
+    x = layers.Rescaling(1 / 255)(x) if scaled else x
     for stride in (2, 4, 8, 16, 32):
         x = layers.Conv2D(4, 3, strides=2, padding="same", name=f"at_{stride}")(x)
         if stride == 16:
@@ -226,6 +226,21 @@ def test_every_detector_is_built_on_one_of_any_size_and_freezes_it(build):
     fixed = at_size(backbones.adapt(flat()), 96)
     again = build(backbone=fixed, image_size=64)
     assert again.image_size == size and again.count_params() == detector.count_params()
+
+
+def test_what_is_frozen_of_one_that_is_scaled_outside_is_no_more_than_asked():
+    """There it is one layer, of which a level is an output."""
+    backbone = flat(scaled=False)
+    detector = CenterNet(
+        ("a",), backbone=backbones.adapt(backbone, 1 / 255), image_size=64, channels=8, freeze_until="P3"
+    )
+    frozen = {layer.name for layer in leaves(detector) if layer.weights and not layer.trainable}
+    assert {"at_2", "at_4", "at_8"} <= frozen and not {"again", "at_16", "at_32"} & frozen
+    with pytest.raises(ValueError, match="freeze_until='at_9': .*did you mean 'at_"):
+        CenterNet(
+            ("a",), backbone=backbones.adapt(flat(scaled=False), 1 / 255), image_size=64, channels=8,
+            freeze_until="at_9",
+        )
 
 
 def test_what_is_dilated_is_at_the_maps_own_resolution():

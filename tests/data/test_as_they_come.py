@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,28 @@ def test_boxes_of_a_photo_of_another_size_are_refused(tmp_path, shown):
     write(report.sets, tmp_path / "clean", "coco")
     clean = kerasdet.data.load(tmp_path / "clean")
     assert [sample.boxes.tolist() for sample in clean] == [[[5, 5, 14, 14]]]
+
+
+def test_a_name_in_two_xmls_is_stale_in_one(tmp_path):
+    """Of a copy that a tool mirrored with its xml: the photo of the xml's own name is meant."""
+    for name, box in (("a", (1, 2, 30, 35)), ("a_flip", (70, 2, 99, 35))):
+        photo(tmp_path / f"{name}.jpg")
+        voc(tmp_path / f"{name}.xml", [("dog", box, 0)], filename="a.jpg")
+    data = kerasdet.data.load(tmp_path)
+    assert {Path(sample.path).name: sample.boxes[0, 0] for sample in data} == {"a.jpg": 1, "a_flip.jpg": 70}
+
+
+def test_one_photo_annotated_twice_is_refused(tmp_path):
+    """Each would teach that the other's objects are background; the doctor keeps the first."""
+    images = [{"id": i, "file_name": name} for i, name in ((1, "a.jpg"), (2, "./a.jpg"), (3, "b.jpg"))]
+    boxes = [annotation([1, 2, 30, 40]), annotation([5, 5, 9, 9], 2), annotation([5, 5, 9, 9], 3)]
+    folder = coco(tmp_path / "set", boxes, images=images)
+    with pytest.raises(ValueError, match=r"images 'a\.jpg' and '\./a\.jpg' are one photo, .*data doctor"):
+        kerasdet.data.load(folder)
+    report = examine(folder)
+    (fault,) = report.of("repeated photo")
+    assert fault.photo == "./a.jpg" and "the same photo as 'a.jpg'" in fault.what
+    assert [sample.boxes.tolist() for sample in report.sets["train"]] == [[[1, 2, 31, 42]], [[5, 5, 14, 14]]]
 
 
 def test_without_a_size_boxes_are_taken_as_they_are(tmp_path):

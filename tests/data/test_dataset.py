@@ -168,3 +168,10 @@ def test_to_coco_is_what_pycocotools_takes(capsys):
     assert [c["category_id"] for c in crowds] == [1, 2]
     assert all(c["bbox"] == [1, 2, 3, 6] for c in crowds)
     assert 0 not in truth.anns  # pycocotools takes annotation id 0 for "not matched"
+
+
+def test_copies_of_a_photo_stay_on_one_side_of_a_split():
+    data = many(10).repeat(4)
+    train, val = data.split(0.8, seed=1)
+    assert len(train) == 32 and len(val) == 8
+    assert not {sample.path for sample in train} & {sample.path for sample in val}

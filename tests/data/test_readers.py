@@ -223,6 +223,20 @@ def test_csv_columns_in_another_order(tmp_path):
     np.testing.assert_array_equal(kerasdet.data.load(tmp_path)[0].boxes, [[1, 2, 30, 40]])
 
 
+def test_csv_s_sizes_are_of_photos_unless_boxes_are_beyond_them(tmp_path):
+    """Of a photo that a camera stored lying down, boxes drawn on it so lie elsewhere."""
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.jpg", exif=exif)
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    (tmp_path / "a.csv").write_text(header + "a.jpg,100,80,dog,1,2,90,40\n")
+    with pytest.raises(ValueError, match="written as 100 x 80, .*has 80 x 100 once turned upright"):
+        kerasdet.data.load(tmp_path)
+    # A box's own width and height, in a table that says both.
+    (tmp_path / "a.csv").write_text(header + "a.jpg,30,20,dog,41,22,71,42\n")
+    np.testing.assert_array_equal(kerasdet.data.load(tmp_path)[0].boxes, [[41, 22, 71, 42]])
+
+
 def test_splits_share_the_union_of_their_classes(tmp_path):
     coco(tmp_path, [], "train", categories=[{"id": 1, "name": "dog"}])
     coco(tmp_path, [], "val", categories=[{"id": 1, "name": "dog"}, {"id": 0, "name": "cat"}])

@@ -39,6 +39,7 @@ def to_dataset(
     refuse_wrong_unit(annotations)
     finder = PhotoFinder(source)
     paths = [finder.find(record) for record in records]
+    _refuse_one_twice(records, paths)
     sizes = np.array([photo_.size_of(path) for path in paths], np.int64)
     _refuse_other_sizes(records, paths, sizes)
     owner = np.repeat(np.arange(len(records)), [len(record.boxes) for record in records])
@@ -112,6 +113,20 @@ def refuse_wrong_unit(annotations: Annotations) -> None:
             f"{[x1, y1, x2, y2]} of image {record.photo!r}: they look relative; multiply x by the "
             "photo's width and y by its height, this format is in pixels"
         )
+
+
+def _refuse_one_twice(records: list[Record], paths: list[str]) -> None:
+    """Raises ValueError where two records are of one photo: each lacks the other's objects."""
+    seen: dict[str, Record] = {}
+    for record, path in zip(records, paths, strict=True):
+        other = seen.setdefault(path, record)
+        if other is not record:
+            files = " and ".join(dict.fromkeys((other.file, record.file)))
+            raise ValueError(
+                f"{files}: images {other.photo!r} and {record.photo!r} are one photo, {path}: the objects of "
+                "each would be background in the other; write all of them with one image, or let "
+                "`kerasdet data doctor` write a copy with the first"
+            )
 
 
 def _refuse_other_sizes(records: list[Record], paths: list[str], sizes: np.ndarray) -> None:

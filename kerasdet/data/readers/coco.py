@@ -13,8 +13,9 @@ import numpy as np
 from kerasdet import outlines, photo
 from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Source, find_files, pixels
 
-# Of all masks of a file that are unpacked from run lengths: 50,000 of half a megapixel.
-MAX_PIXELS = 2**34
+# Of all masks of a file that are unpacked from run lengths, since a few bytes may promise any size: on the
+# mean of all objects a photo of 16 megapixels, and of few objects more.
+MAX_PIXELS, PIXELS_EACH = 2**34, 2**24
 
 
 def find(folder: Path) -> list[Source]:
@@ -77,7 +78,7 @@ def read(source: Source) -> Annotations:
             raise ValueError(f"{file}: image id {record.image_id!r} occurs twice; make it unique")
         records[record.image_id] = record
     odd: list[str] = []
-    sizes = _Sizes(source)
+    sizes = _Sizes(source, max(MAX_PIXELS, PIXELS_EACH * len(document["annotations"])))
     for position, annotation in enumerate(document["annotations"]):
         if not isinstance(annotation, dict):
             raise ValueError(f"{file}: annotation {position} is {str(annotation)[:60]!r} and not an object")
@@ -144,8 +145,8 @@ class _Sizes:
     are a few bytes.
     """
 
-    def __init__(self, source: Source):
-        self._finder, self._known, self._left = PhotoFinder(source), {}, MAX_PIXELS
+    def __init__(self, source: Source, most: int):
+        self._finder, self._known, self._left = PhotoFinder(source), {}, most
 
     def of(self, record: Record) -> list[int]:
         """[height, width] of a photo that is there, else as it is written, [0, 0] where it is not."""
@@ -160,7 +161,7 @@ class _Sizes:
     def spend(self, size: list[int]):
         self._left -= math.prod(size)
         if self._left < 0:
-            raise ValueError(f"masks of more than {MAX_PIXELS} pixels in all")
+            raise ValueError("masks of more pixels in all than so many objects have")
 
 
 def _outline(segmentation, record: Record, sizes: _Sizes) -> tuple[np.ndarray, ...]:

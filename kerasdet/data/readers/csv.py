@@ -9,11 +9,13 @@ import csv
 import io
 from pathlib import Path
 
-from kerasdet.data.readers.source import Annotations, Record, Source, find_files, read_text
+from kerasdet.data.readers.source import Annotations, Record, Source, find_files, pixels, read_text
 
 DELIMITERS = ",;\t"
 MAX_LINE = 100_000  # characters of the first line, of a file that may be anything
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "label")
+# Of the photo, where a table has them, as TensorFlow's object detection does.
+SIZES = ("width", "height")
 _ALIASES = {
     "filename": "image",
     "file_name": "image",
@@ -55,13 +57,14 @@ def read(source: Source) -> Annotations:
     for number, row in enumerate(rows, 1):
         if (header and number == 1) or not any(cell.strip() for cell in row):
             continue
-        cells = [row[p].strip() if p < len(row) else "" for p in positions]
-        photo, *corners, name = cells
+        cells = [row[p].strip() if p is not None and p < len(row) else "" for p in positions]
+        photo, *corners, name, width, height = cells
         if not photo:
             raise ValueError(f"{file}, line {number}: no photo is named in {row}")
         record = records.get(photo)
         if record is None:
             record = records[photo] = Record(photo=photo, file=str(file), image_id=photo)
+            record.width, record.height = _side(width), _side(height)
         if not any(corners):
             continue
         try:
@@ -76,6 +79,10 @@ def read(source: Source) -> Annotations:
         record.boxes.append(box)
         record.names.append(name)
         names.add(name)
+    # They may be the boxes' own as well: then some box is beyond them.
+    if any(x2 > each.width or y2 > each.height for each in records.values() for _, _, x2, y2 in each.boxes):
+        for each in records.values():
+            each.width = each.height = 0
     return Annotations(list(records.values()), dict.fromkeys(names))
 
 
@@ -84,9 +91,9 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
     return tuple(sorted(set().union(*classes)))
 
 
-def _columns(file: Path) -> tuple[list[int], bool, str] | None:
-    """Where each of `COLUMNS` is, whether there is a header, and what parts cells; None if it is another
-    table."""
+def _columns(file: Path) -> tuple[list[int | None], bool, str] | None:
+    """Where each of `COLUMNS` and `SIZES` is, whether there is a header, and what parts cells; None if it is
+    another table."""
     with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
         line = lines.readline(MAX_LINE)
     for delimiter in DELIMITERS:
@@ -99,15 +106,24 @@ def _columns(file: Path) -> tuple[list[int], bool, str] | None:
     return None
 
 
-def _places(first: list[str], delimiter: str) -> tuple[list[int], bool] | None:
+def _places(first: list[str], delimiter: str) -> tuple[list[int | None], bool] | None:
     """As `_columns`, of the cells of the first line."""
     cells = [cell.strip().lower() for cell in first]
     names = [_ALIASES.get(cell, cell) for cell in cells]
     if all(column in names for column in COLUMNS):
-        return [names.index(column) for column in COLUMNS], True
+        sizes = [names.index(column) if column in names else None for column in SIZES]
+        return [*(names.index(column) for column in COLUMNS), *sizes], True
     if len(cells) == len(COLUMNS) and all(_number_or_empty(cell, delimiter) for cell in cells[1:5]):
-        return list(range(len(COLUMNS))), False
+        return [*range(len(COLUMNS)), None, None], False
     return None
+
+
+def _side(text: str) -> int:
+    """Of a photo in pixels, 0 where none is written."""
+    try:
+        return pixels(text)
+    except ValueError:
+        return 0
 
 
 def _number_or_empty(text: str, delimiter: str) -> bool:

@@ -197,12 +197,18 @@ class PhotoFinder:
             )
         # The last for what was written on Windows.
         names = [record.photo, record.spare, record.photo.replace("\\", "/")]
-        for name in dict.fromkeys(filter(None, names)):
-            for folder in self.folders:
-                path = os.path.normpath(os.path.join(folder, name))
-                for suffix in ("", *PHOTO_SUFFIXES):
-                    if inside(path, self.root) and self._exists(path + suffix):
-                        return path + suffix
+        places = [
+            os.path.normpath(os.path.join(folder, name)) for name in dict.fromkeys(filter(None, names))
+            for folder in self.folders
+        ]
+        paths = [
+            path + suffix for path in places if inside(path, self.root) for suffix in ("", *PHOTO_SUFFIXES)
+        ]
+        # Where no list has it the disk is asked: macOS' and Windows' take names in other letters too.
+        for exists in (self._is_listed, os.path.isfile):
+            for path in paths:
+                if exists(path):
+                    return path
         if not inside(os.path.join(self.folders[0], record.photo), self.root):
             raise ValueError(
                 f"{record.file}: photo {record.photo!r} lies outside of {self.root}; write paths "
@@ -214,12 +220,11 @@ class PhotoFinder:
             "Copy it there or take it out of the annotations"
         )
 
-    def _exists(self, path: str) -> bool:
+    def _is_listed(self, path: str) -> bool:
         folder, name = os.path.split(path)
         if folder not in self._listed:
             try:
                 self._listed[folder] = frozenset(os.listdir(folder))
             except OSError:
                 self._listed[folder] = frozenset()
-        # A miss is asked for again: disks of macOS and Windows take names in other letters for the same.
-        return name in self._listed[folder] or os.path.isfile(path)
+        return name in self._listed[folder]

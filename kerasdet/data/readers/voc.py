@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import warnings
@@ -72,7 +73,7 @@ def read(source: Source) -> Annotations:
         FileNotFoundError: a list names an xml that is not there.
         ValueError: not VOC xml, or an object without name or box.
     """
-    records, names = [], set()
+    records, names, claimed = [], set(), collections.Counter()
     for file in source.files:
         try:
             root = ElementTree.parse(file).getroot()
@@ -113,8 +114,13 @@ def read(source: Source) -> Annotations:
                 record.names.append(name)
             names.add(name)
         records.append(record)
+        claimed[record.photo] += 1
     if source.document == ALL:
         _warn_of_others(source, records)
+    for record in records:
+        # A name that several say is stale, as copies of an xml leave it: the xml's own is not.
+        if claimed[record.photo] > 1:
+            record.photo, record.spare = record.spare, record.photo
     return Annotations(records, dict.fromkeys(names))
 
 
