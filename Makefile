@@ -40,7 +40,7 @@ setup: $(STAMP)
 
 # Installed anew when pyproject.toml changed.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("kerasdet needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another: make ... PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("kerasdet needs Python 3.11 to 3.13 (TensorFlow has no later one), and $(PYTHON) is %d.%d; name another: make ... PYTHON=python3.12" % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "$(PYTHON) cannot make $(VENV)/ (on Debian and Ubuntu: apt install python3-venv)" >&2; \
 		rm -rf $(VENV); exit 1; }

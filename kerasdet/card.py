@@ -235,7 +235,10 @@ def file_rows(cards) -> list[tuple[str, ...]]:
 
 
 def summary_rows(cards) -> list[tuple[str, ...]]:
-    """Cells of the README's table: one row a card and data set, in Keras and the AP of the int8 file."""
+    """Cells of the README's table: one row a card and data set, in Keras and the AP of the int8 file.
+
+    What a recipe trained beside the preset, to compare, is no score of the preset's.
+    """
     return [
         (
             card.name, row["data"], str(row["photos"]), _figure(row.get("AP50")),
@@ -244,7 +247,7 @@ def summary_rows(cards) -> list[tuple[str, ...]]:
         )
         for card in cards
         for row in card.scores
-        if row["precision"] == "keras"
+        if row["precision"] == "keras" and "--ablation" not in row["command"]
     ]
 
 
@@ -282,11 +285,31 @@ def markdown(presets) -> str:
         presets: cards, each with the preset's folder, which is in the README's zoo/.
     """
     cards = [card for card, _ in presets]
-    tables = [
-        (_ABOUT_COLUMNS, about_rows(presets)), (_SUMMARY_COLUMNS, summary_rows(cards)),
-        (_FILE_COLUMNS, file_rows(cards)),
-    ]
-    return "\n\n".join(_markdown_table(columns, rows) for columns, rows in tables if rows)
+    tables = [(_ABOUT_COLUMNS, about_rows(presets)), (_SUMMARY_COLUMNS, summary_rows(cards))]
+    parts = [_markdown_table(columns, rows) for columns, rows in tables if rows]
+    return "\n\n".join([*parts, *_files_side_by_side(cards)])
+
+
+def _files_side_by_side(cards) -> list[str]:
+    """A table for each machine, one row a card, with a cell for each precision."""
+    found = []
+    machines = [f"{row['machine']}, {row['threads']} threads" for card in cards for row in card.latency]
+    for machine in dict.fromkeys(machines):
+        cells = [
+            {
+                row["precision"]: f"{row['bytes'] / 1e6:.1f} MB, {row['milliseconds']:.1f} ms"
+                for row in card.latency if f"{row['machine']}, {row['threads']} threads" == machine
+            }
+            for card in cards
+        ]
+        kinds = [kind for kind in PRECISIONS if any(kind in own for own in cells)]
+        rows = [
+            (card.name, f"{card.image_size} px", *(own.get(kind, "") for kind in kinds))
+            for card, own in zip(cards, cells, strict=True) if own
+        ]
+        text = f"Size of the exported file, and time of an inference, on {machine}:"
+        found.append(f"{text}\n\n{_markdown_table(('preset', 'input', *kinds), rows)}")
+    return found
 
 
 def _markdown_table(columns, rows) -> str:
@@ -299,24 +322,26 @@ def _figure(value) -> str:
 
 
 def shelf_table(cards):
-    """A `rich.table.Table` with one row a preset."""
+    """A `rich.table.Table` with one row a preset; its short names come first."""
+    from rich import box
     from rich.table import Column, Table
 
     cards = list(cards)
     # A name that is cut off cannot be typed: its column keeps its width on any terminal.
     longest = max((len(card.name) for card in cards), default=0)
     table = Table(
-        Column("preset", min_width=longest), "also", "finds", "input", "weights", "score"
+        Column("preset", min_width=longest, no_wrap=True), Column("finds", overflow="fold"),
+        Column("input", no_wrap=True), Column("score", no_wrap=True), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )
     for card in cards:
         first = next((row for row in card.scores if row["precision"] == "keras"), None)
-        score = f"AP50 {_figure(first.get('AP50'))} on {first['data']}" if first else ""
+        score = f"AP50 {_figure(first.get('AP50'))}\non {first['data']}" if first else ""
         finds = ", ".join(card.classes[:4]) + (" ..." if len(card.classes) > 4 else "")
         if card.parts:
             finds += f" (with {', '.join(card.parts)})"
         table.add_row(
-            card.name, ", ".join(card.aliases), finds, f"{card.image_size} px",
-            f"{card.weights['bytes'] / 1e6:.1f} MB", score,
+            "\n".join((*(f"[bold]{alias}[/]" for alias in map(_plain, card.aliases)), card.name)), finds,
+            f"{card.image_size} px", score,
         )
     return table
 

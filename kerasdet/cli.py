@@ -37,7 +37,8 @@ A detector of your own, from photos with boxes:
   [bold]kerasdet train[/] my_photos/ --out runs/mine
 
 A file for a phone:
-  [bold]kerasdet export[/] runs/mine/best.keras -o mine.tflite
+  [bold]kerasdet export[/] runs/mine/best.keras -o mine.tflite \\
+      --precision int8 --calibration my_photos/
 
 [bold]kerasdet zoo[/] lists the presets; [bold]kerasdet COMMAND --help[/] explains a command."""
 

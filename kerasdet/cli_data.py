@@ -55,6 +55,11 @@ def held_back(data: str, split: str | None):
     if split is None:
         known = data_.splits(data)
         split = next((name for name in ("val", "test") if name in known and len(known) > 1), None)
+        if split is None and not {"val", "test"} & set(known):
+            say(
+                f"note: {data} has no splits, so all of it is scored; a model is better on photos that it "
+                "learned from than on others"
+            )
     return data_.load(data, split=split)
 
 

@@ -90,7 +90,7 @@ def train(
     ] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Train a preset as it was trained: its name or recipe. DATA holds its sets."),
+        typer.Option(help="Run a preset's recipe, by its name or file. DATA holds its sets."),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Of a recipe: file of the weights to start from.")

@@ -187,7 +187,8 @@ def _plot_figure(cards: list[Card], peers: dict) -> str:
         "preset has a point for each precision, the full one is the last, int8; it has none if its time is "
         "of another machine than the peers'. In grey, the peers: "
         f"{_text(peers.get('about', ''))} Their times are scaled from that table, times "
-        f"{peers['scale']:.2f}: {_text(peers.get('scaled_by', ''))}.</figcaption></figure>\n"
+        f"{peers['scale']:.2f}: {_text(peers.get('scaled_by', ''))}. The presets were trained on other "
+        "photos of the same sets, the peers on none of them.</figcaption></figure>\n"
     )
 
 

@@ -129,10 +129,38 @@ def test_markdown(tmp_path):
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         "| tiny_64_people | street [val] | 12 | 0.750 | 0.512 | 0.500 |  | 0.250 |",
         "",
-        "| preset | input | precision | size | latency | machine |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| tiny_64_people | 64 px | int8 | 1.2 MB | 3.2 ms | a CPU, 2 threads |",
+        "Size of the exported file, and time of an inference, on a CPU, 2 threads:",
+        "",
+        "| preset | input | int8 |",
+        "| --- | --- | --- |",
+        "| tiny_64_people | 64 px | 1.2 MB, 3.2 ms |",
     ])
+
+
+def test_each_machine_has_a_table_and_an_ablation_is_no_score(tmp_path):
+    row = VALUES["latency"][0]
+    first = Card.from_dict(changed("latency", [row, row | {"precision": "float32", "milliseconds": 7.0}]))
+    score = VALUES["scores"][0] | {"data": "street, without head", "command": "python recipe.py --ablation"}
+    other = Card.from_dict(
+        changed("latency", [row | {"machine": "a phone"}]) | {"scores": [*VALUES["scores"], score]}
+    )
+    text = card.markdown([(first, tmp_path), (other, tmp_path)])
+    assert "without head" not in text and text.count("| tiny_64_people | street [val] | 12 ") == 2
+    _, one, two = text.split("Size of the exported file, and time of an inference, on ")
+    assert one.split("\n")[::2][:2] == ["a CPU, 2 threads:", "| preset | input | float32 | int8 |"]
+    assert "| tiny_64_people | 64 px | 1.2 MB, 7.0 ms | 1.2 MB, 3.2 ms |" in one
+    assert two.startswith("a phone, 2 threads:") and "| tiny_64_people | 64 px | 1.2 MB, 3.2 ms |" in two
+
+
+def test_names_are_whole_on_a_narrow_terminal():
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    console.print(card.shelf_table(zoo.cards()))
+    text = console.export_text()
+    for each in zoo.cards():
+        assert each.name in text and all(alias in text for alias in each.aliases)
+    assert "AP50 0.673" in text and "on voc12" in text
 
 
 def test_terminal_tables_show_brackets_as_they_are():

@@ -110,5 +110,6 @@ def _parity_rows(parity: Parity) -> list[tuple[str, str]]:
             )
         )
     if parity.ap is not None:
-        rows.append(("AP", f"{parity.ap:.3f} (Keras {parity.keras_ap:.3f})"))
+        # To compare: they may be photos that it was trained on.
+        rows.append(("AP on these", f"{parity.ap:.3f} (Keras {parity.keras_ap:.3f})"))
     return rows
