@@ -331,7 +331,8 @@ def shelf_table(cards):
     longest = max((len(card.name) for card in cards), default=0)
     table = Table(
         Column("preset", min_width=longest, no_wrap=True), Column("finds", overflow="fold"),
-        Column("input", no_wrap=True), Column("score", no_wrap=True), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        Column("input", no_wrap=True), Column("score", no_wrap=True),
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )
     for card in cards:
         first = next((row for row in card.scores if row["precision"] == "keras"), None)
