@@ -92,7 +92,7 @@ class Detector(keras.Model):
         self._config: dict = {}
         self._loss_means: dict[str, keras.metrics.Mean] = {}
         # What a configuration says of frozen layers is what differs from how the detector was built.
-        self._frozen_first: list[str] | None = None
+        self._frozen_first: list[int] | None = None
         self._ema = None
         # Whether the loss that is being computed is learned from, or only looked at.
         self._learning = True
@@ -162,9 +162,10 @@ class Detector(keras.Model):
             config["frozen"] = frozen
         return config
 
-    def _frozen(self) -> list[str]:
-        """Names of the layers with weights that are not trained."""
-        return sorted({layer.name for layer in leaves(self) if layer.weights and not layer.trainable})
+    def _frozen(self) -> list[int]:
+        """Which of the layers with weights are not trained: places, since Keras counts some names up."""
+        layers = [layer for layer in leaves(self) if layer.weights]
+        return [place for place, layer in enumerate(layers) if not layer.trainable]
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -175,9 +176,8 @@ class Detector(keras.Model):
         detector = cls(**config)
         detector.keep_float = keep_float
         if frozen is not None:
-            for layer in leaves(detector):
-                if layer.weights:
-                    layer.trainable = layer.name not in frozen
+            for place, layer in enumerate([layer for layer in leaves(detector) if layer.weights]):
+                layer.trainable = place not in frozen
         return detector
 
     # === Training ===
@@ -340,10 +340,12 @@ class Detector(keras.Model):
             left_out["part_weights"] = ops.repeat(ops.zeros_like(boxes[..., :1]), len(self.parts), axis=-1)
             left_out["parts"] = ops.repeat(left_out["part_weights"][..., None], 4, axis=-1)
         targets = left_out | targets
-        # Rows that hold nothing weigh nothing, whatever is given of them.
+        # Rows that hold nothing weigh nothing, whatever is given of them. (A class that is none would be
+        # looked up beyond the last.)
         targets["weights"] = ops.where(
             targets["labels"] < len(self.classes), targets["weights"] * left_out["weights"], math.nan
         )
+        targets["labels"] = ops.minimum(targets["labels"], len(self.classes) - 1)
         return targets
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

@@ -60,8 +60,10 @@ def adapt(
         return detector
     if "image_size" in changes:
         changes |= detector.at_size(image_size)
-    fresh = type(detector).from_config(detector.get_config() | changes)
-    _transfer(detector, fresh)
+    config = detector.get_config() | changes
+    frozen = config.pop("frozen", None)  # by the layers' places, of which there may be fewer
+    fresh = type(detector).from_config(config)
+    _transfer(detector, fresh, frozen is not None)
     return fresh
 
 
@@ -74,8 +76,9 @@ def _checked_anchors(anchors, own, kind: str) -> list[list[float]]:
     return pairs
 
 
-def _transfer(source, target):
-    """Copies weights layer by layer; the layers that tell classes apart, class by class."""
+def _transfer(source, target, frozen: bool):
+    """Copies weights layer by layer, the layers that tell classes apart, class by class; and, where some were
+    frozen by hand, which are trained."""
     import numpy as np
 
     from kerasdet.backbones.common import leaves
@@ -109,6 +112,8 @@ def _transfer(source, target):
             else:
                 raise misfit(layer, value, giver)
         layer.set_weights(values)
+        if frozen:
+            layer.trainable = giving.trainable
 
 
 def _pairs(targets: list, sources: list) -> list[tuple]:

@@ -306,10 +306,11 @@ def test_mirrored_boxes_keep_their_order():
 
 @pytest.mark.parametrize("width", [64, 256, 1024])
 def test_mirrored_things_lie_as_far_from_their_boxes_as_others(width):
-    """A network sees both in training and one kind afterwards. By the middle of a bright column."""
-    size, image = 64, np.zeros((8, width, 3), np.uint8)
-    image[:, width * 3 // 8 : width // 2] = 255
-    box, aside = np.array([[width * 3 / 8, 0, width / 2, 8]]), []
+    """A network sees both in training and one kind afterwards. By the middle of a soft bright column."""
+    size, middle = 64, width * 0.4
+    line = 255 * np.exp(-(((np.arange(width) + 0.5 - middle) / (width / 16)) ** 2) / 2)
+    image = np.tile(line[None, :, None], (8, 1, 3)).astype(np.uint8)
+    box, aside = np.array([[middle - 5, 0, middle + 5, 8]]), []
     for sign in (1, -1):
         matrix = np.array([[sign * size / width, 0, 0 if sign == 1 else size], [0, 1, 0]])
         line = photo.warp(image, matrix, (size, 8))[4, :, 0].astype(float)

@@ -11,11 +11,11 @@ from kerasdet.detector import Detector
 class Tiny(Detector):
     """Two convolutions that learn where boxes are."""
 
-    def __init__(self):
+    def __init__(self, name=None):
         images = keras.Input((64, 64, 3), name="images")
         x = layers.Conv2D(8, 8, strides=8, use_bias=False)(layers.Rescaling(1 / 255)(images))
         x = layers.Conv2D(1, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
-        super().__init__(images, {"inside": x}, classes=SHAPES, image_size=64)
+        super().__init__(images, {"inside": x}, classes=SHAPES, image_size=64, name=name)
         self.track_losses("inside_loss")
 
     def loss_parts(self, targets, raw):

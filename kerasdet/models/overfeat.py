@@ -256,7 +256,7 @@ class OverFeat(Detector):
             wanted = phase == "all" or regresses == (phase == "regressor")
             layer.trainable = wanted and self._learns[id(layer)]
 
-    def _frozen(self) -> list[str]:
+    def _frozen(self) -> list[int]:
         # What a phase does not train is not frozen for good.
         return super()._frozen() if self._phase == "all" else self._frozen_first
 
