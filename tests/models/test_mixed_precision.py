@@ -92,7 +92,7 @@ def test_a_mixed_detector_is_exported_in_full(tmp_path, shapes):
         detector = FAMILIES["csp"]()
     finally:
         keras.config.set_dtype_policy("float32")
-    report = detector.export(tmp_path / "a.tflite", check_photos=shapes)
-    assert report.operators["CONV_2D"]
+    report = detector.export(tmp_path / "a.tflite", outputs="raw", check_photos=shapes[:2])
+    assert report.operators["CONV_2D"] and max(report.parity.raw_error.values()) < 1e-4
     images, _ = batch_of(shapes, detector, 1)
     assert "float16" in {keras.backend.standardize_dtype(v.dtype) for v in detector(images).values()}
