@@ -240,6 +240,7 @@ class Detector(keras.Model):
             # First, so that nothing is averaged or written of weights that broke.
             callbacks.insert(0, NaNGuard(x if _is_batches(x) else None))
         if _is_batches(x):
+            x.begin(self, kwargs.get("initial_epoch", 0), kwargs.get("steps_per_epoch"))
             for callback in callbacks:
                 if isinstance(callback, EMA) and not callback.images:
                     callback.images = x.some_images()
@@ -249,7 +250,6 @@ class Detector(keras.Model):
             kwargs["validation_data"] = handed_out(validation, self)
         if not _is_batches(x):
             return self._fit(x, *args, callbacks=callbacks, **kwargs)
-        x.begin(self, kwargs.get("initial_epoch", 0), kwargs.get("steps_per_epoch"))
         if kwargs.get("steps_per_epoch") is None:
             kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.

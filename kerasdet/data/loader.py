@@ -431,7 +431,8 @@ class Batches(grain.IterDataset):
 
         Always the same ones.
         """
-        batches = self.epoch_dataset(self.mix_until or 0, alike=True)
+        last = 0 if self.mix_until is None else math.ceil(self.mix_until * max(1.0, self._share))
+        batches = self.epoch_dataset(last, alike=True)
         return [images for images, _ in itertools.islice(batches, max(1, count // self.batch_size))]
 
     def endless(self) -> EndlessBatches:
