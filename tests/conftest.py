@@ -1,10 +1,10 @@
 """What tests share: drawn sets of photos, small and exact."""
 
-import contextlib
 import gc
 import os
 
 import pytest
+from eager import eagerly
 
 from kerasdet.data.scenes import write_scenes, write_shapes
 
@@ -47,23 +47,6 @@ def shelf(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERASDET_ZOO", str(folder))
         yield folder
-
-
-@contextlib.contextmanager
-def eagerly():
-    """Training steps run op by op: tracing them would take most of these tests' time."""
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

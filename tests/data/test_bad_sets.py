@@ -163,8 +163,9 @@ def test_run_lengths_of_another_size_than_the_photos(tmp_path, monkeypatch):
 
 def test_run_lengths_of_many_masks_have_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr("kerasdet.data.readers.coco.MAX_PIXELS", 20_000)
+    monkeypatch.setattr("kerasdet.data.readers.coco.PIXELS_EACH", 5_000)
     masks = [annotation([1, 2, 3, 4], segmentation=FULL)] * 4
-    with pytest.warns(UserWarning, match="2 objects keep .*masks of more than 20000 pixels in all"):
+    with pytest.warns(UserWarning, match="2 objects keep .*masks of more pixels in all than so many"):
         data = kerasdet.data.load(coco(tmp_path, masks))
     assert [len(outline) for outline in data[0].masks] == [1, 1, 0, 0]
 

@@ -241,7 +241,7 @@ def test_nanodet_sees_bgr_less_imagenets_mean_and_finds_no_doubles():
         output[row, 80:].reshape(4, 8)[:, 1] = 20
     # From 16, 0 to 48, 32, and from 20, 0 to 52, 32: .78 overlap.
     output[cell + 1, 80:].reshape(4, 8)[0], output[cell + 1, 80:].reshape(4, 8)[2] = -20, -20
-    output[cell + 1, 80 + 1], output[cell + 1, 80 + 2] = np.log([3, 1])
+    output[cell + 1, 80 + 1], output[cell + 1, 80 + 2] = np.log([1, 3])
     output[cell + 1, 80 + 17], output[cell + 1, 80 + 16] = np.log([1, 3])
 
     def run(image):

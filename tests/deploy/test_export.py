@@ -194,7 +194,7 @@ def test_csp_goes_through_every_depth(tmp_path):
     from kerasdet.models.csp import CSP
 
     model = CSP(
-        image_size=64, backbone=tiny_backbone(), channels=16, stride=8, candidates=20, parts=("head",),
+        image_size=64, backbone="mobilenet_v2_0.35", channels=16, stride=8, candidates=20, parts=("head",),
     )
     for outputs in ("detections", "boxes"):
         report = model.export(tmp_path / f"{outputs}.tflite", outputs=outputs)

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import eagerly
+from eager import eagerly
 from harness import tiny_backbone
 from PIL import Image
 from presets import tiny_csp
