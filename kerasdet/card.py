@@ -292,23 +292,16 @@ def markdown(presets) -> str:
 
 def _files_side_by_side(cards) -> list[str]:
     """A table for each machine, one row a card, with a cell for each precision."""
-    found = []
-    machines = [f"{row['machine']}, {row['threads']} threads" for card in cards for row in card.latency]
-    for machine in dict.fromkeys(machines):
-        cells = [
-            {
-                row["precision"]: f"{row['bytes'] / 1e6:.1f} MB, {row['milliseconds']:.1f} ms"
-                for row in card.latency if f"{row['machine']}, {row['threads']} threads" == machine
-            }
-            for card in cards
-        ]
-        kinds = [kind for kind in PRECISIONS if any(kind in own for own in cells)]
-        rows = [
-            (card.name, f"{card.image_size} px", *(own.get(kind, "") for kind in kinds))
-            for card, own in zip(cards, cells, strict=True) if own
-        ]
+    rows, found = file_rows(cards), []
+    for machine in dict.fromkeys(row[-1] for row in rows):
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for name, side, kind, size, latency, where in rows:
+            if where == machine:
+                cells.setdefault((name, side), {})[kind] = f"{size}, {latency}"
+        kinds = [kind for kind in PRECISIONS if any(kind in own for own in cells.values())]
+        table = [(*head, *(own.get(kind, "") for kind in kinds)) for head, own in cells.items()]
         text = f"Size of the exported file, and time of an inference, on {machine}:"
-        found.append(f"{text}\n\n{_markdown_table(('preset', 'input', *kinds), rows)}")
+        found.append(f"{text}\n\n{_markdown_table(('preset', 'input', *kinds), table)}")
     return found
 
 

@@ -164,8 +164,10 @@ class Detector(keras.Model):
 
     def _frozen(self) -> list[int]:
         """Which of the layers with weights are not trained: places, since Keras counts some names up."""
-        layers = [layer for layer in leaves(self) if layer.weights]
-        return [place for place, layer in enumerate(layers) if not layer.trainable]
+        return [place for place, layer in enumerate(self._learning_layers()) if not layer.trainable]
+
+    def _learning_layers(self) -> list:
+        return [layer for layer in leaves(self) if layer.weights]
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -176,7 +178,7 @@ class Detector(keras.Model):
         detector = cls(**config)
         detector.keep_float = keep_float
         if frozen is not None:
-            for place, layer in enumerate([layer for layer in leaves(detector) if layer.weights]):
+            for place, layer in enumerate(detector._learning_layers()):
                 layer.trainable = place not in frozen
         return detector
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from kerasdet.layers.batch_norm import measure_statistics
+from kerasdet.nan_guard import is_finite
 
 
 class EMA(keras.callbacks.Callback):
@@ -61,9 +62,7 @@ class EMA(keras.callbacks.Callback):
 
     def is_finite(self) -> bool:
         """Whether there is an average and all of it is numbers: not once weights that broke went into it."""
-        return self.averages is not None and all(
-            np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(average))) for average in self.averages
-        )
+        return self.averages is not None and all(map(is_finite, self.averages))
 
     def own_weights(self) -> list[np.ndarray]:
         """The weights that training goes on with, whichever the model holds at the moment."""

@@ -10,6 +10,11 @@ import numpy as np
 PHOTOS_NAMED = 16
 
 
+def is_finite(tensor) -> bool:
+    """Whether all of a tensor is numbers; their sum is none where one of them is none."""
+    return bool(np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(tensor))))
+
+
 class NaNGuard(keras.callbacks.Callback):
     """Stops `fit` at the first batch whose loss is not finite; names the part of the loss and the photos.
 
@@ -46,7 +51,7 @@ class NaNGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         for variable in self.model.weights:
-            if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(variable))):
+            if not is_finite(variable):
                 raise FloatingPointError(
                     f"epoch {epoch + 1}: the weights {variable.path} are not finite after its last step; "
                     "lower the rate"

@@ -177,7 +177,8 @@ def _read_file(path: str) -> np.ndarray:
             f"{path}: the {header.format} image is truncated or damaged, or of a kind that OpenCV cannot "
             "decode; replace it, or save it as JPEG or PNG"
         )
-    _warn_if_black(image, data, path)
+    if header.format != "JPEG":  # which has eight bits
+        _warn_if_black(image, data, path)
     # But a TIFF, whose orientation is no note in it but part of the format, is always turned.
     return image if header.format == "TIFF" else _turned(image, _orientation(header))
 

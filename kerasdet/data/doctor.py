@@ -86,11 +86,11 @@ def examine(path: str | os.PathLike, progress: bool = False) -> Report:
     """Looks at every photo and box of a set, in all its splits.
 
     Named are photos that are missing or cannot be read; sizes written that are not the photo's; photos that
-    are annotated twice, of which the first stays; boxes
-    without area, outside of the photo or not finite; boxes of one class that overlap by IoU 0.9; photos
-    that show the same as one of another split (see `likeness`); and classes with objects elsewhere but
-    none to train on. `Report.sets` is the set without all that: of near-duplicates the one in "test", else
-    in "val" stays, so that what is measured there compares with what others measured.
+    are annotated twice, of which the first stays; boxes without area, outside of the photo or not finite;
+    boxes of one class that overlap by IoU 0.9; photos that show the same as one of another split (see
+    `likeness`); and classes with objects elsewhere but none to train on. `Report.sets` is the set without all
+    that: of near-duplicates the one in "test", else in "val" stays, so that what is measured there compares
+    with what others measured.
 
     Args:
         path: folder or annotation file, see `load`.
@@ -146,6 +146,7 @@ def _look_at_photos(
         for record in read.records
     ]
     seen: dict[str, list[_Look]] = {split: [] for split in reading.annotations}
+    firsts: dict[tuple[str, str], _Look] = {}
     with ThreadPoolExecutor(THREADS) as pool:
         looks = pool.map(lambda job: _look(*job), jobs)
         if progress:
@@ -164,8 +165,8 @@ def _look_at_photos(
                 faults.append(Fault("wrong size", split, record.photo, what, look.path))
                 continue  # of which photo its boxes speak, nobody knows
             record.width, record.height = size
-            first = next((other for other in seen[split] if other.path == look.path), None)
-            if first is not None:
+            first = firsts.setdefault((split, look.path), look)
+            if first is not look:
                 what = f"the same photo as {first.record.photo!r} of {first.record.file}"
                 faults.append(Fault("repeated photo", split, record.photo, what, look.path, first.path))
                 continue

@@ -9,7 +9,14 @@ import csv
 import io
 from pathlib import Path
 
-from kerasdet.data.readers.source import Annotations, Record, Source, find_files, pixels, read_text
+from kerasdet.data.readers.source import (
+    Annotations,
+    Record,
+    Source,
+    find_files,
+    pixels_if_said,
+    read_text,
+)
 
 DELIMITERS = ",;\t"
 MAX_LINE = 100_000  # characters of the first line, of a file that may be anything
@@ -64,7 +71,7 @@ def read(source: Source) -> Annotations:
         record = records.get(photo)
         if record is None:
             record = records[photo] = Record(photo=photo, file=str(file), image_id=photo)
-            record.width, record.height = _side(width), _side(height)
+            record.width, record.height = pixels_if_said(width), pixels_if_said(height)
         if not any(corners):
             continue
         try:
@@ -116,14 +123,6 @@ def _places(first: list[str], delimiter: str) -> tuple[list[int | None], bool] |
     if len(cells) == len(COLUMNS) and all(_number_or_empty(cell, delimiter) for cell in cells[1:5]):
         return [*range(len(COLUMNS)), None, None], False
     return None
-
-
-def _side(text: str) -> int:
-    """Of a photo in pixels, 0 where none is written."""
-    try:
-        return pixels(text)
-    except ValueError:
-        return 0
 
 
 def _number_or_empty(text: str, delimiter: str) -> bool:

@@ -89,6 +89,14 @@ def pixels(value) -> int:
     return max(0, side)
 
 
+def pixels_if_said(value) -> int:
+    """As `pixels`, but 0 for what is none: some tools write no size, or anything."""
+    try:
+        return pixels(value)
+    except ValueError:
+        return 0
+
+
 def inside(path: str | os.PathLike, root: str | os.PathLike) -> bool:
     """Whether a path, which may have `..` in it, stays in a folder; both absolute.
 
@@ -197,16 +205,9 @@ class PhotoFinder:
             )
         # The last for what was written on Windows.
         names = [record.photo, record.spare, record.photo.replace("\\", "/")]
-        places = [
-            os.path.normpath(os.path.join(folder, name)) for name in dict.fromkeys(filter(None, names))
-            for folder in self.folders
-        ]
-        paths = [
-            path + suffix for path in places if inside(path, self.root) for suffix in ("", *PHOTO_SUFFIXES)
-        ]
         # Where no list has it the disk is asked: macOS' and Windows' take names in other letters too.
         for exists in (self._is_listed, os.path.isfile):
-            for path in paths:
+            for path in self._places(dict.fromkeys(filter(None, names))):
                 if exists(path):
                     return path
         if not inside(os.path.join(self.folders[0], record.photo), self.root):
@@ -219,6 +220,14 @@ class PhotoFinder:
             f"{record.file}: photo {record.photo!r} is not there; looked in {folders}. "
             "Copy it there or take it out of the annotations"
         )
+
+    def _places(self, names):
+        """Where a photo of one of these names may be, within the set's folder, the likeliest first."""
+        for name in names:
+            for folder in self.folders:
+                path = os.path.normpath(os.path.join(folder, name))
+                if inside(path, self.root):
+                    yield from (path + suffix for suffix in ("", *PHOTO_SUFFIXES))
 
     def _is_listed(self, path: str) -> bool:
         folder, name = os.path.split(path)

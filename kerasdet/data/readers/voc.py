@@ -18,7 +18,7 @@ from kerasdet.data.readers.source import (
     inside,
     is_name,
     photo_folders,
-    pixels,
+    pixels_if_said,
     read_text,
     root_of,
     split_folders,
@@ -90,8 +90,8 @@ def read(source: Source) -> Annotations:
             spare=file.stem,
             file=str(file),
             image_id=file.stem,
-            width=_size(root, "width"),
-            height=_size(root, "height"),
+            width=pixels_if_said(root.findtext("size/width")),
+            height=pixels_if_said(root.findtext("size/height")),
         )
         for position, thing in enumerate(root.iterfind("object")):
             name = (thing.findtext("name") or "").strip()
@@ -155,14 +155,6 @@ def _xml_files(folder: Path) -> list[Path]:
 
 def _lines(file: Path) -> list[str]:
     return [line for line in read_text(file).splitlines() if line.strip()]
-
-
-def _size(root: ElementTree.Element, side: str) -> int:
-    """Width or height as written, 0 where it is missing (some tools leave it out) or is none."""
-    try:
-        return pixels(root.findtext(f"size/{side}"))
-    except ValueError:
-        return 0
 
 
 def _listed(place: Path, name: str, file: Path) -> Path:
