@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 from common import table
+
+from kerasdet.training.folder import CONFIG
 
 BATCH, RATE, BACKBONE_RATE = 16, 1e-3, 5e-5
 
@@ -38,15 +41,44 @@ class Arm:
 
 
 class Run:
-    """An arm in its folder: trained once, its detections kept."""
+    """An arm in its folder: trained once; its detections are kept, and what was drawn of them.
+
+    A folder that has only the latter, `*.figures.npz`, is enough for the tables: neither photos nor a
+    training are asked for.
+    """
 
     def __init__(self, name: str, arm: Arm, options):
         self.name, self.arm, self.options = name, arm, options
         self.folder = options.out / f"{options.claims}_{options.size}" / name
-        self.train, self.val = sets(arm.data, options.data)
-        if options.photos:
-            self.val = self.val.subset(range(min(options.photos, len(self.val))))
         self._detector = None
+
+    @functools.cached_property
+    def _sets(self):
+        train, val = sets(self.arm.data, self.options.data)
+        if self.options.photos:
+            val = val.subset(range(min(self.options.photos, len(val))))
+        return train, val
+
+    @property
+    def train(self):
+        return self._sets[0]
+
+    @property
+    def val(self):
+        return self._sets[1]
+
+    @property
+    def photos(self) -> int:
+        """How many it is compared on."""
+        if self.options.data is not None:
+            return len(self.val)
+        with self._open(self._figures("detections")) as kept:
+            return int(kept["photos"])
+
+    @property
+    def trained(self) -> bool:
+        """Whether it can be had without a training: there are photos, and it has begun in this folder."""
+        return self.options.data is not None and (self.folder / CONFIG).is_file()
 
     @property
     def detector(self):
@@ -83,30 +115,43 @@ class Run:
     def keep(self, key: str, find: Callable) -> None:
         """Writes the detections that `find` gives under a name, unless they are there."""
         path = self.folder / f"{key}.npz"
-        if path.exists():
-            self._open(path).close()
-            return
+        for there in (path, self._figures(key)):
+            if there.exists():
+                self._open(there).close()
+                return
         found = find()
+        self._write(
+            path, counts=[len(one) for one in found], classes=np.array(found[0].classes),
+            **{
+                name: np.concatenate([getattr(one, name) for one in found])
+                for name in ("boxes", "scores", "labels")
+            },
+        )
+
+    def has(self, key: str) -> bool:
+        """Whether figures of what is kept under a name can be told."""
+        kept = self.options.data is not None and (self.folder / f"{key}.npz").exists()
+        return kept or self._figures(key).exists()
+
+    def _figures(self, key: str) -> pathlib.Path:
+        return self.folder / f"{key}.figures.npz"
+
+    def _write(self, path: pathlib.Path, **arrays) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez(
-                file, **self._made_with(), counts=[len(one) for one in found],
-                classes=np.array(found[0].classes),
-                **{
-                    name: np.concatenate([getattr(one, name) for one in found])
-                    for name in ("boxes", "scores", "labels")
-                },
-            )
+            np.savez_compressed(file, **self._made_with(), **arrays)
         os.replace(partial, path)
 
     def _made_with(self) -> dict:
-        """What detections of the same arm may differ by."""
+        """What detections of the same arm may differ by, as far as the command says it."""
         options = self.options
-        return {
-            "photos": len(self.val), "epochs": options.epochs, "steps": options.steps or 0,
-            "name": options.name, "backbone": os.path.basename(options.backbone),
-        }
+        said = {"epochs": options.epochs, "steps": options.steps or 0, "name": options.name}
+        if options.data is not None:
+            said["photos"] = len(self.val)
+        if options.backbone is not None:
+            said["backbone"] = os.path.basename(options.backbone)
+        return said
 
     def kept(self, key: str) -> list:
         """The detections under a name, photo by photo."""
@@ -135,11 +180,24 @@ class Run:
                 )
         return kept
 
-    def drawn(self, key: str = "detections") -> dict[str, np.ndarray]:
-        """Figures of what was kept, see `metrics.bootstrap`."""
-        from kerasdet.metrics import bootstrap
+    def drawn(self, key: str = "detections", draw: Callable | None = None) -> dict[str, np.ndarray]:
+        """Figures of what was kept under a name, as they were drawn when they were first asked for.
 
-        return bootstrap(self.val, self.kept(key))
+        Args:
+            key: the name.
+            draw: (validation photos, what was kept) -> figure -> draws; None takes `metrics.bootstrap`.
+
+        Returns:
+            figure -> (1 + draws,) float32, as `metrics.bootstrap` has them.
+        """
+        path = self._figures(key)
+        if not path.exists():
+            if draw is None:
+                from kerasdet.metrics import bootstrap as draw
+            figures = draw(self.val, self.kept(key))
+            self._write(path, **{name: np.float32(values) for name, values in figures.items()})
+        with self._open(path) as kept:
+            return {name: kept[name] for name in kept.files if kept[name].ndim}
 
 
 def sets(name: str, folder: pathlib.Path):

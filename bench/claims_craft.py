@@ -13,6 +13,7 @@ from common import table
 WRONG = 0.1  # share of objects that are given another class
 SCORE = 0.3  # from which a pasted object counts as found
 DRAWS = 2000
+EPOCHS = 8
 # A CenterNet has no label to smooth: its centres are of one class each, and soft already.
 TOGETHER = {"yolo_v3_all": "yolo_v3_step", "centernet_mixup": "centernet_step"}
 # Squared errors against those that are linear far out: what they are worth early in training.
@@ -233,18 +234,19 @@ def tables(runs: dict[str, Run]) -> None:
     drawn = {name: run.drawn() for name, run in runs.items()}
     for start, baseline in BASELINES.items():
         if some := {name: drawn[name] for name in drawn if name.startswith(start)}:
-            print(f"{baseline} and its variants, photos: {len(runs[next(iter(some))].val)}")
+            print(f"{baseline} and its variants, photos: {runs[next(iter(some))].photos}")
             _print(some, baseline)
     for together, plain in TOGETHER.items():
         if together in drawn and plain in drawn:
             print(f"{runs[together].arm.about}: all together, against steps and nothing else")
             _print({name: drawn[name] for name in (plain, together)}, plain)
-    if early := {name: runs[name].by_epoch("AP50") for name in EARLY if name in runs}:
+    early = {name: runs[name].by_epoch("AP50") for name in EARLY if name in runs and runs[name].trained}
+    if early:
         print("AP50 after each epoch, by the averaged weights")
         lines = [(name, *(f"{value:.3f}" for value in values)) for name, values in early.items()]
         table(("arm", *map(str, range(1, len(lines[0])))), lines)
         print()
-    strange = {name: _recalled(run) for name, run in runs.items() if run.arm.data == "voc12"}
+    strange = {name: run.drawn("strange", _recalled) for name, run in runs.items() if run.has("strange")}
     for start, baseline in BASELINES.items():
         if some := {name: strange[name] for name in strange if name.startswith(start)}:
             print(f"{baseline} and its variants: objects pasted into another photo, found from {SCORE} on")
@@ -258,7 +260,7 @@ def _print(drawn: dict, baseline: str) -> None:
     print()
 
 
-def _recalled(run: Run) -> dict[str, np.ndarray]:
-    hits = np.array([len(one) for one in run.kept("strange")], float)
+def _recalled(photos, pasted) -> dict[str, np.ndarray]:
+    hits = np.array([len(one) for one in pasted], float)
     draws = np.random.default_rng(0).integers(0, len(hits), (DRAWS, len(hits)))
     return {"recall": np.append(hits.mean(), hits[draws].mean(axis=1))}

@@ -49,6 +49,7 @@ OTHERWISE = {OVER_ALL: ("fpn", "nms_over_all"), PYRAMID: ("c4", "image_pyramid")
     MIDDLE.format(name): (name, "middle") for name in (*OF_THREE, *(PEOPLE + each for each in OF_THREE))
 }
 RECALL = 100, 1000
+EPOCHS = 6
 
 
 def arms(backbone: str) -> dict[str, Arm]:
@@ -136,7 +137,10 @@ def _on_pyramid(run: Run) -> list:
 
 def tables(runs: dict[str, Run]) -> None:
     drawn = {name: run.drawn() for name, run in runs.items()}
-    drawn |= {row: runs[name].drawn(key) for row, (name, key) in OTHERWISE.items() if name in runs}
+    drawn |= {
+        row: runs[name].drawn(key) for row, (name, key) in OTHERWISE.items()
+        if name in runs and runs[name].has(key)
+    }
     on_people = [PEOPLE + name for name in ON_PEOPLE]
     groups = (
         ("1. Feature pyramids", "fpn", [*NECKS, PYRAMID]),
@@ -161,23 +165,28 @@ def tables(runs: dict[str, Run]) -> None:
     for title, baseline, names in groups:
         some = {name: drawn[name] for name in names if name in drawn}
         if some:
-            print(f"{title}, photos: {len(runs[next(iter(some))].val)}")
+            print(f"{title}, photos: {runs[next(iter(some))].photos}")
             print_compared("arm", some, ("AP", *SIZES), baseline)
             print()
-    if recalled := {name: _recall(run) for name, run in runs.items() if name in NECKS}:
+    recalled = {
+        name: run.drawn("proposals", _recall) for name, run in runs.items()
+        if name in NECKS and run.has("proposals")
+    }
+    if recalled:
         for count in RECALL:
             figures = [f"AR@{count}{size}" for size in ("", "_small", "_medium", "_large")]
             print(f"Recall of {count} proposals")
             print_compared("arm", recalled, figures, "fpn")
             print()
-    if times := {name: runs[name].detector for name in ("fpn", "c4") if name in runs}:
+    times = {name: runs[name].detector for name in ("fpn", "c4") if name in runs and runs[name].trained}
+    if times:
         _print_times(times)
 
 
-def _recall(run: Run) -> dict:
+def _recall(photos, proposals) -> dict:
     from kerasdet.metrics import bootstrap_recall
 
-    return bootstrap_recall(run.val, [one.boxes for one in run.kept("proposals")], RECALL)
+    return bootstrap_recall(photos, [one.boxes for one in proposals], RECALL)
 
 
 def _print_times(detectors: dict) -> None:

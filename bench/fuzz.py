@@ -34,7 +34,7 @@ TRIAL_SECONDS = 10
 # Bytes of memory; importing TensorFlow takes nearly 3 GiB of address space.
 MEMORY = collections.defaultdict(lambda: 3 * 2**30, keras=8 * 2**30)
 # Of all cases, the share of each kind; a `.keras` takes a second and more.
-SHARES = {"sets": 0.6, "photos": 0.25, "models": 0.1, "client": 0.045, "keras": 0.005}
+SHARES = {"sets": 0.58, "photos": 0.25, "models": 0.1, "client": 0.045, "report": 0.02, "keras": 0.005}
 # Where the client is, which is one file and no package.
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "export" / "python"))
 
@@ -99,6 +99,21 @@ def run_client(folder: pathlib.Path, data: bytes) -> str:
     return _apart(look, path)
 
 
+def read_report(folder: pathlib.Path, data: bytes) -> str:
+    """What `kerasdet report` says of a file's operators; LiteRT does not see it."""
+    from kerasdet.deploy.delegates import delegate_report
+
+    path = folder / "report.tflite"
+    path.write_bytes(data)
+    try:
+        found = delegate_report(path)
+    except ValueError as error:
+        return "refused" if "report.tflite: " in str(error) else f"no file named: {error!r}"[:200]
+    for accelerator in found.refused:
+        found.causes(accelerator)
+    return "read"
+
+
 def _noise(side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 
@@ -139,7 +154,8 @@ def read_keras(folder: pathlib.Path, data: bytes) -> str:
 
 
 KINDS = {
-    "sets": read_set, "photos": read_photo, "models": run_model, "client": run_client, "keras": read_keras
+    "sets": read_set, "photos": read_photo, "models": run_model, "client": run_client, "report": read_report,
+    "keras": read_keras,
 }
 BROKEN = ("broke LiteRT", "did not end")
 GOOD = ("read", "refused", *BROKEN, *(f"{outcome} in the trial" for outcome in BROKEN))
@@ -200,7 +216,8 @@ def main(argv=None) -> int:
     model, saved = args.model.read_bytes(), args.keras.read_bytes()
     strategies = {
         "sets": hostile.sets(), "photos": hostile.photos(), "models": hostile.models(model),
-        "client": hostile.clients(model), "keras": hostile.keras_files(saved),
+        "client": hostile.clients(model), "report": hostile.models(model),
+        "keras": hostile.keras_files(saved),
     }
     totals = {kind: collections.Counter() for kind in KINDS}
     with tempfile.TemporaryDirectory() as work:

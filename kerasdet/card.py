@@ -344,6 +344,7 @@ def card_tables(card: Card):
     """A `rich` group that shows the whole card."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     training, start, weights = card.training, card.training["starting_weights"], card.weights
     about = Table.grid(padding=(0, 2))
@@ -371,6 +372,10 @@ def card_tables(card: Card):
             for row in rows:
                 table.add_row(*map(_plain, row[1:]))
             parts.append(table)
+    # Most figures come from one or two commands: each is said once, not row by row.
+    commands = dict.fromkeys(row["command"] for row in (*card.scores, *card.latency))
+    if commands:
+        parts.append(Text("\n".join(("measured by", *(f"  {command}" for command in commands)))))
     return Group(*parts)
 
 

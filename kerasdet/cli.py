@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import io
 import os
 import sys
 import warnings
@@ -78,6 +79,8 @@ def main(
 ):
     """Object detectors in Keras that end on a phone."""
     _state["debug"] = debug
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     if not debug:
         _hush()
     if context.invoked_subcommand is None:
@@ -101,7 +104,10 @@ def _hush():
         return
     if real == 2:
         # C++ libraries write to the file descriptor, past sys.stderr and any setting of Python's.
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        # With a way to write names of files that are no text, as Python's own has.
+        sys.stderr = os.fdopen(
+            os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+        )
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
@@ -119,13 +125,20 @@ def _command(function, group=app):
             _fail("stopped", 130)
         except typer.Exit:  # a RuntimeError, though none
             raise
-        except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
-            if _state["debug"]:
+        except Exception as error:
+            if _state["debug"] or not _of_the_world(error):
                 raise
             parity = type(error).__name__ == "ParityError"
             _fail(sentence(error), 1 if parity else 2)
 
     return wrapped
+
+
+def _of_the_world(error: Exception) -> bool:
+    """Whether an error is of what was given or of the machine, and not a fault of ours."""
+    kinds = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError, MemoryError)
+    # TensorFlow's own are of no kind of Python's.
+    return isinstance(error, kinds) or type(error).__module__.startswith("tensorflow")
 
 
 def _fail(text: str, code: int):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import sys
 import tempfile
 import webbrowser
@@ -16,6 +17,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from kerasdet import zoo as zoo_
 from kerasdet.cli_evaluate import Model
@@ -48,10 +50,10 @@ def demo(
     console = Console(soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="kerasdet_demo_") as work:
         with _server(folder, port) as server:
-            with console.status(f"Making {model} ready for the browser"):
+            with console.status(f"Making {escape(model)} ready for the browser"):
                 server.model = exported(model, Path(work))
             address = f"http://localhost:{server.server_port}/"
-            console.print(f"{model} runs at [bold]{address}[/]; Ctrl+C ends it", highlight=False)
+            console.print(f"{escape(model)} runs at [bold]{address}[/]; Ctrl+C ends it", highlight=False)
             if browser:
                 webbrowser.open(address)
             try:
@@ -115,6 +117,8 @@ class _Server(http.server.ThreadingHTTPServer):
     """Serves the page and, once it has one, `model` as `/model.tflite`."""
 
     model: Path | None = None
+    # On Windows two servers would share the port, and either answer.
+    allow_reuse_address = os.name != "nt"
 
     def handle_error(self, request, client_address):
         # A browser that hangs up, when its page is closed or loaded anew, is no error.

@@ -236,7 +236,7 @@ def delegates(file: Path):
     console.print(f"{file}: {len(found.operations)} operators", markup=False, highlight=False, soft_wrap=True)
     shares = Table("accelerator", "takes", "leaves to the CPU", "because", "layers")
     for name, refused in found.refused.items():
-        taken = "all" if not refused else f"{found.share(name):.0%}"
+        taken = "all" if not refused else f"{math.floor(100 * found.share(name))}%"
         for reason, operators, layers in found.causes(name) or [("", {}, [])]:
             kinds = [f"{kind} {count}" for kind, count in operators.items()]
             places = escape(_some(layers, LAYERS_SHOWN))

@@ -71,14 +71,14 @@ def evaluate(
 
     detector, dataset = _open(model, data, split, as_one_class)
     found = metrics.evaluate(detector, dataset, progress=sys.stdout.isatty(), voc=voc)
-    if out is not None:
-        write_scores(out, found, dataset, model=model)
     table = Table("figure", "value")
     for name, value in found.items():
         if not math.isnan(value):
             table.add_row(escape(name), f"{value:.4f}")
     say(f"{model} on {dataset.name}, {len(dataset)} photos")
     Console().print(table)
+    if out is not None:
+        write_scores(out, found, dataset, model=model)
 
 
 # === mistakes ===

@@ -42,6 +42,10 @@ def warn(kind: str, text: str):
 
 def sentence(error: Exception) -> str:
     """An error's text; the operating system's own say neither file nor kind in `args[0]`."""
+    # TensorFlow's ResourceExhaustedError, JAX's XlaRuntimeError and Python's own.
+    spent = "ResourceExhausted" in type(error).__name__ or "RESOURCE_EXHAUSTED" in str(error)
+    if spent or isinstance(error, MemoryError):
+        return "out of memory; give a smaller --batch-size or --image-size, where the command has them"
     if isinstance(error, (FileExistsError, NotADirectoryError)) and error.errno and error.filename:
         return f"{error.filename} is a file, and a folder is needed; give another name"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:

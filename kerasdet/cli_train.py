@@ -16,7 +16,7 @@ from rich.table import Table
 
 from kerasdet import zoo
 from kerasdet.cli_data import Data
-from kerasdet.cli_says import PLOTS, check_new
+from kerasdet.cli_says import PLOTS, check_new, say
 
 # What the switches stand for: Beta's parameter, and the share of pictures made of four photos.
 MIXUP, MOSAIC = 1.5, 0.5
@@ -124,7 +124,11 @@ def train(
             mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
             anchors=pairs, seed=seed, resume=resume, callbacks=[progress, *more],
         )
-    best = max(rows, key=lambda row: -1 if math.isnan(row["val_AP"]) else row["val_AP"])
+    measured = [row for row in rows if not math.isnan(row["val_AP"])]
+    if not measured:
+        say(f"no figure could be measured: the validation photos have no object; see {out / 'last.keras'}")
+        return
+    best = max(measured, key=lambda row: row["val_AP"])
     Console().print(
         f"best: epoch {best['epoch'] + 1}, val_AP {best['val_AP']:.3f}, "
         f"val_AP50 {best['val_AP50']:.3f}, in {out / 'best.keras'}", highlight=False, markup=False,
@@ -163,10 +167,11 @@ def _check(context, data, model, batch_size, image_size, rate, seed):
     def report(steps, loss, ap):
         console.print(f"{steps} steps: loss {loss:.4g}, AP {ap:.3f}", highlight=False)
 
-    # The rate of `train` is for many epochs, and too low for so few steps.
+    # The rate of `train` is for many epochs, and too low for so few steps; its batches are of more photos.
     given = {"rate": rate} if _given(context, ["rate"]) else {}
+    photos = batch_size if _given(context, ["batch_size"]) else PHOTOS
     with console.status("Learning a few photos by heart"):
-        result = overfit(detector, dataset, photos=min(batch_size, PHOTOS), report=report, **given)
+        result = overfit(detector, dataset, photos=photos, report=report, **given)
     if result.passed:
         console.print(f"learned by heart after {result.steps} steps, AP {result.metrics['AP']:.3f}")
         return
@@ -244,7 +249,6 @@ def lr_find(
     found = training.lr_find(
         detector, batches, lowest=lowest, highest=highest, steps=steps, progress=console.is_terminal
     )
-    found.draw().savefig(plot)
     if found.falls:
         low, high = found.falls
         text = f"the loss falls at rates from {low:.1e} to {high:.1e}: give train a --rate between them"
@@ -252,7 +256,9 @@ def lr_find(
         text = f"the loss falls at no rate from {lowest:.1e} to {found.rates[-1]:.1e}; give more --steps"
     if found.exploded:
         text += f"; it explodes at {found.rates[-1]:.1e}"
-    console.print(f"{text}; drawn into {plot}", highlight=False, markup=False, soft_wrap=True)
+    say(text)
+    found.draw().savefig(plot)
+    say(f"drawn into {plot}")
 
 
 # === compare ===
@@ -270,12 +276,11 @@ def compare(
 
     found = set_beside(before, after)
     table = Table("class", escape(before), escape(after), "change")
-    for name, one, other in [*found.rows, ("all", *found.all)]:
+    everything = "all that both know" if found.left_out else "all"
+    for name, one, other in [*found.rows, (everything, *found.all)]:
         table.add_row(escape(name), f"{one:.3f}", f"{other:.3f}", f"{other - one:+.3f}")
-    found.draw().savefig(plot)
-    console = Console()
-    console.print(table)
+    Console().print(table)
     if found.left_out:
-        text = f"scored in one of the two only: {', '.join(found.left_out)}"
-        console.print(text, markup=False, highlight=False)
-    console.print(f"drawn into {plot}", markup=False, highlight=False)
+        say(f"scored in one of the two only: {', '.join(found.left_out)}")
+    found.draw().savefig(plot)
+    say(f"drawn into {plot}")

@@ -98,6 +98,20 @@ def read_ahead(photos: Iterable, ahead: int, threads: int = 2):
             yield waiting.popleft().result()
 
 
+def check(photos: Iterable):
+    """Reads photos and keeps none: says of the first that cannot be read what `read` says.
+
+    Args:
+        photos: what `read` takes.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `read`.
+    """
+    for found in read_ahead(photos, ahead=8, threads=4):
+        if isinstance(found, Exception):
+            raise found
+
+
 def _read_or_error(photo):
     try:
         return read(photo)

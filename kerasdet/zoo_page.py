@@ -181,7 +181,7 @@ def _text(value) -> str:
 
 
 def _plot_figure(cards: list[Card], peers: dict) -> str:
-    panels = "".join(draw_panel(data, cards, peers) for data in peers["sets"])
+    panels = "".join(draw_panel(data, cards, peers) for data in _scored(cards, peers))
     return (
         f"<figure class=plot><div>{panels}</div><figcaption>AP50 against the time of one inference. A "
         "preset has a point for each precision, the full one is the last, int8; it has none if its time is "
@@ -192,10 +192,16 @@ def _plot_figure(cards: list[Card], peers: dict) -> str:
     )
 
 
+def _scored(cards: list[Card], peers: dict) -> list[str]:
+    """The sets of the peers' table on which there is something to draw."""
+    by_peers = {data for peer in peers["peers"] for data in peer["scores"]}
+    return [data for data in peers["sets"] if data in by_peers or points(cards, peers, data)]
+
+
 def drawings(cards: list[Card], peers: dict) -> dict[str, str]:
     """The plots as files of their own, for the README: name of a set -> SVG, which holds its points too."""
     found = {}
-    for data in peers["sets"]:
+    for data in _scored(cards, peers):
         svg = draw_panel(data, cards, peers)
         end = svg.rindex("</svg>")
         said = f"<style>{_COLOURS}</style><desc>{_text(json.dumps(points(cards, peers, data)))}</desc>"

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import html
+import io
 import json
 import re
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_names_are_whole_on_a_narrow_terminal():
     for each in zoo.cards():
         assert each.name in text and all(alias in text for alias in each.aliases)
     assert "AP50 0.673" in text and "on voc12" in text
+
+
+def test_every_figures_command_is_told():
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=io.StringIO())
+    made = Card.from_dict(changed("scores.0.command", "python [b]score.py[/b]"))
+    console.print(card.card_tables(made))
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    assert lines[lines.index("measured by") + 1 :] == ["python [b]score.py[/b]", "a", "none"]
 
 
 def test_terminal_tables_show_brackets_as_they_are():

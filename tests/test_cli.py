@@ -286,6 +286,19 @@ def test_train_evaluate_and_train_on(scenes, tmp_path, untraced):
     assert "there is no split 'vall'" in wrong
 
 
+def test_figures_are_told_even_if_they_cannot_be_written(scenes, tmp_path, monkeypatch):
+    from kerasdet import metrics
+
+    monkeypatch.setattr(metrics, "evaluate", lambda model, data, **_: {"AP": 0.5})
+
+    def full(*given, **more):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(metrics.compare, "write_scores", full)
+    output = run("evaluate", "tiny", scenes.root, "--out", tmp_path / "scores.json", code=2)
+    assert "0.5000" in output and "error: No space left on device" in output
+
+
 def test_evaluate_takes_the_held_back_split(scenes, tmp_path, monkeypatch):
     from kerasdet import metrics
     from kerasdet.data.scenes import write_scenes

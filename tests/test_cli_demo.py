@@ -1,5 +1,6 @@
 """`kerasdet demo`: what it serves, and what it says when it cannot. The page itself: deploy/test_web.py."""
 
+import http.server
 import socket
 import threading
 import urllib.error
@@ -61,6 +62,13 @@ def test_a_page_that_is_not_built_is_said(page, tmp_path, monkeypatch):
     monkeypatch.setattr(cli_demo, "__file__", str(checkout / "kerasdet" / "cli_demo.py"))
     said = run("demo", "--no-browser", code=2)
     assert f"{checkout / 'export' / 'web'}: the page is not built; run `npm ci && npm run" in said
+
+
+def test_a_path_with_brackets_is_told_whole(page, tmp_path, monkeypatch):
+    model = tmp_path / "[best]" / "[/b].tflite"
+    monkeypatch.setattr(cli_demo, "exported", lambda model, folder: model)
+    monkeypatch.setattr(http.server.ThreadingHTTPServer, "serve_forever", lambda self: None)
+    assert f"{model} runs at http://localhost:" in run("demo", model, "--no-browser", "--port", 0)
 
 
 def test_a_port_that_is_taken_is_said(page):

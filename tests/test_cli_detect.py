@@ -64,6 +64,33 @@ def test_rows_are_those_of_the_photos_in_order(many, tmp_path, bright):
     assert sorted(os.listdir(tmp_path / "out")) == ["detections.json", "detections.progress"]
 
 
+def test_names_that_are_no_text_are_told_and_gone_on_from(many, tmp_path):
+    """In a process of its own, whose streams are Python's own."""
+    for name, content in ((b"broken\xff.png", b"no png"), (b"fine\xe9.png", (many / "20.png").read_bytes())):
+        try:
+            with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+                file.write(content)
+        except OSError:
+            pytest.skip("this file system has no such names")
+    command = [sys.executable, "-c", BRIGHT, "detect", tmp_path, "--out", tmp_path / "out", "--no-draw"]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+    )
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 2 and "1 of 2 photos could not be read" in said, said
+    assert len(rows_of(tmp_path / "out" / "detections.json")) == 1
+
+
+BRIGHT = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_cli_detect import Brightness
+from kerasdet import cli, zoo
+zoo.load_file = lambda model: Brightness()
+cli.app()
+"""
+
+
 # Dies in the third batch, as a machine that is taken away: after it has drawn, before it has written.
 KILLED = """
 import os, signal, sys

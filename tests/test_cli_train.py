@@ -1,6 +1,7 @@
 """The commands around training: what they hand on, print and write, and how they say what is wrong."""
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -40,6 +41,28 @@ def test_every_freebie_is_a_switch(handed, tmp_path):
     assert [handed[name] for name in names] == ["step", 1.5, 1.5, 0.5, 7, 0.1, (256, 320, 384)]
     run("train", "photos", "--label-smoothing", "yolo")
     assert handed["label_smoothing"] == "yolo" and len(handed["callbacks"]) == 1
+
+
+def test_where_nothing_could_be_measured_no_epoch_is_the_best(monkeypatch, tmp_path):
+    rows = [{"epoch": epoch, "val_AP": math.nan, "val_AP50": math.nan} for epoch in range(3)]
+    monkeypatch.setattr(training, "train", lambda *given, **options: rows, raising=False)
+    output = run("train", "photos", "--out", tmp_path)
+    assert "the validation photos have no object" in output and "best: " not in output
+
+
+def test_what_tensorflow_says_is_one_line(monkeypatch):
+    import tensorflow as tf
+
+    def output_of(error):
+        def fails(*given, **options):
+            raise error
+
+        monkeypatch.setattr(training, "train", fails, raising=False)
+        return run("train", "photos", code=2)
+
+    for error in (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), MemoryError()):
+        assert "error: out of memory; give a smaller --batch-size" in output_of(error)
+    assert "error: shapes differ" in output_of(tf.errors.InvalidArgumentError(None, None, "shapes differ"))
 
 
 def test_what_a_run_is_told_is_handed_on(handed):
@@ -137,14 +160,15 @@ def test_check_says_what_it_found(passed, scenes, tmp_path, monkeypatch):
     own = {"rate": 0.5} if passed else {}
 
     def overfit(detector, dataset, *, photos, report, **options):
-        assert (len(dataset), photos, options) == (len(scenes), 4, own)
+        assert (len(dataset), photos, options) == (len(scenes), count, own)
         report(50, 2.5, 0.5)
         reasons = [] if passed else ["the loss rose", "boxes [1] are small"]
         return check.Check(passed, {"AP": 0.96 if passed else 0.5}, 50, [2.5], reasons)
 
     monkeypatch.setattr(check, "overfit", overfit)
     tiny_csp().save(tmp_path / "start.keras")
-    options = ["--check", "--model", tmp_path / "start.keras", "--batch-size", 4]
+    count = 12 if passed else check.PHOTOS
+    options = ["--check", "--model", tmp_path / "start.keras"] + (["--batch-size", 12] if passed else [])
     options += ["--rate", 0.5] if own else []
     output = run("train", scenes.root, *options, code=0 if passed else 1)
     assert "50 steps: loss 2.5, AP 0.500" in output
@@ -175,6 +199,14 @@ def test_lr_find_names_the_rates_and_draws_them(scenes, tmp_path, monkeypatch):
     falls = False
     assert "the loss falls at no rate from 1.0e-04" in run("lr-find", scenes.root, *options, "--overwrite")
 
+    def full(self):
+        raise OSError("No space left on device")
+
+    # What was found is told even if it cannot be drawn.
+    monkeypatch.setattr(RangeTest, "draw", full)
+    output = run("lr-find", scenes.root, *options, "--overwrite", code=2)
+    assert "the loss falls at no rate from 1.0e-04" in output and "No space left" in output
+
 
 # === compare ===
 
@@ -183,12 +215,12 @@ def test_compare_prints_and_draws_every_class(tmp_path):
     before, after, plot = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "new" / "compare.png"
     photos = Dataset([Sample("a.jpg", np.zeros((0, 4)), np.zeros(0))], ("cat",), name="zoo")
     write_scores(before, {"AP": 0.4, "AP/cat": 0.5, "AP/dog": 0.3}, photos)
-    write_scores(after, {"AP": 0.425, "AP/cat": 0.45, "AP/dog": 0.4, "AP/owl": 0.1}, photos)
+    write_scores(after, {"AP": 0.317, "AP/cat": 0.45, "AP/dog": 0.4, "AP/owl": 0.1}, photos)
     output = run("compare", before, after, "--plot", plot)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
     assert rows == [
         ["dog", "0.300", "0.400", "+0.100"], ["cat", "0.500", "0.450", "-0.050"],
-        ["all", "0.400", "0.425", "+0.025"],
+        ["all that both know", "0.400", "0.425", "+0.025"],
     ]
     assert "scored in one of the two only: owl" in output and Image.open(plot).width == 800
     assert "compare.png exists" in run("compare", before, after, "--plot", plot, code=2)

@@ -30,6 +30,19 @@ def test_a_docstring_gets_another_last_paragraph():
     assert PUBLISH.with_last_paragraph(made, "It has not been trained yet.") == RECIPE
 
 
+def test_what_fails_while_it_is_published_leaves_the_preset(tmp_path):
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "card.json").write_text("old")
+    with pytest.raises(ValueError, match="parity"), PUBLISH.as_before_if_it_fails(tmp_path / "preset"):
+        (tmp_path / "preset" / "card.json").write_text("new")
+        (tmp_path / "preset" / "weights").write_text("new")
+        raise ValueError("parity")
+    assert [path.read_text() for path in (tmp_path / "preset").iterdir()] == ["old"]
+    with PUBLISH.as_before_if_it_fails(tmp_path / "preset"):
+        (tmp_path / "preset" / "card.json").write_text("new")
+    assert (tmp_path / "preset" / "card.json").read_text() == "new"
+
+
 def test_the_readme_gets_other_tables_and_keeps_the_rest():
     # A backslash in a table is no reference to a group.
     text = "# A\n<!-- zoo:begin -->\n| old |\n| 1 |\n<!-- zoo:end -->\nthe end\n"

@@ -61,6 +61,13 @@ def test_the_page_shows_all_and_needs_nothing_else(preset):
     assert "<svg" not in zoo_page.page([preset], None)
 
 
+def test_a_set_that_nobody_is_scored_on_is_not_drawn(preset):
+    peers = copy.deepcopy(PEERS)
+    peers["sets"]["moon"] = {"title": "The moon", "classes": ["crater"]}
+    assert "The moon" not in zoo_page.page([preset], peers)
+    assert list(zoo_page.drawings([preset[0]], peers)) == ["street"]
+
+
 def test_the_times_of_peers_are_scaled(preset):
     plain = copy.deepcopy(PEERS) | {"scale": 1.0}
     at = {}

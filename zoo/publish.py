@@ -10,6 +10,7 @@ files at three precisions, on the sets that the recipe holds back.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,6 +19,7 @@ import operator
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 import textwrap
 
@@ -166,6 +168,20 @@ def tell(preset: str):
         (PLOTS / zoo_page.PLOT.format(data)).write_text(svg, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def as_before_if_it_fails(folder: pathlib.Path):
+    """Leaves a preset's folder as it was found where what it is published by fails, such as by parity."""
+    with tempfile.TemporaryDirectory() as aside:
+        kept = pathlib.Path(aside) / "kept"
+        shutil.copytree(folder, kept)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder)
+            raise
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset")
@@ -176,6 +192,13 @@ def main():
     folder = SHELF / options.preset
     recipe = read(folder / "recipe.py")
     train, held_back = recipe.sets(options.data)
+    with as_before_if_it_fails(folder):
+        card = publish(options, folder, recipe, train, held_back)
+    Console().print(card_tables(card))
+
+
+def publish(options, folder: pathlib.Path, recipe, train, held_back: dict):
+    """The measured card; where there is a run, written, with all that says so."""
     if options.run:
         model = kerasdet.load(options.run / "model.keras")
         points = curve(options.run / "log.csv")
@@ -198,7 +221,7 @@ def main():
         picture, found = look(kerasdet.zoo.load(options.preset))
         found.draw().save(folder / f"{picture}.jpg", quality=85)
         tell(options.preset)
-    Console().print(card_tables(card))
+    return card
 
 
 if __name__ == "__main__":

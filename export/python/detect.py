@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -398,6 +399,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.out is not None and len(set(names)) < len(names):
         parser.error("two photos have the same name, and so would their pictures; give one --out each")
     wrong = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # it may not have the letters of a class or a file
     try:
         detector = Detector(given.model, given.threads)
         if given.out is not None:

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";
+import { join, relative, sep } from "node:path";
 import { defineConfig } from "vite";
 
 // Writes offline.js, the service worker, with the list of all files of the page in it.
@@ -10,9 +11,10 @@ function offline() {
     generateBundle(_, bundle) {
       const copied = readdirSync("public", { recursive: true, withFileTypes: true })
         .filter((entry) => entry.isFile())
-        .map((entry) => `${entry.parentPath}/${entry.name}`.replace(/^public\//, ""));
+        .map((entry) => relative("public", join(entry.parentPath, entry.name)).replaceAll(sep, "/"));
       const files = ["./", ...Object.keys(bundle), ...copied].sort();
       const digest = createHash("sha256");
+      digest.update(readFileSync("index.html"));
       for (const part of Object.values(bundle)) digest.update(part.code ?? part.source);
       for (const file of copied) digest.update(readFileSync(`public/${file}`));
       const source = readFileSync("src/offline.js", "utf8")

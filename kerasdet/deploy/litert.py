@@ -112,6 +112,12 @@ class LiteRTDetector:
                 "use a file with TFLite metadata or with uint8 input"
             )
         mean, std = (np.asarray(values, np.float32) for values in found)
+        right = all(values.shape in ((1,), (3,)) and np.isfinite(values).all() for values in (mean, std))
+        if not right or not (std > 0).all():
+            raise ValueError(
+                f"{self.path}: says that images are normalised by {mean.tolist()} and {std.tolist()}; mean "
+                "and standard deviation are one number each or three, the latter above 0"
+            )
         return lambda image: (image - mean) / std
 
     def run(self, square: np.ndarray) -> dict[str, np.ndarray]:

@@ -134,7 +134,7 @@ def _read_about(text: str, where: str) -> dict:
     for key, (right, what) in _KINDS.items():
         if key in about and not right(about[key]):
             raise ValueError(f"{where}: {key} is {str(about[key])[:60]!r}; it has to be {what}")
-    missing = [key for key in ("classes", "parts") if key not in about]
+    missing = [key for key in ("classes", "parts", "outputs") if key not in about]
     if missing:
         raise ValueError(f"{where}: {missing[0]} is missing; export the model again")
     return about | {"classes": tuple(about["classes"]), "parts": tuple(about["parts"])}

@@ -154,7 +154,8 @@ def _compare(reference, target, samples) -> dict[str, float]:
         from ai_edge_quantizer.utils.validation_utils import ValidationErrorMetric
     except ImportError as error:
         raise ImportError(
-            "comparing needs ai-edge-quantizer; install it: pip install ai-edge-quantizer"
+            f"comparing needs ai-edge-quantizer ({error}); install or upgrade it: "
+            "pip install -U ai-edge-quantizer"
         ) from error
     metric = ValidationErrorMetric.SNR  # the place in its answer; what it holds is `_noise`
     functions: list[Callable] = [_noise]

@@ -17,6 +17,7 @@ SURE = 0.3  # what scores this is compared at every precision
 # What the other side scores lower than this has not found such a box: an app that shows what scores .3 would
 # not know of it. Rounding hardly moves a score as far, but where the other one of two proposals is kept.
 FOUND = 0.1
+PART_IOU, PART_PIXELS, PARTS = 0.5, 1.0, 0.95  # what parts agree by, and which share of them has to
 BEST = 5  # so many of each photo are compared in float32, whatever they score
 
 
@@ -195,17 +196,19 @@ def compare(
         return Parity(**common, **rows, raw_error=errors)
     if best is None:
         best = BEST if precision == "float32" else 0
-    counts, pairs = np.zeros(4, int), []
+    counts, pairs = np.zeros(6, int), []
     for ours, theirs in zip(keras, exported, strict=True):
         found, of_photo = _match(ours, theirs, best, detector.image_size)
         counts, pairs = counts + found, pairs + of_photo
-    ours, ours_matched, theirs, theirs_matched = (int(n) for n in counts)
+    ours, ours_matched, theirs, theirs_matched, parts, parts_alike = (int(n) for n in counts)
     # The file must find what Keras finds, and nothing else. A side of which no box counts misses none: one
     # box that scores .301 in Keras and .299 in the file is found by both.
     matched = min(hits / count if count else 1.0 for hits, count in (
         (ours_matched, ours), (theirs_matched, theirs),
     ))
-    result = Parity(**common, boxes=ours, matched=matched)
+    result = Parity(
+        **common, boxes=ours, matched=matched, parts=parts_alike / parts if parts else 1.0
+    )
     if pairs:
         score, box = np.transpose(pairs)
         result = dataclasses.replace(
@@ -225,8 +228,9 @@ def _match(ours: dict, theirs: dict, best: int, size: int) -> tuple[list[int], l
     """Matches the boxes of one photo, the best of `ours` first.
 
     Returns:
-        How many of ours count, and of these have a match; the same for theirs. And for each of ours
-        that counts and has a match, the (score, box) difference.
+        How many of ours count, and of these have a match; the same for theirs; how many parts those of ours
+        have, and how many of these are alike. And for each of ours that counts and has a match, the
+        (score, box) difference.
     """
     a, b = _live(ours, size), _live(theirs, size)
     overlap = iou_matrix(a["boxes"], b["boxes"])
@@ -244,6 +248,10 @@ def _match(ours: dict, theirs: dict, best: int, size: int) -> tuple[list[int], l
     mine = mine[~lost]
     rows = mine[counted[0][mine]]
     counts = [counted[0].sum(), len(rows), counted[1].sum(), counted[1][match[mine]].sum()]
+    alike = np.zeros(0, bool)
+    if "parts" in a and "parts" in b:
+        alike = _alike(a["parts"][rows], b["parts"][match[rows]])
+    counts += [alike.size, alike.sum()]
     pairs = []
     for row in rows:
         column = match[row]
@@ -256,6 +264,13 @@ def _match(ours: dict, theirs: dict, best: int, size: int) -> tuple[list[int], l
             box = max(box, float(part))
         pairs.append((score, box))
     return counts, pairs
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """(n,) bool of (rows, parts, 4) pixels on both sides, part by part."""
+    ours, theirs = ours.reshape(-1, 4), theirs.reshape(-1, 4)
+    overlap = iou_matrix(ours, theirs).diagonal()
+    return (overlap >= PART_IOU) | (np.abs(ours - theirs) <= PART_PIXELS).all(axis=-1)
 
 
 def _same_regions(keras: list[dict], exported: list[dict]) -> tuple[list[dict], list[dict], dict]:
@@ -288,6 +303,9 @@ def _same_regions(keras: list[dict], exported: list[dict]) -> tuple[list[dict], 
 
 def _live(found: dict, size: int) -> dict:
     rows = found["scores"] > 0
+    if "count" in found:
+        # Whoever runs the file looks at no others.
+        rows &= np.arange(len(rows)) < found["count"].item()
     live = {
         "boxes": found["boxes_rel_yxyx"][rows] * size,
         "scores": found["scores"][rows],
@@ -347,6 +365,11 @@ def failures(parity: Parity, precision: str) -> list[str]:
         parity.mean_score_difference, gate.mean_score, "scores differ by {:.3g} on average "
         "(limit {:g})",
     )
+    if not parity.parts >= PARTS:
+        wrong.append(
+            f"only {parity.parts:.1%} of the parts are where Keras has them, by IoU {PART_IOU} (limit "
+            f"{PARTS:.0%})"
+        )
     demand(parity.box_difference, gate.box, "a box differs by {:.3g} px (limit {:g})")
     if parity.ap is not None:
         demand(parity.keras_ap - parity.ap, gate.ap_loss, "AP falls by {:.3f} (limit {:g})")

@@ -56,10 +56,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray], keep_float: str | None 
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    quantiser = _import_quantiser()
-    from ai_edge_quantizer import calibrator
-    from ai_edge_quantizer.utils import qsv_utils
-
+    quantiser, calibrator, qsv_utils = _import_quantiser()
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
     is_uint8 = graph.tensors[graph.inputs[0]].type == schema.TensorType.UINT8
@@ -89,7 +86,7 @@ def quantise_weights(data: bytes) -> bytes:
     Raises:
         ImportError: ai-edge-quantizer is missing.
     """
-    quantiser = _import_quantiser()
+    quantiser, *_ = _import_quantiser()
     model = flatbuffer.read(data)
     names, marked = _mark(model, flatbuffer.body_operators(model))
     recipe = _recipe("weight_only", num_bits=8)
@@ -101,12 +98,13 @@ def quantise_weights(data: bytes) -> bytes:
 
 def _import_quantiser():
     try:
-        from ai_edge_quantizer import quantizer
+        from ai_edge_quantizer import calibrator, quantizer
+        from ai_edge_quantizer.utils import qsv_utils
     except ImportError as error:
         raise ImportError(
-            "int8 needs ai-edge-quantizer; install it: pip install ai-edge-quantizer"
+            f"int8 needs ai-edge-quantizer ({error}); install or upgrade it: pip install -U ai-edge-quantizer"
         ) from error
-    return quantizer
+    return quantizer, calibrator, qsv_utils
 
 
 def _mark(model, operators: list) -> tuple[list[bytes], bytes]:

@@ -18,6 +18,9 @@ class Parity:
     Of raw heads it is the boxes that the detector makes of them, and `raw_error` is filled too; of detectors
     with proposals it is that of the heads of those proposals that match.
 
+    Parts, such as heads, are those of the boxes that match: they agree if they overlap by IoU .5 or lie no
+    more than a pixel apart.
+
     Attributes:
         photos: how many, and `source`, which ("check_photos", "calibration" or "synthetic").
         boxes: how many of Keras' boxes were compared.
@@ -27,6 +30,7 @@ class Parity:
             outlines, which are probabilities too, count as scores.
         mean_score_difference: mean over the matched boxes.
         ap, keras_ap: COCO AP of file and Keras on these photos, None without labels.
+        parts: share of the parts that agree, 0 to 1.
         raw_error: head -> error. Float: largest difference over the head's largest value (at least
             1). int8: root of the mean squared difference over the head's standard deviation.
     """
@@ -40,6 +44,7 @@ class Parity:
     mean_score_difference: float = 0.0
     ap: float | None = None
     keras_ap: float | None = None
+    parts: float = 1.0
     raw_error: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -109,6 +114,8 @@ def _parity_rows(parity: Parity) -> list[tuple[str, str]]:
                 f"box {parity.box_difference:.2g} px of the network's square",
             )
         )
+    if parity.parts < 1:
+        rows.append(("parts", f"{parity.parts:.1%} where Keras has them"))
     if parity.ap is not None:
         # To compare: they may be photos that it was trained on.
         rows.append(("AP on these", f"{parity.ap:.3f} (Keras {parity.keras_ap:.3f})"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from kerasdet import photo
 from kerasdet.metrics.matching import class_map
 
 
@@ -29,7 +30,7 @@ class CocoMetrics(keras.callbacks.Callback):
 
     Raises:
         ValueError: empty set or `every` below 1; when training begins, a class in the set that the
-            model does not know.
+            model does not know, or a photo that cannot be read.
     """
 
     def __init__(self, dataset, every=1, batch_size=16):
@@ -42,10 +43,15 @@ class CocoMetrics(keras.callbacks.Callback):
         self.every = every
         self.batch_size = batch_size
         self.metrics = None
+        self._readable = False
 
     def on_train_begin(self, logs=None):
         self.metrics = None
-        class_map(self.model.classes, self.dataset.classes)  # not first after an hour's epoch
+        # Both would be said first after an hour's epoch, which would be lost.
+        class_map(self.model.classes, self.dataset.classes)
+        if not self._readable:
+            photo.check(sample.path for sample in self.dataset)
+            self._readable = True
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")

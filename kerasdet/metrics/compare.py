@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Comparison:
     Attributes:
         names: of the two.
         rows: (class, AP before, AP after), the class that gained most first.
-        all: (AP before, AP after) over all classes.
+        all: (AP before, AP after) over all classes that both were scored on.
         left_out: classes that only one of the two was scored on.
     """
 
@@ -95,7 +96,8 @@ class Comparison:
         panel.invert_yaxis()
         panel.set_xlim(0, max(max(row[1:]) for row in self.rows) + 0.15)  # room for the change
         panel.set_xlabel("AP")
-        panel.set_title(f"{self.all[0]:.3f} to {self.all[1]:.3f} over all classes")
+        which = "that both know" if self.left_out else ""
+        panel.set_title(f"{self.all[0]:.3f} to {self.all[1]:.3f} over all classes {which}".rstrip())
         panel.legend(loc="lower right")
         return figure
 
@@ -133,7 +135,8 @@ def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
     rows = sorted(
         ((name, apart[0][name], apart[1][name]) for name in shared), key=lambda row: row[1] - row[2]
     )
+    # Not the AP of the scores: that is also over classes that the other was not scored on.
+    means = tuple(statistics.fmean(row[side] for row in rows) for side in (1, 2))
     return Comparison(
-        (os.fspath(before), os.fspath(after)), rows, (one["scores"]["AP"], other["scores"]["AP"]),
-        sorted(set(apart[0]) ^ set(apart[1])),
+        (os.fspath(before), os.fspath(after)), rows, means, sorted(set(apart[0]) ^ set(apart[1])),
     )

@@ -50,7 +50,7 @@ def class_map(known, wanted):
         raise ValueError(
             f"the detector finds {_listed(known)} and the data set has {_listed(missing)} besides; "
             "choose classes with dataset.select(...), or merge them into one with "
-            "dataset.as_one_class(...)"
+            "dataset.as_one_class(...), which is --as-one-class of kerasdet evaluate"
         )
     index = {name: label for label, name in enumerate(wanted)}
     return np.array([index.get(name, -1) for name in known], np.int64)

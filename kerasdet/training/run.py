@@ -12,6 +12,7 @@ import keras
 from kerasdet import data as data_
 from kerasdet import zoo
 from kerasdet.data.augment import Augment
+from kerasdet.data.readers import held_back
 from kerasdet.ema import EMA
 from kerasdet.metrics import CocoMetrics
 from kerasdet.metrics.matching import class_map
@@ -182,8 +183,7 @@ def _sets(data, val, seed):
     elif val is None:
         training, validation = training.split(TRAIN_SHARE, seed=seed)
     elif isinstance(val, (str, os.PathLike)):
-        splits = data_.splits(val)
-        validation = data_.load(val, split="val" if "val" in splits else None)
+        validation = data_.load(val, split=held_back(val))
     else:
         validation = val
     for name, dataset in (("training", training), ("validation", validation)):

@@ -220,13 +220,13 @@ def test_sliding_saves_what_windows_share(capsys):
 def test_fuzz_counts_what_comes_of_hostile_files(tiny, tmp_path):
     """In a process of its own, since it forks."""
     needed("hypothesis")
-    options = ["--cases", "20", "--model", tiny.tflite, "--keras", tiny.keras, "--out", tmp_path / "out"]
+    options = ["--cases", "40", "--model", tiny.tflite, "--keras", tiny.keras, "--out", tmp_path / "out"]
     command = [sys.executable, BENCH / "fuzz.py", *options]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("20 cases, 0 failed\n") and not list((tmp_path / "out").iterdir())
+    assert done.stdout.endswith("40 cases, 0 failed\n") and not list((tmp_path / "out").iterdir())
     kinds = {line.split()[0] for line in done.stdout.splitlines()[2:-1]}
-    assert kinds == {"sets", "photos", "models", "client"}  # of a .keras there is one case in 200
+    assert kinds == {"sets", "photos", "models", "client", "report"}  # of a .keras there is one case in 200
 
 
 def test_fuzz_tells_what_is_read_from_what_is_refused(tiny, tmp_path, monkeypatch):
@@ -236,6 +236,8 @@ def test_fuzz_tells_what_is_read_from_what_is_refused(tiny, tmp_path, monkeypatc
     saved, model = tiny.keras.read_bytes(), tiny.tflite.read_bytes()
     assert fuzz.read_keras(tmp_path, saved) == "read"
     assert fuzz.read_keras(tmp_path, saved[:-9]) == "refused"
+    assert fuzz.read_report(tmp_path, model) == "read"
+    assert fuzz.read_report(tmp_path, model[: len(model) // 2]) == "refused"
     # A client whose file says what it should goes on in a process of its own; here that is left out.
     monkeypatch.setattr(fuzz, "_apart", lambda look, path: look())
     assert fuzz.run_client(tmp_path, model[:-9]) == "refused"

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import types
 
 import keras
 import numpy as np
@@ -59,9 +60,35 @@ def test_arms_are_trained_once(data, tmp_path, capsys):
     # What was tried out is not taken for the run itself, nor gone on with.
     with pytest.raises(ValueError, match=r"centernet.detections\.npz: made with steps 1, and 2 is asked for"):
         claims("craft", data, tmp_path, "centernet", steps=2)
-    (tmp_path / "craft_64" / "centernet" / "detections.npz").unlink()
+    for kept in ("detections.npz", "detections.figures.npz"):
+        (tmp_path / "craft_64" / "centernet" / kept).unlink()
     with pytest.raises(ValueError, match=r"centernet.config\.json: the run began with steps 1, now it is 2"):
         claims("craft", data, tmp_path, "centernet", steps=2)
+
+
+@pytest.mark.usefixtures("untraced")
+def test_tables_need_no_more_than_what_was_drawn(data, tmp_path, capsys):
+    claims("craft", data, tmp_path / "run", "yolo_v3", "yolo_v3_step")
+    printed = capsys.readouterr().out
+    for path in (tmp_path / "run").rglob("*.figures.npz"):
+        kept = tmp_path / "kept" / path.relative_to(tmp_path / "run")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(path.read_bytes())
+    said = "claims", "craft", "--out", tmp_path / "kept", "--size", 64, "--epochs", 1, "--steps", 1
+    bench(*said)
+    again = capsys.readouterr()
+    tables = again.out.splitlines()
+    assert again.err == "" and len(tables) > 10 and tables == printed.splitlines()[-len(tables) :]
+    # With photos at hand nothing of it is trained again.
+    claims("craft", data, tmp_path / "kept", "yolo_v3", "yolo_v3_step")
+    again = capsys.readouterr()
+    assert again.err == "" and again.out.splitlines()[-len(tables) :] == tables
+    with pytest.raises(ValueError, match=r"detections\.figures\.npz: made with epochs 1, and 8 is asked"):
+        bench("claims", "craft", "--out", tmp_path / "kept", "--size", 64)
+    for arms, message in ((["--arms", "csp"], "nothing is kept of csp in "), ([], "no arm is kept in ")):
+        with pytest.raises(SystemExit):
+            bench(*said[:3], tmp_path / "nowhere", *said[4:], *arms)
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -74,6 +101,20 @@ def test_what_losses_are_worth_early_is_told_epoch_by_epoch(data, tmp_path, caps
         with (tmp_path / "craft_64" / name / "log.csv").open(newline="") as file:
             (epoch,) = csv.DictReader(file)
         assert [name, f"{float(epoch['val_AP50']):.3f}"] in [line.split() for line in early]
+
+
+def test_without_photos_no_arm_counts_as_trained(tmp_path):
+    """Its time is not taken then: the detector is made for the photos' classes."""
+    from arms import Arm, Run
+
+    for data, trained in ((None, False), (tmp_path, True)):
+        options = types.SimpleNamespace(out=tmp_path, claims="two-stage", size=64, data=data)
+        run = Run("fpn", Arm("", None), options)
+        assert not run.trained
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "config.json").touch()
+        assert run.trained is trained
+        (run.folder / "config.json").unlink()
 
 
 def test_an_unknown_arm_is_refused_before_any_work(data, tmp_path, capsys):
@@ -106,27 +147,30 @@ def test_figures_by_size_have_changes_with_intervals(monkeypatch, capsys):
     asked = []
 
     class Kept:
-        val, detector = [0] * 7, None
+        photos, trained = 7, False
 
         def __init__(self, name):
             self.name = name
 
-        def drawn(self, key="detections"):
+        def has(self, key):
+            return True
+
+        def drawn(self, key="detections", draw=None):
             asked.append((self.name, key))
-            return ap[self.name]
+            if key != "proposals":
+                return ap[self.name]
+            return {
+                figure.replace("AP", f"AR@{count}"): value for figure, value in ap[self.name].items()
+                for count in (100, 1000)
+            }
 
-    def recall(run):
-        return {
-            key.replace("AP", f"AR@{count}"): value for key, value in ap[run.name].items()
-            for count in (100, 1000)
-        }
-
-    monkeypatch.setattr(claims_two_stage, "_recall", recall)
-    monkeypatch.setattr(claims_two_stage, "_print_times", lambda detectors: None)
     claims_two_stage.tables({name: Kept(name) for name in ap})
     lines = capsys.readouterr().out.splitlines()
     # Draws take long, and are taken once for each.
-    assert asked == [("fpn", "detections"), ("dc5", "detections"), ("fpn", "nms_over_all")]
+    assert asked == [
+        ("fpn", "detections"), ("dc5", "detections"), ("fpn", "nms_over_all"), ("fpn", "proposals"),
+        ("dc5", "proposals"),
+    ]
     for title, start in (
         ("1. Feature pyramids, photos: 7", "AP"), ("Recall of 100 proposals", "AR@100"),
         ("Recall of 1000 proposals", "AR@1000"),
@@ -144,18 +188,18 @@ def test_branches_are_compared_with_what_the_goals_are_of(monkeypatch, capsys):
     ap = {"fpn": 0.2, "dilation_1": 0.3, "trident": 0.25, "own_weights": 0.24, "middle": 0.23}
 
     class Kept:
-        val, detector = [0] * 7, None
+        photos, trained = 7, False
 
         def __init__(self, name):
             self.name = name
+
+        def has(self, key):
+            return key != "proposals"
 
         def drawn(self, key="detections"):
             value = ap["middle" if key == "middle" else self.name]
             return drawn(AP=value, AP_small=value, AP_medium=value, AP_large=value)
 
-    monkeypatch.setattr(claims_two_stage, "_recall", lambda run: drawn())
-    monkeypatch.setattr(claims_two_stage, "_print_times", lambda detectors: None)
-    monkeypatch.setattr(claims_two_stage, "RECALL", ())
     claims_two_stage.tables({name: Kept(name) for name in ap if name != "middle"})
     lines = capsys.readouterr().out.splitlines()
     for title, baseline, row, change in (

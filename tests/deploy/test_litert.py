@@ -147,6 +147,13 @@ def test_float_images_of_foreign_files_are_normalised_as_their_metadata_say(expo
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
 
+    for mean, std in (([1.0, 2.0], [1.0]), ([0.0], [0.0]), ([np.nan], [1.0]), ([0.0], [1.0] * 4)):
+        monkeypatch.setattr(
+            metadata, "read_metadata", lambda _, said=(mean, std): {"classes": (), "normalization": said}
+        )
+        with pytest.raises(ValueError, match=r"foreign\.tflite: says that images are normalised by "):
+            deploy.LiteRTDetector(foreign)
+    monkeypatch.undo()
     model.metadata = []
     foreign.write_bytes(flatbuffer.write(model))
     with pytest.raises(ValueError, match=r"foreign\.tflite: .* does not say how they are normalised"):

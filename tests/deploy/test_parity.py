@@ -83,6 +83,31 @@ def test_a_planted_fault_in_raw_heads_or_parts_or_a_saved_model_fails(detector, 
 
 
 @pytest.mark.filterwarnings("ignore:int8 is calibrated on")
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int8_weights"])
+def test_parts_that_are_elsewhere_or_objects_that_are_not_counted_fail_at_every_precision(
+    detector, disc_set, tmp_path, precision
+):
+    def shift_parts(found):
+        return found | {"parts_rel_yxyx": found["parts_rel_yxyx"] + 0.1}
+
+    def count_none(found):
+        return found | {"count": found["count"] * 0}
+
+    # Without labels: AP would tell of the second.
+    options = {"precision": precision, "check_photos": photos(6)}
+    if precision == "int8":
+        options["calibration"] = disc_set
+    for outputs, fault, said in (
+        ("boxes", shift_parts, "of the parts are where Keras has them"),
+        ("detections", count_none, "of the boxes .* are found by both"),
+    ):
+        with pytest.raises(deploy.ParityError, match=said):
+            deploy.export(Faulty(detector, fault), tmp_path / "wrong.tflite", outputs=outputs, **options)
+    report = deploy.export(detector, tmp_path / "right.tflite", outputs="boxes", **options)
+    assert report.parity.parts == 1 and report.parity.boxes > 0
+
+
+@pytest.mark.filterwarnings("ignore:int8 is calibrated on")
 @pytest.mark.parametrize("by", [0.6, [1.0, 0.5]])
 def test_raw_heads_in_int8_that_are_near_in_numbers_but_find_other_boxes_fail(
     detector, disc_set, tmp_path, by
@@ -149,7 +174,9 @@ def test_worked_example_of_the_comparison():
     assert check(scores=np.array([0.9, 0.0], np.float32)).matched == 0.5
     more = {name: np.concatenate([value, value[-1:]]) for name, value in KERAS.items() if name != "count"}
     more["boxes_rel_yxyx"][2] = 0.1, 0.6, 0.4, 0.9
-    assert check(**more).matched == pytest.approx(2 / 3)
+    assert check(**more, count=np.float32(3)).matched == pytest.approx(2 / 3)
+    # What stands behind the count is not there.
+    assert check(**more).matched == 1 and check(count=np.float32(1)).matched == 0.5
 
 
 def test_a_score_that_falls_on_the_other_side_of_the_limit_is_no_box_missed():
@@ -166,6 +193,7 @@ def test_a_class_that_sinks_out_of_sight_is_missed():
     sure = np.full(20, 0.9, np.float32)
     sure[18:] = 0.4
     ours = {"boxes_rel_yxyx": boxes, "classes": (sure < 0.5).astype(np.float32), "scores": sure}
+    ours["count"] = np.float32(20)
     for low, matched in ((0.11, 1), (0.09, 0.9), (0.01, 0.9)):
         fallen = np.where(sure < 0.5, low, sure).astype(np.float32)
         found = check(ours, **ours | {"scores": fallen})
@@ -205,6 +233,8 @@ GOOD = Parity(photos=10, source="calibration", boxes=100)
     [
         ("float32", {"score_difference": 0.0011}, "score differs"),
         ("float32", {"box_difference": 0.51}, "box differs"),
+        ("float32", {"parts": 0.94}, "94.0% of the parts"),
+        ("int8", {"parts": 0.94}, "94.0% of the parts"),
         ("float32", {"matched": 0.98}, "98.0% of the boxes \\(100 of Keras"),
         ("float32", {"mean_score_difference": 0.0011}, "on average"),
         ("float32", {"ap": 0.5, "keras_ap": 0.521}, "AP falls by 0.021"),

@@ -35,6 +35,24 @@ def alone():
     del sys.modules[spec.name]
 
 
+def test_it_tells_of_classes_that_the_terminal_has_no_letters_for(exported, pictures, tmp_path):
+    data = Path(exported("float32")[0]).read_bytes()
+    path = tmp_path / "cats.tflite"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        about = json.loads(archive.read("kerasdet.json"))
+    tail = io.BytesIO()
+    with zipfile.ZipFile(tail, "w") as archive:
+        archive.writestr("kerasdet.json", json.dumps(about | {"classes": ["猫", "犬"]}))
+    path.write_bytes(data + tail.getvalue())
+    done = subprocess.run(
+        [sys.executable, FILE, path, pictures[0], "--out", tmp_path / "out"], capture_output=True, text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii:strict"},
+    )
+    assert done.returncode == 0 and "skipped" not in done.stderr, done.stderr
+    assert "\\u732b" in done.stdout or "\\u72ac" in done.stdout
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
 @pytest.mark.filterwarnings("ignore:int8 is calibrated on")
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_it_finds_what_the_library_finds(alone, exported, pictures, precision):

@@ -298,6 +298,7 @@ def test_a_damaged_zip(sound, tmp_path):
         ('"parts"', '"image_size": 1000000, "parts"', "image_size is '1000000'; it has to be a whole number"),
         ("0.5", "NaN", "nms_iou is 'nan'; it has to be null or a number"),
         ('"parts": [], ', "", "parts is missing"),
+        ('"outputs": "boxes", ', "", "outputs is missing"),
         (ABOUT, "[" * 100_000, "not json"),
         (ABOUT, "7", "is '7' and not an object"),
     ],

@@ -260,7 +260,7 @@ def test_what_cannot_be_kept_is_shown_all_the_same(browser):
         const listeners = {}, kept = [], asked = [];
         const location = "http://page.test/demo/offline.js";
         const self = { addEventListener: (name, listener) => (listeners[name] = listener), location };
-        const full = async (request) => { kept.push(request.url); throw new DOMException("full"); };
+        const full = async (address) => { kept.push(address); throw new DOMException("full"); };
         const caches = { open: async () => ({ put: full, match: async () => undefined }) };
         let status = 200;
         const fetch = async (request, options) => {
@@ -277,7 +277,8 @@ def test_what_cannot_be_kept_is_shown_all_the_same(browser):
           return answered;
         };
         return (async () => {
-          const whole = await (await event("http://page.test/demo/index.html?a#b")).text();
+          const whole = await (await event("http://page.test/demo/model.tflite?a#b")).text();
+          await (await event("http://page.test/demo/index.html")).text();
           status = 206;
           const part = await (await event("http://page.test/demo/model.tflite")).text();
           const others = ["http://page.test/", "http://page.test/demo/mine.html", "http://other.test/demo/"];
@@ -285,8 +286,10 @@ def test_what_cannot_be_kept_is_shown_all_the_same(browser):
         })();
         """
     )
-    assert found[:2] == ["from the server"] * 2 and found[2] == ["http://page.test/demo/index.html?a#b"]
-    assert found[3] == ["no-cache"] * 2, "so that it is the newest"
+    assert found[:2] == ["from the server"] * 2
+    # A newer page beside the scripts of an older one would be a page without scripts.
+    assert found[2] == ["http://page.test/demo/model.tflite"], "the detector, and no page"
+    assert found[3] == ["no-cache"] * 3, "so that it is the newest"
     assert found[4] == [], "what others serve at this address is theirs"
 
 
@@ -337,6 +340,32 @@ def test_a_new_version_keeps_the_detector_and_other_pages_and_a_stalled_server_i
     assert other == "kerasdet http://page.test/other/ old"
     assert own.startswith("kerasdet http://page.test/demo/ ") and not own.endswith("old")
     assert found[1] == "the old detector"
+
+
+def test_without_a_server_the_page_is_there_by_both_of_its_names(browser):
+    browser.open("about:blank", ready=False)
+    found = browser.run(
+        """
+        const listeners = {}, page = "http://page.test/demo/";
+        const self = {
+          addEventListener: (name, listener) => (listeners[name] = listener), location: page + "offline.js",
+        };
+        const match = async (address) => ({ [page]: "the page" })[address];
+        const caches = { open: async () => ({ match }) };
+        const fetch = async () => { throw new TypeError("no server"); };
+        """
+        + (cli_demo.page() / "offline.js").read_text()
+        + """
+        const get = async (url) => {
+          let answered;
+          const request = { url: page + url, method: "GET" };
+          listeners.fetch({ request, waitUntil: () => {}, respondWith: (answer) => (answered = answer) });
+          return answered;
+        };
+        return Promise.all(["", "index.html", "?model=a", "index.html#top"].map(get));
+        """
+    )
+    assert found == ["the page"] * 4
 
 
 def test_any_web_server_will_do(browser, exported, pictures):

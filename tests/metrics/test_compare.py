@@ -10,7 +10,7 @@ from kerasdet.data import Dataset, Sample
 from kerasdet.metrics.compare import compare, read_scores, write_scores
 
 BEFORE = {"AP": 0.4, "AP50": 0.6, "AP/cat": 0.5, "AP/dog": 0.3, "AP/cow": math.nan, "AP50/cat": 0.9}
-AFTER = {"AP": 0.45, "AP50": 0.6, "AP/cat": 0.45, "AP/dog": 0.45, "AP/cow": math.nan, "AP/owl": 0.1}
+AFTER = {"AP": 1 / 3, "AP50": 0.6, "AP/cat": 0.45, "AP/dog": 0.45, "AP/cow": math.nan, "AP/owl": 0.1}
 
 
 def photos(count, first=0):
@@ -37,12 +37,14 @@ def test_scores_are_read_as_they_were_written(runs):
 def test_the_class_that_gained_most_comes_first(runs):
     found = compare(*runs)
     assert found.rows == [("dog", 0.3, 0.45), ("cat", 0.5, 0.45)]
-    assert found.all == (0.4, 0.45) and found.left_out == ["owl"]
+    # The second one's AP is over a class more, and so no figure to set beside the first one's.
+    assert found.all == (0.4, 0.45) and found.left_out == ["owl"] and AFTER["AP"] != 0.45
 
 
 def test_the_picture_has_two_bars_a_class(runs):
     (panel,) = compare(*runs).draw().axes
     assert [bar.get_width() for bar in panel.patches] == [0.3, 0.5, 0.45, 0.45]
+    assert panel.get_title() == "0.400 to 0.450 over all classes that both know"
     assert [text.get_text() for text in panel.get_yticklabels()] == ["dog", "cat"]
     assert [text.get_text() for text in panel.texts] == ["+0.150", "-0.050"]
     # Read from above, each pair in the order of the runs.

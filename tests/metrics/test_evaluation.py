@@ -1,5 +1,6 @@
 """evaluate, and CocoMetrics inside a real `fit`, with detectors that only pretend to look."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -136,11 +137,46 @@ def pretending_model(shifts):
     return model
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """Photos that nobody looks at need not be there."""
+    from kerasdet import photo
+
+    monkeypatch.setattr(photo, "check", lambda photos: None)
+
+
+def test_a_photo_that_cannot_be_read_is_told_before_the_first_batch(tmp_path):
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+    whole = [dataclasses.replace(sample, path=str(tmp_path / "a.jpg")) for sample in people(2)]
+    data = (tmp_path / "b.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(data[: len(data) // 2])
+    cut = [whole[0], dataclasses.replace(whole[1], path=str(tmp_path / "b.jpg"))]
+    model = pretending_model([0, 0])
+    for samples in (whole, cut):
+        batches = []
+        count = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, seen=batches: seen.append(batch)
+        )
+        evaluation = CocoMetrics(Dataset(samples, ("person",), parts=("head",)))
+        if samples is whole:
+            fit(model, [evaluation, count], epochs=1)
+            assert batches == [0]
+        else:
+            with pytest.raises(ValueError, match=r"b\.jpg: .*truncated"):
+                fit(model, [evaluation, count], epochs=1)
+            assert not batches
+
+
 def fit(model, callbacks, epochs):
     x, y = np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32)
     return model.fit(x, y, epochs=epochs, verbose=0, callbacks=callbacks).history
 
 
+@pytest.mark.usefixtures("unread")
 def test_history_has_the_figures_of_every_epoch():
     model = pretending_model([40, 10, 0])
     callback = CocoMetrics(people(), batch_size=2)
@@ -153,6 +189,7 @@ def test_history_has_the_figures_of_every_epoch():
     assert model.chunks == [2, 2, 1]
 
 
+@pytest.mark.usefixtures("unread")
 def test_early_stopping_watches_ap():
     from keras.callbacks import EarlyStopping
 
@@ -161,6 +198,7 @@ def test_early_stopping_watches_ap():
     assert history["val_AP"] == pytest.approx([0.3, 1, 0.3])  # worse in the third: no fourth
 
 
+@pytest.mark.usefixtures("unread")
 def test_csv_has_the_figures_from_the_first_row_on(tmp_path):
     from keras.callbacks import CSVLogger
 
@@ -170,6 +208,7 @@ def test_csv_has_the_figures_from_the_first_row_on(tmp_path):
     assert [float(row[head.index("val_AP")]) for row in rows] == pytest.approx([1, 1])
 
 
+@pytest.mark.usefixtures("unread")
 def test_every_skips_epochs_but_not_the_last():
     model = pretending_model([40, 10, 0, 5])
     history = fit(model, [CocoMetrics(people(), every=2)], epochs=6)
@@ -179,6 +218,7 @@ def test_every_skips_epochs_but_not_the_last():
     assert model.shifts == []
 
 
+@pytest.mark.usefixtures("unread")
 def test_a_run_that_goes_on_measures_the_epochs_that_it_would_have():
     """Killed after the fourth epoch of nine: the first that it goes on with, and then 7 and 9 as ever."""
     measured = []
@@ -209,6 +249,7 @@ class StopAfter(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 == self.epochs
 
 
+@pytest.mark.usefixtures("unread")
 def test_a_second_fit_measures_anew():
     model, callback = pretending_model([40, 0]), CocoMetrics(people(), every=10)
     assert fit(model, [callback], epochs=1)["val_AP"] == [0]

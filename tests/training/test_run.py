@@ -219,6 +219,14 @@ def test_the_validation_split_of_a_folder_is_used(tmp_path):
     alone = tmp_path / "annotation_train.odgt"
     assert [len(part) for part in _sets(alone, None, 0)] == [3, 1]
     assert [len(part) for part in _sets(alone, tmp_path, 0)] == [4, 3]
+    # What is to be scored on is never what is learned from.
+    other = tmp_path / "other"
+    for split in ("train", "test"):
+        write_scenes(other, 4, size=(64, 64), split=split, seed=len(split))
+    for data in (tmp_path, other):
+        training, validation = _sets(data, other, 0)
+        assert validation.name.endswith("test")
+        assert not {sample.path for sample in training} & {sample.path for sample in validation}
     # The name of its only file does not make a set one to validate on.
     training, validation = _sets(tmp_path / "annotation_val.odgt", None, 0)
     assert [len(training), len(validation)] == [2, 1]

@@ -7,7 +7,8 @@ const CACHE = FAMILY + "__VERSION__";
 // How long a server is waited for where there is a kept file to show, in milliseconds.
 const PATIENCE = 4000;
 // Others may serve at this address too, before or after: what is not the page's own is none of its business.
-const OWN = new Set([...FILES, "index.html", "model.tflite"].map((file) => new URL(file, self.location).href));
+const at = (file) => new URL(file, self.location).href;
+const OWN = new Set([...FILES, "index.html", "model.tflite"].map(at));
 
 self.addEventListener("install", (event) => {
   event.waitUntil(keep());
@@ -46,14 +47,18 @@ self.addEventListener("fetch", (event) => {
 
 async function answer(event) {
   const { request } = event;
+  const [address] = request.url.split(/[?#]/);
   const cache = await caches.open(CACHE);
   // Asks the server if there is a newer one.
   const fresh = fetch(request, { cache: "no-cache" }).then((response) => {
+    // The detector alone: a page of a newer version names scripts that this one's files are without.
     // What cannot be kept, for want of room perhaps, is shown all the same; parts of a file (206) are not kept.
-    if (response.status === 200) event.waitUntil(cache.put(request, response.clone()).catch(() => {}));
+    if (address === at("model.tflite") && response.status === 200) {
+      event.waitUntil(cache.put(address, response.clone()).catch(() => {}));
+    }
     return response;
   });
-  const kept = await cache.match(request, { ignoreSearch: true });
+  const kept = await cache.match(address === at("index.html") ? at("./") : address);
   if (!kept) return fresh;
   const later = new Promise((resolve) => setTimeout(resolve, PATIENCE, kept));
   event.waitUntil(fresh.catch(() => {}));

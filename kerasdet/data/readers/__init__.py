@@ -147,6 +147,15 @@ def splits(path: str | os.PathLike) -> tuple[str, ...]:
     return tuple(source.split for source in _recognise(path)[1])
 
 
+def held_back(path: str | os.PathLike) -> str | None:
+    """The split at `path` to score on: "val", or "test"; None where there is no other beside it.
+
+    Errors as of `splits`.
+    """
+    known = splits(path)
+    return next((name for name in ("val", "test") if name in known and len(known) > 1), None)
+
+
 def _find(path: str | os.PathLike) -> tuple[str, dict[str, Source]]:
     """The format at `path`, and each split's source."""
     if name := tfds.name_of(path):
