@@ -24,6 +24,11 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     detector = load_detector(args.model)
+    if detector.parts:
+        # Detections leave them out, so raw heads of a detector with them would do more than it needs.
+        from kerasdet.transfer import adapt
+
+        detector = adapt(detector, detector.classes, parts=())
     photos = None
     if args.calibration:
         from kerasdet import data

@@ -85,6 +85,22 @@ def test_decode_share(tiny, capsys):
     assert all(len(cells) == 3 and "%" in cells[-1] for cells in found.values())
 
 
+def test_decoding_is_measured_of_what_detections_hold(tmp_path, monkeypatch, capsys):
+    """Raw heads of parts would be more than detections take."""
+    from presets import tiny_csp
+
+    from kerasdet.models.csp import CSP
+
+    tiny_csp().save(tmp_path / "mine.keras")
+    made = []
+    record = lambda self, path, **given: made.append((self.parts, given["outputs"]))  # noqa: E731
+    monkeypatch.setattr(CSP, "export", record)
+    share = script("decode_share")
+    monkeypatch.setattr(share, "inference", lambda *given: lambda: None)
+    assert share.main([str(tmp_path / "mine.keras"), "--rounds", "1"]) == 0
+    assert made == [((), "raw"), ((), "detections")]
+
+
 def test_a_file_scores_in_mediapipe_what_it_scores_here(tiny, capsys):
     needed("mediapipe")
     assert bench("mediapipe_ap", tiny.tflite, "--data", tiny.scenes, "--enlarge", 3) == 0

@@ -36,6 +36,7 @@ CONTEXT = (
     "Two residual 5x5 depthwise blocks on P5, where one looks 128 px further each; they were added, as the "
     "identity, after 42 epochs."
 )
+MOSAICS = "Half of the pictures of the first 34 epochs are mosaics of four photos (YOLOv4)."
 AGAIN = (
     "After 42 epochs 16 more at 320 px, under a cosine begun anew; half of the pictures of the first 11 of "
     "them are mosaics."
@@ -58,7 +59,7 @@ CARD = {
         "Of two boxes of a class that overlap by more than .6 the lower one is suppressed; the paper leaves "
         "both, since peaks are local maxima already.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
-        "Half of the pictures of the first 34 epochs are mosaics of four photos (YOLOv4).",
+        MOSAICS,
         AGAIN,
         "AdamW with a cosine schedule and averaged weights; the paper has Adam with two drops.",
         "MobileNetV2 in place of ResNet, DLA or Hourglass, batch norm and layers up to stride 4 frozen.",
