@@ -9,9 +9,9 @@ papers' own kind; that wants a GPU.
 DATA holds voc12/ and people/. Every arm is trained from the same backbone, with the same seed, photos and
 number of epochs; `--arms` names some of them, `--list` prints all with what they are for. A run that was
 killed goes on when the same command is given again, and what is trained is not trained again. Without --data
-the tables are printed of the arms that are there: `--out bench/kept` has what docs/claims.md says, and an
---out that it is copied to is gone on with. Intervals are of 95 %, by bootstrap over all validation photos; a
-"change" is that to the arm named, on the same draws of photos.
+the tables are printed of the arms that are there, for which `*.figures.npz` of an arm's folder is enough: so
+arms that were trained on several machines can be set beside each other. Intervals are of 95 %, by bootstrap
+over all validation photos; a "change" is that to the arm named, on the same draws of photos.
 """
 
 from __future__ import annotations

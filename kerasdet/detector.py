@@ -342,11 +342,15 @@ class Detector(keras.Model):
             left_out["part_weights"] = ops.repeat(ops.zeros_like(boxes[..., :1]), len(self.parts), axis=-1)
             left_out["parts"] = ops.repeat(left_out["part_weights"][..., None], 4, axis=-1)
         targets = left_out | targets
-        # Rows that hold nothing weigh nothing, whatever is given of them. (A class that is none would be
-        # looked up beyond the last.)
+        # Rows that hold nothing weigh nothing, whatever is given of them, be it no number. (A class that is
+        # none would be looked up beyond the last.)
         targets["weights"] = ops.where(
             targets["labels"] < len(self.classes), targets["weights"] * left_out["weights"], math.nan
         )
+        real = (targets["labels"] >= 0)[..., None]
+        targets["boxes"] = ops.where(real, targets["boxes"], 0.0)
+        if self.parts:
+            targets["parts"] = ops.where(real[..., None], targets["parts"], 0.0)
         targets["labels"] = ops.minimum(targets["labels"], len(self.classes) - 1)
         return targets
 

@@ -252,7 +252,8 @@ class DetectorHarness:
         assert all(np.isfinite(values).all() for values in history.values())
 
     def test_boxes_and_labels_are_enough_to_learn_from(self, detector, data, monkeypatch):
-        """Of batches that are not the loader's: what else it gives is what is left out here."""
+        """Of batches that are not the loader's, which leave out what else it gives; what is in rows of no
+        object is nobody's business."""
         without_chance(detector, monkeypatch)
         images, targets = batch_of(data, detector, 2)
         assert (targets["labels"] == -1).any() and not targets["ignore"].any()
@@ -261,7 +262,12 @@ class DetectorHarness:
         raw = detector(images, training=False)
         needed = {"boxes", "labels", "proposals", "masks", "mask_weights"} & targets.keys()
         bare = {key: targets[key] for key in needed} | {"labels": targets["labels"].astype("int64")}
-        equal(*(detector.loss_parts(detector.training_targets(some), raw) for some in (targets, bare)))
+        empty = targets["labels"] == -1
+        for filling in ([3, 5, 40, 50], [np.nan] * 4):
+            filled = targets["boxes"].copy()
+            filled[empty] = filling
+            bare["boxes"] = filled
+            equal(*(detector.loss_parts(detector.training_targets(some), raw) for some in (targets, bare)))
 
     def test_raw_outputs_export(self, detector, data, tmp_path):
         """Before it has learned anything: every operator of the network converts to the same."""

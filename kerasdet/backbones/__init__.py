@@ -122,10 +122,11 @@ def resolve(backbone, weights=None, levels=(), **options):
 def check_cells(backbone, found: int, image_size: int, stride: int) -> None:
     """Raises ValueError where the maps that a detector makes of a backbone's are not as fine as it takes them
     to be: every box would be learned and found at a wrong place."""
-    if found != image_size // stride:
+    wanted = -(-image_size // stride)
+    if found != wanted:
         raise ValueError(
             f"with the backbone {backbone.name} the maps have {found} cells a side at {image_size} px, where "
-            f"stride {stride} means {image_size // stride}; give one whose P2 to P5 have the strides 4 to 32"
+            f"stride {stride} means {wanted}; give one whose P2 to P5 have the strides 4 to 32"
         )
 
 

@@ -70,6 +70,10 @@ class CSP(Detector):
     centre in cells, y and x; and for each part P its P_scale (.., 2), log of its height and width
     relative to the object's, and P_offset (.., 2), from the object's centre to the part's, y and x, in
     units of the object's height and width.
+
+    Differs from the published code: errors of log sides are relative to at least log 3, since a side of one
+    cell has a logarithm of 0; a cell of several objects is the smallest one's, where there the last one has
+    it; sides start at a quarter of the square, and heads at N(0, .01).
     """
 
     size_multiple = 32

@@ -44,6 +44,11 @@ class _Given(RegionDetector):
     def at_once(self) -> int:
         return min(AT_ONCE, self._proposals)
 
+    @property
+    def copies(self) -> int:
+        """Of a photo's maps, one for each turn of `regions_of`."""
+        return -(-self._proposals // AT_ONCE) if self._proposals > AT_ONCE else 0
+
     def loss_parts(self, targets: dict, raw: dict) -> dict:
         """Section 2.3, "Multi-task loss", over the regions sampled.
 

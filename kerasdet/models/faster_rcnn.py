@@ -60,7 +60,8 @@ class FasterRCNN(TwoStage):
     regions: see there.
 
     Differs from the paper, as detectron2 does: regions by RoI align, a logistic loss of one logit for
-    objects, anchors that reach over the border are learned, both networks are trained at once. To be light:
+    objects, anchors that reach over the border are learned, both networks are trained at once. Not as there:
+    an anchor that is the best of some object learns that one, also if it overlaps another more. To be light:
     500 boxes are left of 1000 a level in training and 300 of 500 in use, where FPN has 2000 and 1000 left,
     and the one map of "c4" has 2000 left of 12000 and 1000 of 6000; 128 regions are learned from, where FPN
     has 512; bins are sampled at 2 x 2 places.

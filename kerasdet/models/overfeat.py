@@ -250,6 +250,9 @@ class OverFeat(Detector):
         """
         if phase not in PHASES:
             raise ValueError(f"phase is {phase!r}; give one of {', '.join(PHASES)}")
+        if self._phase == "all":
+            # What is frozen now stays so, also what was after this was built.
+            self._learns = {id(layer): layer.trainable for layer in leaves(self)}
         self._phase = phase
         for layer in leaves(self):
             regresses = layer.name.startswith("regressor")
@@ -318,7 +321,8 @@ class OverFeat(Detector):
         enough = ops.logical_and(overlap >= OVERLAP, real[..., None])
         nearest = ops.cast(ops.argmin(ops.where(enough, distance, 1e6), axis=1), "int32")
         owner = ops.where(ops.any(enough, axis=1), nearest, -1)
-        # An object that no window shows enough of takes its nearest one; of two such the smaller.
+        # An object that no window shows enough of takes its nearest one; of two such the smaller. It may be
+        # the only one of another object, which is learned nowhere then.
         left = ops.logical_and(real, ops.logical_not(ops.any(enough, axis=-1)))
         choice = ops.cast(ops.argmin(distance, axis=-1), "int32")
         own = assign.claimed(choice, winners(choice, area(boxes), left), windows.shape[0])
@@ -343,7 +347,11 @@ class OverFeat(Detector):
         class_loss = ops.sum(weight * hit) / total
         if self.background:
             class_loss += hard_background(logits, goal, NEGATIVES_PER_POSITIVE, self.label_smoothing) / total
-        error = self.class_boxes(raw) - goal["boxes"][..., None, :]
+        found = self.class_boxes(raw)
+        if self._phase == "classifier":
+            # A regressor that does not learn yet is no teacher of the features.
+            found = ops.stop_gradient(found)
+        error = found - goal["boxes"][..., None, :]
         if self.regression == "per_class":
             error *= ops.one_hot(goal["label"], classes, dtype="float32")[..., None]
         distance = ops.sum(ops.square(error), axis=(-2, -1))

@@ -83,13 +83,19 @@ class RegionDetector(Detector):
         return self._proposals
 
     @property
+    def copies(self) -> int:
+        """Of a photo's maps, beside themselves, that the second network needs in use."""
+        return 0
+
+    @property
     def most_at_once(self) -> int:
         """Photos, whose regions' features take most of the memory."""
         size = self.roi_head.input.shape[1]
         numbers = 0
         for level in self.levels:
-            _, _, width, channels = self._map(level).shape
+            _, height, width, channels = self._map(level).shape
             numbers += self.at_once * size * (width + 2 * size) * channels
+            numbers += self.copies * height * width * channels
         return max(1, MEMORY // (4 * numbers))
 
     def _map(self, level: str):

@@ -114,9 +114,18 @@ class SSD(Detector):
         images = keras.Input((image_size, image_size, 3), name="images")
         features = body(images)
         if neck == "fpn":
+            fine, coarse = (features[level].shape[1] for level in LEVELS[network][:2])
+            if fine != 2 * coarse:
+                raise ValueError(
+                    f"image_size is {image_size} and neck 'fpn': maps of {fine} and {coarse} cells a side do "
+                    "not halve; give a multiple of 16"
+                )
             features = features | pyramid(features, channels, LEVELS[network])
         extras = EXTRAS[network][: len(sizes) - 3]
         maps = _paper_maps(features, extras) if network == "paper" else _lite_maps(features, extras)
+        if network == "paper":
+            for stride, found in zip(STEPS, maps[:2], strict=False):
+                backbones.check_cells(body, found.shape[1], image_size, stride)
         ratios = RATIOS[network][: len(maps)]
         outputs = _heads(maps, ratios, len(classes), network)
         super().__init__(

@@ -25,6 +25,8 @@ def finer():
         (lambda: YOLOv3(("a",), backbone=finer(), image_size=64), 16, 8),
         (lambda: CSP(("a",), backbone=finer(), image_size=64, stride=8), 16, 8),
         (lambda: CenterNet(("a",), backbone=finer(), image_size=64, neck="deconv"), 32, 4),
+        (lambda: SSD(("a",), backbone=finer(), image_size=64, network="paper",
+                     anchor_sizes=(0.16, 0.24, 0.32, 0.4)), 16, 8),
     ],
 )
 def test_other_strides_are_told(build, found, stride):
@@ -36,6 +38,14 @@ def test_a_dilated_last_stage_is_told():
     dilated = backbones.build("mobilenet_v2_0.35", image_size=64, output_stride=16)
     with pytest.raises(ValueError, match="the maps have 32 cells a side at 64 px, where stride 4 means 16"):
         CenterNet(("a",), backbone=dilated, image_size=64, neck="deconv")
+
+
+def test_maps_that_do_not_halve_have_no_pyramid():
+    options = {"backbone": "vgg16", "network": "paper", "anchor_sizes": (0.16, 0.24, 0.32, 0.4)}
+    with pytest.raises(ValueError, match="200 and neck 'fpn': maps of 25 and 13 cells a side do not halve"):
+        SSD(("a",), image_size=200, neck="fpn", **options)
+    # The papers' own sizes are rounded up by VGG16.
+    assert SSD(("a",), image_size=200, **options).output["class_logits"].shape[1] > 25**2
 
 
 def test_vgg16_is_for_the_papers_network_alone():

@@ -11,7 +11,7 @@ from harness import SHAPES, DetectorHarness, batch_of, tiny_backbone
 from keras import ops
 from needed import needed
 
-from kerasdet.models.fast_rcnn import CONTEXT, RCNN, FastRCNN
+from kerasdet.models.fast_rcnn import AT_ONCE, CONTEXT, RCNN, FastRCNN
 from kerasdet.models.faster_rcnn import FasterRCNN
 from kerasdet.training.check import overfit
 
@@ -259,6 +259,14 @@ class GivenHarness(DetectorHarness):
         mine = detector.forward(images, proposals=targets["proposals"])
         for key, value in mine.items():
             np.testing.assert_allclose(served[key].numpy(), ops.convert_to_numpy(value), atol=1e-3)
+
+
+def test_photos_together_are_fewer_where_their_maps_are_copied_for_many_regions(monkeypatch):
+    few, many = (fast(neck="fpn", proposals=count) for count in (AT_ONCE, 10 * AT_ONCE))
+    maps = sum(np.prod(value.shape[1:]) for name, value in many.output.items() if name.startswith("map_"))
+    monkeypatch.setattr("kerasdet.models.regions.MEMORY", 2**24)
+    room = {detector: 2**24 // detector.most_at_once for detector in (few, many)}
+    assert room[many] - room[few] == pytest.approx(4 * 10 * maps, rel=0.05)
 
 
 class TestFastRCNN(GivenHarness):

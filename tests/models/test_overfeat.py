@@ -317,6 +317,45 @@ def test_phases_train_what_they_say():
         detector.train_only("boxes")
 
 
+def test_a_regressor_that_does_not_learn_yet_teaches_no_features(shapes, monkeypatch):
+    """With boxes that are elsewhere, of the same windows, the classifier's phase learns the same."""
+    detector = small(SHAPES)
+    start = detector.get_weights()
+    images, given = next(iter(shapes.batches(4, detector)))
+    learned = {}
+    for phase in ("classifier", "all"):
+        for moved in (False, True):
+            detector.set_weights(start)
+            detector.train_only(phase)
+            detector.compile(keras.optimizers.SGD(0.1), ema=None)
+            own = detector.targets
+
+            def elsewhere(*given, own=own, by=float(moved)):
+                goal = own(*given)
+                return goal | {"boxes": goal["boxes"] + by}
+
+            monkeypatch.setattr(detector, "targets", elsewhere)
+            detector.train_on_batch(images, given)
+            monkeypatch.undo()
+            features = [v for v in detector.get_layer("features").trainable_variables]
+            learned[phase, moved] = [ops.convert_to_numpy(v) for v in features]
+    for phase in ("classifier", "all"):
+        pairs = zip(learned[phase, False], learned[phase, True], strict=True)
+        same = [np.allclose(one, other, atol=1e-7) for one, other in pairs]
+        assert len(same) > 2 and (all(same) if phase == "classifier" else not all(same))
+
+
+def test_what_is_frozen_after_building_stays_so_in_every_phase():
+    detector = small(SHAPES)
+    detector.get_layer("classifier2").trainable = False
+    again = type(detector).from_config(detector.get_config())
+    for each in (detector, again):
+        for phase in ("classifier", "regressor", "all"):
+            each.train_only(phase)
+            assert not each.get_layer("classifier2").trainable
+        assert each.get_layer("classifier1").trainable
+
+
 def test_the_regressor_learns_on_features_that_stay(shapes):
     detector = small(SHAPES)
     detector.train_only("regressor")

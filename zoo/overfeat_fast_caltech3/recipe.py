@@ -28,6 +28,8 @@ CARD = {
         "Trained densely on photos of 247 px, four windows each; the paper trains the classifier on crops of "
         "one window.",
         "Trained on photos of one size; the paper's regressor on several.",
+        "While the classifier was trained, the loss of boxes reached the features too, through a regressor "
+        "that did not learn yet; mended since.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "Kernels start as by He et al.; AdamW with a cosine schedule and averaged weights; the paper has "
         "N(0, .01) and SGD with drops.",

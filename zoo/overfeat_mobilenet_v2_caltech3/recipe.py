@@ -31,6 +31,8 @@ CARD = {
         "with offsets 12.",
         "Trained densely on photos of 224 px; the paper trains the classifier on crops of one window.",
         "Trained on photos of one size; the paper's regressor on several.",
+        "While the classifier was trained, the loss of boxes reached the features too, through a regressor "
+        "that did not learn yet; mended since.",
         "Photos are stretched to the square, as phones do; the paper keeps their aspect ratio.",
         "AdamW with a cosine schedule and averaged weights; the paper has SGD with drops.",
         "Photos are zoomed by .6 to 1.6, half of them about an object, and stretched by up to 1.25; "
