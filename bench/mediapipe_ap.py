@@ -31,6 +31,7 @@ def main(argv=None) -> int:
     parser.add_argument("--data", required=True, help="folder of photos with boxes, or annotation file")
     parser.add_argument("--split", help="which split; else 'val', 'test' or what there is")
     parser.add_argument("--classes", help="score these only, such as cat,dog")
+    parser.add_argument("--as-one-class", help="take all boxes for one class, such as face")
     parser.add_argument("--enlarge", type=int, default=1, help="make photos so many times as wide and high")
     options = parser.parse_args(argv)
     if options.enlarge < 1:
@@ -44,6 +45,8 @@ def main(argv=None) -> int:
     data = held_back(options.data, options.split)
     if options.classes:
         data = data.select(*options.classes.split(","))
+    if options.as_one_class:
+        data = data.as_one_class(options.as_one_class)
     print_machine()
     for kind, pairs in suppression().items():
         said = (f"from an IoU of {min(ious):.2f} on {what}" if ious else f"none {what}"
