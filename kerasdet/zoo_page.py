@@ -296,32 +296,52 @@ def _set_times(axes, times: list[float]) -> None:
     axes.minorticks_off()
 
 
+# Where a name may stand beside its point, the best place first: x, y in points, and how it is aligned.
+_BESIDE = (
+    (9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 8, "center", "bottom"),
+    (0, -8, "center", "top"), (8, 10, "left", "bottom"), (8, -10, "left", "top"),
+    (-8, 10, "right", "bottom"), (-8, -10, "right", "top"), (0, 16, "center", "bottom"),
+    (0, -16, "center", "top"), (8, 22, "left", "bottom"), (-8, 22, "right", "bottom"),
+    (8, -22, "left", "top"), (-8, -22, "right", "top"), (0, 28, "center", "bottom"),
+    (0, -28, "center", "top"),
+)
+_TURNS = 5
+
+
 def _write_labels(axes, labels: list, every: list, lines: list) -> None:
-    """Writes each name beside its point, where it hides least of points, lines and names before it."""
+    """Writes each name beside its point, where they hide least of points, lines and each other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     axes.figure.draw_without_rendering()
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     marks = [axes.transData.transform(point) for point in (*every, *lines)]
-    placed, frame = [], axes.get_window_extent(renderer)
+    frame = axes.get_window_extent(renderer)
+    texts, boxes, alone = [], [], []
     for name, point, colour in labels:
-        tries = []
-        for x, y, side, base in (
-            (9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 8, "center", "bottom"),
-            (0, -8, "center", "top"), (8, 10, "left", "bottom"), (8, -10, "left", "top"),
-            (-8, 10, "right", "bottom"), (-8, -10, "right", "top"), (8, 22, "left", "bottom"),
-            (-8, 22, "right", "bottom"), (8, -22, "left", "top"), (-8, -22, "right", "top"),
-        ):
-            text = axes.annotate(
+        texts.append([
+            axes.annotate(
                 name, point, (x, y), textcoords="offset points", ha=side, va=base, color=colour, fontsize=9
             )
-            box = text.get_window_extent(renderer)
-            hidden = 3 * sum(box.overlaps(other) for other in placed)
-            hidden += sum(box.padded(6).contains(*mark) for mark in marks)
-            hidden += 5 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
-            tries.append((hidden + len(tries) / 100, text, box))
-        _, kept, box = min(tries, key=lambda each: each[0])
-        for _, text, _ in tries:
-            if text is not kept:
+            for x, y, side, base in _BESIDE
+        ])
+        boxes.append([text.get_window_extent(renderer) for text in texts[-1]])
+        # What a place costs whatever the other names do; of two as good the one that comes first.
+        alone.append([
+            sum(box.padded(6).contains(*mark) for mark in marks) + number / 100
+            + 5 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
+            for number, box in enumerate(boxes[-1])
+        ])
+    chosen: dict[int, int] = {}
+
+    def cost(label: int, place: int) -> float:
+        others = (boxes[other][at] for other, at in chosen.items() if other != label)
+        return alone[label][place] + 10 * sum(boxes[label][place].padded(1).overlaps(box) for box in others)
+
+    # One after the other, and then each again, now that the others have a place.
+    for _ in range(_TURNS):
+        for label in range(len(labels)):
+            chosen[label] = min(range(len(_BESIDE)), key=lambda place, label=label: cost(label, place))
+    for label, row in enumerate(texts):
+        for place, text in enumerate(row):
+            if place != chosen[label]:
                 text.remove()
-        placed.append(box)
