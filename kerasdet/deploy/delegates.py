@@ -39,7 +39,7 @@ _GPU_ONE_COMPUTED = {
     "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH", "TILE", "TRANSPOSE",
 }
 _GPU_ONE_TENSOR = {
-    "ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "LOG", "LOGISTIC", "NEG", "RSQRT", "SIGN", "SIN",
+    "ABS", "COS", "ELU", "EXP", "FLOOR", "GELU", "LOG", "LOGISTIC", "NEG", "RSQRT", "SIGN", "SIN",
     "SQRT", "SQUARE", "TANH",
 }
 _GPU_TWO_TENSORS = {
@@ -88,13 +88,16 @@ def _gpu_analyzer(op):
 
 
 def _gpu_add(op):
-    one, other = (tensor.shape for tensor in op.inputs)
-    if len(one) == len(other) or min(len(one), len(other)) <= 1:
+    one, other = (tuple(tensor.shape) for tensor in op.inputs)
+    longer, shorter = sorted((one, other), key=len, reverse=True)
+    if len(longer) == len(shorter) or len(shorter) <= 1:
         return None
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    if any(a != b and 1 not in (a, b) for a, b in pairs):
-        return f"does not join the shapes {one} and {other}"
-    return None
+    # A photo and a map of it, or a number, or one for each channel.
+    if len(longer) == 4 and longer[0] == 1 and (len(shorter) == 3 or shorter == (1, 1)):
+        return None
+    if len(longer) == 4 and shorter == (longer[0], longer[3]):
+        return None
+    return f"does not join the shapes {one} and {other}"
 
 
 def _gpu_multiply(op):

@@ -66,7 +66,7 @@ def judged(entry):
     """What our rules say of an operator that the analyzer was asked of; and whether that may differ.
 
     The analyzer overlooks that tensors have four dimensions at most on a GPU, and it refuses convolutions
-    whose weights are in float16, which the delegate reads; see `delegates`.
+    and dense layers whose weights are in float16, which the delegate reads; see `delegates`.
     """
     inputs, outputs = (
         tuple(Tensor("", dtype, tuple(shape), bool(constant)) for dtype, shape, constant in entry[side])
@@ -76,7 +76,7 @@ def judged(entry):
     if entry["taken"]:
         may_differ = max(len(tensor.shape) for tensor in inputs + outputs) > 4
     else:
-        convolves = entry["name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")
+        convolves = entry["name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
         may_differ = convolves and any(constant == "float16" for *_, constant in entry["inputs"])
     return delegates.gpu(op), may_differ
 
@@ -100,7 +100,7 @@ def test_where_the_gpu_rules_differ_from_the_analyzer():
         if (reason is None) != entry["taken"]:
             names[entry["taken"]].add(entry["name"])
     assert {"RESHAPE", "TILE", "TRANSPOSE"} <= names[True]  # more than four dimensions
-    assert names[False] == {"CONV_2D", "DEPTHWISE_CONV_2D"}  # weights in float16
+    assert names[False] == {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # weights in float16
 
 
 def test_there_are_verdicts_of_both_kinds():
@@ -183,7 +183,12 @@ def test_float16_weights_count_as_constants(exported):
     (delegates.gpu, operation("PAD", ("float32", (1, 4)), ("int32", (2, 2), True)), "3 or 4 dimensions"),
     (delegates.gpu, operation("MUL", ("float32", (1, 4, 1)), ("float32", (1, 1, 4))), "the larger in every"),
     (delegates.gpu, operation("MUL", ("float32", (1, 4, 4)), ("float32", (1, 1, 4))), None),
-    (delegates.gpu, operation("ADD", ("float32", (1, 4, 4, 8)), ("float32", (4, 5, 8))), "does not join"),
+    # As TensorFlow 2.17's analyzer says of ADD and MUL alike.
+    (delegates.gpu, operation("ADD", ("float32", (2, 4, 5, 8)), ("float32", (4, 5, 8))), "does not join"),
+    (delegates.gpu, operation("ADD", ("float32", (1, 4, 5, 8)), ("float32", (5, 8))), "does not join"),
+    (delegates.gpu, operation("MUL", ("float32", (1, 5, 8)), ("float32", (1, 8))), "does not join"),
+    (delegates.gpu, operation("MUL", ("float32", (2, 4, 2, 8)), ("float32", (2, 8))), None),
+    (delegates.gpu, operation("ADD", ("float32", (1, 4, 5, 8)), ("float32", (1, 1))), None),
     (delegates.gpu, operation("ADD", ("float32", (1, 4, 4, 8)), ("float32", (4, 1, 8))), None),
     (delegates.gpu, operation("MEAN", ("float32", (1, 4)), ("int64", (1,), True)), "axes of int32"),
     (delegates.gpu, operation("RESHAPE", ("float32", (1, 2, 2, 2, 2))), "4 dimensions at most"),
