@@ -51,11 +51,12 @@ Link = Annotated[
 def held_back(data: str, split: str | None):
     """The set to score on: a split, or 'val' or 'test' where none is given and there are several."""
     from kerasdet import data as data_
-    from kerasdet.data.readers import held_back as held_back_split
+    from kerasdet.data import readers
 
     if split is None:
-        split = held_back_split(data)
-        if split is None and not {"val", "test"} & set(data_.splits(data)):
+        known = data_.splits(data)
+        split = readers.held_back(known)
+        if split is None and not {"val", "test"} & set(known):
             say(
                 f"note: {data} has no splits, so all of it is scored; a model is better on photos that it "
                 "learned from than on others"

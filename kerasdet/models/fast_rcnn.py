@@ -23,6 +23,11 @@ CONTEXT = 16
 AT_ONCE = 32
 
 
+def _turns(count: int) -> int:
+    """How many it takes to look at so many regions."""
+    return -(-count // AT_ONCE)
+
+
 class _Given(RegionDetector):
     """A detector that is given its proposals; see `FastRCNN` for its arguments."""
 
@@ -47,7 +52,7 @@ class _Given(RegionDetector):
     @property
     def copies(self) -> int:
         """Of a photo's maps, one for each turn of `regions_of`."""
-        return -(-self._proposals // AT_ONCE) if self._proposals > AT_ONCE else 0
+        return _turns(self._proposals) if self._proposals > AT_ONCE else 0
 
     def loss_parts(self, targets: dict, raw: dict) -> dict:
         """Section 2.3, "Multi-task loss", over the regions sampled.
@@ -62,7 +67,7 @@ class _Given(RegionDetector):
         count = boxes.shape[1]
         if training or count <= AT_ONCE:
             return super().regions_of(raw, boxes, training)
-        turns = -(-count // AT_ONCE)
+        turns = _turns(count)
         boxes = ops.pad(boxes, ((0, 0), (0, turns * AT_ONCE - count), (0, 0)))
         some = ops.transpose(ops.reshape(boxes, (-1, turns, AT_ONCE, 4)), (1, 0, 2, 3))
         # Where a graph is built, what is looped over has to hold all that the loop sees.

@@ -183,7 +183,7 @@ def _sets(data, val, seed):
     elif val is None:
         training, validation = training.split(TRAIN_SHARE, seed=seed)
     elif isinstance(val, (str, os.PathLike)):
-        validation = data_.load(val, split=held_back(val))
+        validation = data_.load(val, split=held_back(data_.splits(val)))
     else:
         validation = val
     for name, dataset in (("training", training), ("validation", validation)):

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from kerasdet.data.dataset import Dataset, unknown_name
@@ -147,12 +147,8 @@ def splits(path: str | os.PathLike) -> tuple[str, ...]:
     return tuple(source.split for source in _recognise(path)[1])
 
 
-def held_back(path: str | os.PathLike) -> str | None:
-    """The split at `path` to score on: "val", or "test"; None where there is no other beside it.
-
-    Errors as of `splits`.
-    """
-    known = splits(path)
+def held_back(known: Collection[str]) -> str | None:
+    """Of a set's splits the one to score on: "val", or "test"; None where there is no other beside it."""
     return next((name for name in ("val", "test") if name in known and len(known) > 1), None)
 
 
