@@ -69,7 +69,7 @@ class YOLOv1(Detector):
     def __init__(
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
         freeze_until=None, image_size=448, grid=7, boxes=2, head="paper", channels=None, resize="stretch",
-        max_detections=100, nms_iou=0.5, candidates=200, label_smoothing=0.0, name=None,
+        max_detections=100, nms_iou=0.5, candidates=100, label_smoothing=0.0, name=None,
     ):
         check_smoothing(label_smoothing)
         if head not in HEADS:

@@ -84,7 +84,7 @@ class YOLOv3(Detector):
         self, classes=("person",), *, backbone="mobilenet_v2", backbone_weights=None, freeze_bn=True,
         freeze_until=None, image_size=320, anchors=None, neck="light", channels=None, box_loss="yolo",
         ignore_iou=0.7, label_smoothing=0.0, resize="stretch", max_detections=100, nms_iou=0.45,
-        candidates=300, name=None,
+        candidates=200, name=None,
     ):
         if neck not in NECKS:
             raise ValueError(f"neck is {neck!r}; give one of {', '.join(NECKS)}")
