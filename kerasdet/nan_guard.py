@@ -73,7 +73,7 @@ class NaNGuard(keras.callbacks.Callback):
         for seen in range(self._seen, self._seen + count):
             epochs, number = divmod(seen, len(self.batches))
             names += [str(sample.path) for sample in self.batches.samples(self._first + epochs, number)]
-            if self.batches.mixes(self._first + epochs):
+            if number < self.batches.mixes(self._first + epochs):
                 mixed = ", mixed with others"
         more = f" and {len(names) - PHOTOS_NAMED} more" if len(names) > PHOTOS_NAMED else ""
         text += f"; its photos{mixed}: {', '.join(names[:PHOTOS_NAMED])}{more}"

@@ -164,12 +164,27 @@ def find(arguments: list[str]) -> list[pathlib.Path]:
 
 
 def within(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The photos in a folder and those inside, by their names' endings, in order."""
-    # "._a.jpg" is what macOS leaves beside a.jpg on other systems' disks.
-    return [
-        path for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
-    ]
+    """The photos in a folder and those inside, by their names' endings, in order; see `files_within`."""
+    return [path for path in files_within(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def files_within(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files in a folder and those inside, linked ones too, in order.
+
+    What is hidden by a name that begins with a dot is left out: "._a.jpg" is what macOS leaves beside a.jpg
+    on other systems' disks, ".ipynb_checkpoints" what Jupyter does.
+    """
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder that it lies in has no end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (pathlib.Path(place, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.is_file()]
+    return sorted(found)
 
 
 def _read_file(path: str) -> np.ndarray:

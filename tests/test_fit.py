@@ -174,9 +174,29 @@ def test_mixing_ends_with_fits_epochs_where_they_are_shorter_than_the_sets(shape
     detector = tiny()
     batches = shapes.batches(2, detector, training=True, augment=Augment(mosaic=1.0), mix_until=4)
     batches.begin(detector, steps=4)
-    assert [batches.mixes(epoch) for epoch in range(4)] == [True, True, False, False]
+    assert [batches.mixes(epoch) for epoch in range(4)] == [8, 8, 0, 0]
     batches.begin(detector)
-    assert [batches.mixes(epoch) for epoch in range(5)] == [True] * 4 + [False]
+    assert [batches.mixes(epoch) for epoch in range(5)] == [8] * 4 + [0]
+
+
+@pytest.mark.parametrize(("steps", "until", "mixed"), [(1, 4, [4, 0]), (3, 3, [8, 1, 0]), (12, 1, [8, 4, 0])])
+def test_mixing_ends_within_an_epoch_of_the_set(shapes, steps, until, mixed):
+    """Epochs of `fit` of so many steps, of a set of eight batches."""
+    detector = tiny()
+    batches = shapes.batches(2, detector, training=True, augment=Augment(mosaic=1.0), mix_until=until)
+    batches.begin(detector, steps=steps)
+    assert [batches.mixes(epoch) for epoch in range(len(mixed))] == mixed
+
+
+def test_mixing_ends_where_it_would_have_in_a_run_that_goes_on(shapes):
+    """Twelve epochs of three steps, of which ten are mixed: of thirty batches six are left after eight."""
+    detector = tiny()
+    batches = shapes.batches(2, detector, training=True, augment=Augment(mosaic=1.0), mix_until=10)
+    batches.begin(detector, 8, steps=3)
+    assert batches.epoch == 3 and [batches.mixes(epoch) for epoch in (3, 4)] == [6, 0]
+    batches = shapes.batches(2, detector, training=True, augment=Augment(mosaic=1.0), mix_until=10)
+    batches.begin(detector, 9, steps=3)  # three batches into the fourth epoch of the set, which begins anew
+    assert batches.epoch == 3 and [batches.mixes(epoch) for epoch in (3, 4)] == [3, 0]
 
 
 def test_an_epoch_to_begin_with_is_the_sets_too(shapes):

@@ -323,12 +323,13 @@ def _with_parts(sample: Sample, have: tuple[str, ...], want: tuple[str, ...]) ->
 def _unique_ids(samples: Iterable[Sample]) -> list[Sample]:
     """The samples, with `#2`, `#3` ... after an image id that came before."""
     seen: set[int | str] = set()
+    copies: collections.Counter = collections.Counter()
     result = []
     for sample in samples:
-        image_id, copy = sample.image_id, 1
+        image_id = sample.image_id
         while image_id in seen:
-            copy += 1
-            image_id = f"{sample.image_id}#{copy}"
+            copies[sample.image_id] += 1
+            image_id = f"{sample.image_id}#{copies[sample.image_id] + 1}"
         seen.add(image_id)
         same = image_id == sample.image_id
         result.append(sample if same else dataclasses.replace(sample, image_id=image_id))

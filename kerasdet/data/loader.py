@@ -15,7 +15,7 @@ from absl import flags
 from kerasdet import cores, outlines, photo
 from kerasdet.data.augment import Augment, place, place_proposals
 from kerasdet.data.mixing import CAPACITY, OTHERS, PhotoBuffer, Picture, WithOthers, WithSize
-from kerasdet.data.sample import check_finite
+from kerasdet.data.sample import check_samples
 
 MAX_BOXES = 100
 # More threads than this only take turns at Python's lock.
@@ -63,14 +63,15 @@ def batches(
         0 where none is labelled.
 
     Raises:
-        ValueError: the set is empty, a box in it is not finite, its classes are not the model's, it has no
-            proposals or no outlines and the model needs some, sizes are given that are not two or more, not
-            for training, or not for this model, or a batch does not go evenly over the devices.
+        ValueError: the set is empty, a box in it is not finite, a label none of its classes, these
+            are not the model's, it has no proposals or no outlines and the model needs some, sizes are given
+            that are not two or more, not for training, or not for this model, or a batch does not go evenly
+            over the devices.
     """
     # Not for a Grain worker, which imports this module and needs no Keras.
     from kerasdet.distribution import share_of
 
-    check_finite(dataset)
+    check_samples(dataset, len(dataset.classes))
     if len(dataset) == 0:
         raise ValueError(f"the set {getattr(dataset, 'name', '') or ''} holds no photos to make batches of")
     if batch_size < 1:
@@ -122,9 +123,12 @@ def batches(
             f"(up to {counts.max()}); their smallest objects are ignored",
             stacklevel=3,
         )
+    crowded = np.sort(regions)[-augment.photos :].sum()
+    if min(batch_size, len(dataset) - 1) <= OTHERS:  # then a photo may be in a picture several times
+        crowded = regions.max() * augment.photos
     prepare = Prepare(
         size=model.image_size, resize=model.resize, max_boxes=int(max_boxes),
-        max_ignore=_round_up(np.sort(regions)[-augment.photos :].sum()),
+        max_ignore=_round_up(crowded),
         part_columns=tuple(
             dataset.parts.index(part) if part in dataset.parts else -1 for part in model.parts
         ),
@@ -178,7 +182,8 @@ class Prepare(grain.transforms.RandomMap):
         )
 
     def random_map(self, picture: Picture, rng: np.random.Generator):
-        sample, size, augment = picture.sample, picture.size or self.size, self.augment
+        sample, size = picture.sample, picture.size or self.size
+        augment = self.augment if picture.others else self.augment.one_photo
         if augment == Augment.none():
             square, matrix = photo.to_square(photo.read(sample.path), size, self.resize)
             return square, self._targets(self._placed(sample, matrix, size))
@@ -318,7 +323,8 @@ class Batches(grain.IterDataset):
         self._first, self._learner = epoch, None
         # Of each that learned from them, the epoch that comes next.
         self._next: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-        self._share = 1.0  # of these epochs, what one of `fit` goes through
+        # Of these epochs, what one of `fit` goes through; and batches of earlier ones that they do not count.
+        self._share, self._before = 1.0, 0
 
     def begin(self, learner, epoch: int = 0, steps: int | None = None):
         """Says who goes through them now, from which of its epochs on, by how many steps an epoch.
@@ -329,8 +335,10 @@ class Batches(grain.IterDataset):
         if self._next and (self._learner is None or self._learner() is not learner):
             self.epoch = self._next.get(learner, self._first)
         self._learner = weakref.ref(learner)
-        self.epoch = max(self.epoch, epoch)
         self._share = 1.0 if steps is None else steps / len(self)
+        gone = epoch * (steps or len(self))
+        self.epoch = max(self.epoch, gone // len(self))
+        self._before = max(0, gone - self.epoch * len(self))
 
     def end(self, epochs: int):
         """Says that as many epochs of who began were gone through."""
@@ -386,12 +394,16 @@ class Batches(grain.IterDataset):
         first = batch * self.batch_size
         return [photos[i] for i in range(first, min(first + self.batch_size, len(photos)))]
 
-    def mixes(self, epoch: int) -> bool:
-        """Whether an epoch's pictures are made of several photos, of which `samples` are the first."""
-        if self.prepare.augment.photos == 1 or self.mix_until is None:
-            return self.prepare.augment.photos > 1
-        # It counts epochs of `fit`, which may be shorter than those here.
-        return epoch < round(self.mix_until * self._share)
+    def mixes(self, epoch: int) -> int:
+        """In how many of an epoch's batches, the first ones, pictures are made of several photos, of which
+        `samples` are the first."""
+        if self.prepare.augment.photos == 1:
+            return 0
+        if self.mix_until is None:
+            return len(self)
+        # It counts epochs of `fit`, which may be shorter or longer than those here.
+        until = round(self.mix_until * self._share * len(self))
+        return min(max(until - self._before - epoch * len(self), 0), len(self))
 
     def epoch_dataset(self, epoch: int, alike: bool = False) -> grain.IterDataset:
         """This process's batches of one epoch, by number.
@@ -402,8 +414,10 @@ class Batches(grain.IterDataset):
         photos = samples.map(Picture)
         if self.sizes is not None and not alike:
             photos = photos.map_with_index(WithSize(self.sides(epoch), self.batch_size))
-        if self.mixes(epoch):
-            photos = photos.map_with_index(WithOthers(samples, self.batch_size, self._seed(epoch)))
+        mixed = self.mixes(epoch)
+        if mixed:
+            others = WithOthers(samples, self.batch_size, self._seed(epoch), mixed)
+            photos = photos.map_with_index(others)
             photos = photos.random_map(self.prepare)
         else:
             photos = photos.random_map(self.prepare.one_photo())

@@ -26,7 +26,7 @@ class Picture:
     Attributes:
         sample: the photo whose turn it is.
         size: side of the square in pixels; None leaves the model's.
-        others: photos to mix it with.
+        others: photos to mix it with; without any it is as it is.
     """
 
     sample: Sample
@@ -58,12 +58,15 @@ class WithOthers(grain.transforms.MapWithIndex):
         photos: the samples of an epoch, in its order.
         batch_size: photos a batch.
         seed: of the draws; with the picture's place in the epoch it decides who is mixed with whom.
+        batches: how many of the epoch's batches get others, the first ones.
     """
 
-    def __init__(self, photos: Sequence[Sample], batch_size: int, seed: int):
-        self.photos, self.batch_size, self.seed = photos, batch_size, seed
+    def __init__(self, photos: Sequence[Sample], batch_size: int, seed: int, batches: int):
+        self.photos, self.batch_size, self.seed, self.batches = photos, batch_size, seed, batches
 
     def map_with_index(self, index, picture):
+        if index >= self.batches * self.batch_size:
+            return picture
         count = len(self.photos)
         first = (index // self.batch_size - 1) * self.batch_size
         block = sorted({(first + place) % count for place in range(self.batch_size)} - {index})

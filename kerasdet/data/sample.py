@@ -48,13 +48,25 @@ def sides(sample: Sample) -> tuple[int, int]:
     return (sample.width, sample.height) if sample.width and sample.height else photo.size_of(sample.path)
 
 
-def check_finite(samples: Iterable[Sample]) -> None:
-    """Raises ValueError at a box of NaN or infinity.
+def check_samples(samples: Iterable[Sample], classes: int) -> None:
+    """Raises ValueError at a box of NaN or infinity, a label that is no class, rows that do not match.
 
-    Readers refuse such boxes. Samples that are made by hand may have them, and every comparison would pass
-    over them in silence.
+    Readers refuse such. Samples that are made by hand may have them: every comparison would pass over the
+    first in silence, and an object with the second would be learned as background.
     """
     for sample in samples:
+        count = len(sample.labels)
+        if np.shape(sample.boxes) != (count, 4) or len(sample.masks) not in (0, count):
+            raise ValueError(
+                f"{sample.path}: boxes are of shape {np.shape(sample.boxes)}, and there are {count} labels "
+                f"and {len(sample.masks)} masks; give (n, 4), n, and n or none"
+            )
+        wrong = np.flatnonzero((np.asarray(sample.labels) < 0) | (np.asarray(sample.labels) >= classes))
+        if len(wrong):
+            raise ValueError(
+                f"{sample.path}: row {wrong[0]} has label {sample.labels[wrong[0]]}, and there are {classes} "
+                "classes; labels count from 0"
+            )
         for kind in ("boxes", "ignore", "proposals"):
             rows = getattr(sample, kind)
             bad = np.flatnonzero(~np.isfinite(rows).all(-1))

@@ -117,15 +117,16 @@ def _photo_names(sets: dict[str, Dataset]) -> dict[str, list[str]]:
     """File names of each split's photos, without spaces, no stem twice in all of them, not even in capitals:
     to the disks of macOS and Windows a.jpg and A.jpg are one."""
     taken: set[str] = set()
+    copies: collections.Counter = collections.Counter()
     names: dict[str, list[str]] = {}
     for split, dataset in sets.items():
         names[split] = []
         for sample in dataset:
             stem, suffix = os.path.splitext(re.sub(r"\s+", "_", os.path.basename(sample.path)))
-            name, count = stem, 1
+            name, key = stem, stem.casefold()
             while name.casefold() in taken:
-                count += 1
-                name = f"{stem}_{count}"
+                copies[key] += 1
+                name = f"{stem}_{copies[key] + 1}"
             taken.add(name.casefold())
             names[split].append(name + suffix)
     return names

@@ -1,5 +1,7 @@
 """Choosing, joining and handing on sets."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from needed import needed
@@ -109,6 +111,12 @@ def test_adding_lays_out_parts_and_keeps_ids_apart():
     hands = Dataset([sample(9, [0], parts=1)], ("person",), ("hand",))
     assert (heads + hands).parts == ("head", "hand")
     assert (heads + hands)[1].part_weights.tolist() == [[0.0, 1.0]]
+
+
+def test_ids_of_copies_are_numbered_through_and_differ_from_all(pets):
+    samples = [dataclasses.replace(pets[0], image_id=name) for name in ("a", "a#2", "a", "a")]
+    both = Dataset(samples, pets.classes) + Dataset(samples[:1], pets.classes)
+    assert [sample.image_id for sample in both] == ["a", "a#2", "a#3", "a#4", "a#5"]
 
 
 def test_adding_sets_of_different_classes_is_refused(pets):

@@ -93,6 +93,25 @@ def test_every_ignore_region_is_kept(one_photo):
     assert (targets["ignore"][0, :, 2] > 0).sum() == 150
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_mosaic_of_one_photo_several_times_keeps_its_ignore_regions(one_photo, batch_size):
+    """In small batches a photo has fewer than three others."""
+    regions = np.array([[i % 90, 0, i % 90 + 9, 80] for i in range(60)], np.float32)
+    crowded = one_photo([[0, 0, 50, 50]], ignore=regions)
+    data = crowded + one_photo([[0, 0, 50, 50]])
+    for number in range(4):
+        batches = data.batches(
+            batch_size, model(data), training=True, augment=Augment(mosaic=1.0), epoch=number
+        )
+        placed = []
+        targets = batches.prepare._targets
+        batches.prepare._targets = lambda said, placed=placed, targets=targets: (
+            placed.append(len(said["ignore"])) or targets(said)
+        )
+        kept = np.concatenate([said["ignore"][..., 2] > 0 for _, said in epoch(batches)])
+        assert kept.shape[1] >= max(placed) > 100
+
+
 # === Lengths and epochs ===
 
 
@@ -269,6 +288,24 @@ def test_boxes_that_are_nowhere_are_refused(one_photo, kind):
     fields = {kind: np.array([[1, 2, np.nan, 9]], np.float32)}
     data = one_photo(**{"boxes": np.zeros((0, 4))} | fields)
     with pytest.raises(ValueError, match=rf"a\.png: row 0 of {kind} is .*not finite numbers; fix it"):
+        data.batches(1, model(data))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": [1]}, r"a\.png: row 0 has label 1, and there are 1 classes; labels count from 0"),
+        ({"labels": [-1]}, "row 0 has label -1"),
+        ({"labels": [0, 0]}, r"boxes are of shape \(1, 4\), and there are 2 labels and 0 masks"),
+        ({"boxes": np.zeros(4, np.float32)}, r"of shape \(4,\)"),
+        ({"masks": ((), ())}, "1 labels and 2 masks"),
+    ],
+)
+def test_samples_made_by_hand_are_looked_at(one_photo, fields, message):
+    data = one_photo([[1, 2, 30, 40]])
+    sample = dataclasses.replace(data[0], labels=np.array([0], np.int32))
+    data = Dataset([dataclasses.replace(sample, **fields)], data.classes)
+    with pytest.raises(ValueError, match=message):
         data.batches(1, model(data))
 
 

@@ -161,6 +161,19 @@ def test_the_last_epochs_see_photos_as_they_are(shapes):
         assert all(same(last[key], alone[key]) for key in ("boxes", "labels", "weights"))
 
 
+def test_an_epoch_may_be_mixed_in_its_first_batches_alone(shapes):
+    options = {
+        "training": True, "augment": dataclasses.replace(Augment.none(), mosaic=1.0), "max_boxes": 40,
+    }
+    batches = shapes.batches(4, model(shapes), mix_until=1, **options)
+    batches._share = 0.5
+    half, mixed = batches.mixes(0), epoch(shapes.batches(4, model(shapes), **options))
+    plain = epoch(shapes.batches(4, model(shapes), **options | {"augment": Augment.none()}))
+    assert 0 < half < len(mixed)
+    for number, (images, _) in enumerate(epoch(batches)):
+        assert same(images, (mixed if number < half else plain)[number][0])
+
+
 def test_statistics_are_measured_on_photos_as_the_last_epochs_see_them(shapes):
     mixing = {"training": True, "augment": Augment(mosaic=1.0), "max_boxes": 40}
     plain = shapes.batches(8, model(shapes), training=True, max_boxes=40, epoch=3)

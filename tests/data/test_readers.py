@@ -87,6 +87,22 @@ def test_coco_s_own_layout_of_folders(tmp_path):
     assert kerasdet.data.load(file)[0].width == 60
 
 
+def test_a_coco_file_of_another_name_is_a_split_beside_instances(tmp_path):
+    coco(tmp_path, [annotation([1, 2, 3, 4])], "train")
+    for name in ("val", "captions_val", "person_keypoints_train"):
+        (tmp_path / f"{name}.json").write_text((tmp_path / "instances_train.json").read_text())
+    assert kerasdet.data.splits(tmp_path) == ("train", "val")
+
+
+def test_a_category_id_of_two_names_is_refused(tmp_path):
+    both = [{"id": 3, "name": name} for name in ("cat", "dog")]
+    coco(tmp_path, [annotation([1, 2, 3, 4])], categories=both)
+    with pytest.raises(ValueError, match="category id 3 is both 'cat' and 'dog'; make it unique"):
+        kerasdet.data.load(tmp_path)
+    coco(tmp_path, [annotation([1, 2, 3, 4])], categories=[{"id": 3, "name": "cat"}] * 2)
+    assert kerasdet.data.load(tmp_path).classes == ("cat",)
+
+
 def test_odgt_reads_bodies_heads_and_ignore_regions(tmp_path):
     photo(tmp_path / "images" / "one.jpg")
     photo(tmp_path / "images" / "two.jpg")
@@ -140,10 +156,22 @@ def test_photos_without_an_xml_are_named(tmp_path):
         voc(tmp_path / f"{name}.xml", [("dog", (1, 2, 30, 40), 0)], f"{name}.jpg")
     with pytest.warns(UserWarning, match="1 photos have no xml, such as empty.jpg, and are left out"):
         assert len(kerasdet.data.load(tmp_path)) == 2
+    for name in (".ipynb_checkpoints/a-checkpoint.jpg", "._b.jpg"):  # which nobody means
+        photo(tmp_path / name)
+    (tmp_path / "._a.xml").write_bytes(b"\0\5\26\7")
     voc(tmp_path / "empty.xml", [], "empty.jpg")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(kerasdet.data.load(tmp_path)) == 3
+
+
+def test_photos_without_an_xml_in_a_splits_folder_are_named(tmp_path):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            photo(tmp_path / split / f"{split}_{name}.jpg")
+        voc(tmp_path / split / f"{split}_a.xml", [("dog", (1, 2, 30, 40), 0)], f"{split}_a.jpg")
+    with pytest.warns(UserWarning, match="train: 1 photos have no xml, such as train_b.jpg"):
+        kerasdet.data.load(tmp_path, "train")
 
 
 def test_voc_devkit_with_lists_of_photos(tmp_path):
@@ -235,6 +263,18 @@ def test_csv_s_sizes_are_of_photos_unless_boxes_are_beyond_them(tmp_path):
     # A box's own width and height, in a table that says both.
     (tmp_path / "a.csv").write_text(header + "a.jpg,30,20,dog,41,22,71,42\n")
     np.testing.assert_array_equal(kerasdet.data.load(tmp_path)[0].boxes, [[41, 22, 71, 42]])
+
+
+@pytest.mark.parametrize("other", ["b.jpg,64,48,dog,1,2,65,40", "b.jpg,,,dog,1,2,60,40"])
+def test_one_row_does_not_excuse_the_others_of_a_csv(tmp_path, other):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
+    photo(tmp_path / "b.jpg", (64, 48))
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    (tmp_path / "a.csv").write_text(header + f"a.jpg,64,48,dog,1,2,40,40\n{other}\n")
+    with pytest.raises(ValueError, match="written as 64 x 48, .*has 48 x 64 once turned upright"):
+        kerasdet.data.load(tmp_path, on_bad_box="drop")
 
 
 def test_splits_share_the_union_of_their_classes(tmp_path):

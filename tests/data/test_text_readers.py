@@ -92,6 +92,64 @@ def test_yolo_lines_that_are_no_boxes(yolo, line, message):
         kerasdet.data.load(yolo)
 
 
+def test_hidden_files_and_folders_are_no_part_of_a_set(yolo):
+    """What Jupyter and macOS leave."""
+    photo(yolo / "images" / "train" / ".ipynb_checkpoints" / "a-checkpoint.jpg")
+    for name in (".ipynb_checkpoints/a-checkpoint.txt", "._a.txt"):
+        text(yolo / "labels" / "train" / name, "0 0.5 0.5 1 1")
+    assert [sample.image_id for sample in kerasdet.data.load(yolo)] == ["a.jpg", "b.jpg"]
+
+
+def test_linked_folders_are_gone_through(yolo, tmp_path):
+    inside = tmp_path / "elsewhere"
+    for kind in ("images", "labels"):
+        (yolo / kind / "train").rename((inside / kind).parent.mkdir(exist_ok=True) or inside / kind)
+        (yolo / kind / "train").mkdir()
+        (yolo / kind / "train" / "cam1").symlink_to(inside / kind, target_is_directory=True)
+    (inside / "images" / "round").symlink_to(inside / "images", target_is_directory=True)
+    first, second = kerasdet.data.load(yolo)
+    assert first.image_id == "cam1/a.jpg" and len(first.boxes) == 2 and second.image_id == "cam1/b.jpg"
+
+
+@pytest.mark.parametrize("name", ["a.jpg.txt", "A.txt"])
+def test_labels_by_the_photos_whole_name_or_in_other_letters(yolo, name):
+    (yolo / "labels" / "train" / "a.txt").rename(yolo / "labels" / "train" / name)
+    assert [len(sample.boxes) for sample in kerasdet.data.load(yolo)] == [2, 0]
+
+
+def test_labels_without_a_listed_photo_are_read_where_the_disk_finds_it(yolo, monkeypatch):
+    monkeypatch.setattr("kerasdet.photo.within", lambda folder: [])
+    assert [len(sample.boxes) for sample in kerasdet.data.load(yolo)] == [2]
+
+
+def test_a_yaml_says_which_folders_are_the_splits(yolo):
+    for kind in ("images", "labels"):
+        for old, new in (("train", "day"), ("val", "night")):
+            (yolo / kind / old).rename(yolo / kind / new)
+    text(yolo / "data.yaml", "train: images/day", "val: images/night", "names: [dog, cat]")
+    assert sorted(kerasdet.data.splits(yolo)) == ["train", "val"]
+    assert kerasdet.data.load(yolo, "val")[0].path.endswith("night/c.jpg")
+    # The same photos for both, as in sets to try things out with: neither name is taken from the other.
+    text(yolo / "data.yaml", "train: images/day", "val: images/day", "names: [dog, cat]")
+    assert sorted(kerasdet.data.splits(yolo)) == ["day", "night"]
+
+
+def test_a_yaml_says_which_lists_of_photos_are_the_splits(tmp_path):
+    for name in "abc":
+        photo(tmp_path / "images" / f"{name}.jpg")
+        text(tmp_path / "labels" / f"{name}.txt", "0 0.5 0.5 0.5 0.5")
+    text(tmp_path / "data.yaml", "train: train.txt", "val: lists/val.txt", "test:", "names: [dog]")
+    text(tmp_path / "train.txt", "./images/a.jpg", "/home/someone/set/images/b.jpg")
+    text(tmp_path / "lists" / "val.txt", "images/c.jpg")
+    assert kerasdet.data.splits(tmp_path) == ("train", "val")
+    assert [sample.image_id for sample in kerasdet.data.load(tmp_path)] == ["a.jpg", "b.jpg"]
+    (val,) = kerasdet.data.load(tmp_path / "data.yaml", "val")
+    assert val.image_id == "c.jpg" and len(val.boxes) == 1
+    text(tmp_path / "train.txt", "./images/a.jpg", "", "../d.jpg")
+    with pytest.raises(FileNotFoundError, match=r"train.txt, line 3: photo '../d.jpg' is not in .*images"):
+        kerasdet.data.splits(tmp_path)
+
+
 def test_yolo_in_pixels_is_recognised(yolo):
     text(yolo / "labels" / "train" / "a.txt", "1 25 40 30 40", "0 90 70 20 20")
     with pytest.raises(ValueError, match="all 2 boxes are larger than their photos, such as width 30"):

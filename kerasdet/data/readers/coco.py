@@ -18,18 +18,26 @@ from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Sourc
 MAX_PIXELS, PIXELS_EACH = 2**34, 2**24
 
 
+_OF_COCO = "captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_"
+
+
 def find(folder: Path) -> list[Source]:
     """Sources for the COCO files in `folder`; other json files are passed over."""
     sources = find_files(folder, ".json")
     # COCO's own folder also holds captions and keypoints of the same photos.
     instances = [s for s in sources if s.files[0].name.startswith("instances_")]
+    if instances:
+        known = {source.split for source in instances}
+        sources = instances + [
+            s for s in sources if s.split not in known and not s.files[0].name.startswith(_OF_COCO)
+        ]
     found = []
-    for source in instances or sources:
+    for source in sources:
         try:
             source.document = _parse(source.files[0])
         except ValueError:
             # A cut set is to be named; settings with comments, or a json a line, are none.
-            if instances or b'"annotations"' in source.files[0].read_bytes():
+            if source in instances or b'"annotations"' in source.files[0].read_bytes():
                 raise
             continue
         if _is_coco(source.document):
@@ -43,8 +51,8 @@ def read(source: Source) -> Annotations:
     An outline that cannot be read is left out, its box stays, and a warning counts them.
 
     Raises:
-        ValueError: not COCO, a repeated image id, or an annotation of an unknown image or
-            category, or without a box.
+        ValueError: not COCO, a repeated image id, one category id of two names, or an annotation of an
+            unknown image or category, or without a box.
     """
     file = source.files[0]
     document = source.document if source.document is not None else _parse(file)
@@ -68,6 +76,12 @@ def read(source: Source) -> Annotations:
             f"{file}: an entry of 'images' or 'categories' is incomplete ({type(error).__name__}: "
             f"{error}); images need id and file_name, categories id and name"
         ) from error
+    for category in document.get("categories", ()):
+        if categories[category["id"]] != str(category["name"]):
+            raise ValueError(
+                f"{file}: category id {category['id']!r} is both {str(category['name'])[:60]!r} and "
+                f"{categories[category['id']][:60]!r}; make it unique"
+            )
     records: dict[int | str, Record] = {}
     for record in photos:
         if not isinstance(record.image_id, (int, str)):

@@ -21,7 +21,7 @@ from kerasdet.data.readers.source import (
 DELIMITERS = ",;\t"
 MAX_LINE = 100_000  # characters of the first line, of a file that may be anything
 COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "label")
-# Of the photo, where a table has them, as TensorFlow's object detection does.
+# Of the photo (or of the box), where a table has them, as TensorFlow's object detection does.
 SIZES = ("width", "height")
 _ALIASES = {
     "filename": "image",
@@ -57,6 +57,7 @@ def read(source: Source) -> Annotations:
     positions, header, delimiter = columns
     records: dict[str, Record] = {}
     names = set()
+    boxes_own = []  # whether a row's width and height are its box's
     try:
         rows = list(csv.reader(io.StringIO(read_text(file), newline=""), delimiter=delimiter))
     except csv.Error as error:
@@ -86,8 +87,12 @@ def read(source: Source) -> Annotations:
         record.boxes.append(box)
         record.names.append(name)
         names.add(name)
-    # They may be the boxes' own as well: then some box is beyond them.
-    if any(x2 > each.width or y2 > each.height for each in records.values() for _, _, x2, y2 in each.boxes):
+        if width and height:
+            said = pixels_if_said(width), pixels_if_said(height)
+            sides = box[2] - box[0], box[3] - box[1]
+            boxes_own.append(all(abs(a - b) < 2 for a, b in zip(said, sides, strict=True)))
+    # Some tables have the boxes' own sizes there.
+    if sum(boxes_own) > len(boxes_own) / 2:
         for each in records.values():
             each.width = each.height = 0
     return Annotations(list(records.values()), dict.fromkeys(names))

@@ -165,19 +165,20 @@ def find_files(folder: Path, suffix: str) -> list[Source]:
     sources = []
     for place in dict.fromkeys([folder, *_annotation_folders(folder)]):
         root = root_of(place) if place == folder else folder
-        for file in _ordinary(place, suffix):
+        for file in ordinary(place, suffix):
             folders = photo_folders(root, place, file.stem)
             sources.append(Source(canonical_split(file.stem), root, [file], folders))
     for place in split_folders(folder):
-        for file in _ordinary(place, suffix):
+        for file in ordinary(place, suffix):
             folders = photo_folders(folder, place, place.name)
             sources.append(Source(canonical_split(place.name), folder, [file], folders))
     return sources
 
 
-def _ordinary(folder: Path, suffix: str) -> list[Path]:
-    """Files of a folder, not its folders and pipes."""
-    return sorted(file for file in folder.glob(f"*{suffix}") if file.is_file())
+def ordinary(folder: Path, suffix: str) -> list[Path]:
+    """Files of a folder, not its folders and pipes, nor what is hidden, see `photo.files_within`."""
+    files = (file for file in folder.glob(f"*{suffix}") if not file.name.startswith("."))
+    return sorted(file for file in files if file.is_file())
 
 
 def _annotation_folders(folder: Path) -> list[Path]:

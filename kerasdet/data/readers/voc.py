@@ -17,6 +17,7 @@ from kerasdet.data.readers.source import (
     canonical_split,
     inside,
     is_name,
+    ordinary,
     photo_folders,
     pixels_if_said,
     read_text,
@@ -25,26 +26,27 @@ from kerasdet.data.readers.source import (
 )
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# Of a source whose photos nothing lists: every xml there is.
-ALL = "all"
 
 
 def find(folder: Path) -> list[Source]:
-    """Sources for `folder`: from the lists of `ImageSets/Main`, the split folders, or all xml."""
+    """Sources for `folder`: from the lists of `ImageSets/Main`, the split folders, or all xml.
+
+    The document of one whose photos nothing lists is the folder of which every xml is taken.
+    """
     sources = []
     for place in split_folders(folder):
         files = _xml_files(place) or _xml_files(place / "Annotations")
         if files:
             folders = photo_folders(place, files[0].parent, place.name)
             folders += [f for f in photo_folders(folder, folder, place.name) if f not in folders]
-            sources.append(Source(canonical_split(place.name), folder, files, folders))
+            sources.append(Source(canonical_split(place.name), folder, files, folders, document=place))
     for place in (folder, folder / "Annotations", folder / "annotations"):
         files = _xml_files(place)
         if not files:
             continue
         root = root_of(place)
         folders = photo_folders(root, place, root.name)
-        lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+        lists = ordinary(root / "ImageSets" / "Main", ".txt")
         # "cat_train.txt" lists the photos for one class's classifier, "train.txt" all of them.
         lists = [file for file in lists if "_" not in file.stem]
         for file in lists:
@@ -53,7 +55,7 @@ def find(folder: Path) -> list[Source]:
                 raise ValueError(f"{file}: lists no photos; write their names, or take it away")
             sources.append(Source(canonical_split(file.stem), root, listed, folders))
         if not lists:
-            sources.append(Source("all", root, files, folders, document=ALL))
+            sources.append(Source("all", root, files, folders, document=root))
         break
     return sources
 
@@ -115,7 +117,7 @@ def read(source: Source) -> Annotations:
             names.add(name)
         records.append(record)
         claimed[record.photo] += 1
-    if source.document == ALL:
+    if source.document is not None:
         _warn_of_others(source, records)
     for record in records:
         # A name that several say is stale, as copies of an xml leave it: the xml's own is not.
@@ -128,13 +130,14 @@ def _warn_of_others(source: Source, records: list[Record]) -> None:
     """Who adds photos without objects means them to be learned from; some tools write no xml of those."""
     known = {Path(name).stem for record in records for name in (record.photo, record.spare)}
     others = sorted(
-        photo.name for folder in source.folders for photo in folder.iterdir()
-        if photo.suffix in PHOTO_SUFFIXES and photo.stem not in known
+        photo.name for folder in source.folders if folder.is_relative_to(source.document)
+        for photo in folder.iterdir()
+        if photo.suffix in PHOTO_SUFFIXES and not photo.name.startswith(".") and photo.stem not in known
     )
     if others:
         warnings.warn(
-            f"{source.root}: {len(others)} photos have no xml, such as {others[0]}, and are left out; for a "
-            "photo without objects write an xml that holds none",
+            f"{source.document}: {len(others)} photos have no xml, such as {others[0]}, and are left out; "
+            "for a photo without objects write an xml that holds none",
             stacklevel=2,
         )
 
@@ -146,7 +149,7 @@ def join_classes(classes: list[dict[str, object]]) -> tuple[str, ...]:
 
 def _xml_files(folder: Path) -> list[Path]:
     """The folder's xml files, if the first is an annotation."""
-    files = sorted(file for file in folder.glob("*.xml") if file.is_file())
+    files = ordinary(folder, ".xml")
     if not files:
         return []
     with files[0].open("rb") as first:

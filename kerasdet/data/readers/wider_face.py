@@ -10,6 +10,7 @@ from kerasdet.data.readers.source import (
     Record,
     Source,
     canonical_split,
+    ordinary,
     photo_folders,
     read_text,
 )
@@ -22,8 +23,9 @@ SMALLEST = 10
 
 def find(folder: Path) -> list[Source]:
     """Sources for the files `*_bbx_gt.txt` in `folder` and in `wider_face_split/`."""
-    files = [file for place in (folder, folder / "wider_face_split") for file in place.glob("*_bbx_gt.txt")]
-    return [source for file in sorted(files) for source in from_file(file)]
+    places = folder, folder / "wider_face_split"
+    files = sorted(file for place in places for file in ordinary(place, "_bbx_gt.txt"))
+    return [source for file in files for source in from_file(file)]
 
 
 def from_file(file: Path) -> list[Source]:
