@@ -200,12 +200,15 @@ class Detector(keras.Model):
             raise ValueError(f"a detector brings its own losses; compile it without {named[0]}=")
         if jit_compile == "auto":
             jit_compile = _jit_compile()
-        # Keras would put the optimizer's average in the place of the one that was evaluated.
-        self._ema = None if getattr(optimizer, "use_ema", False) else ema
-        if isinstance(optimizer, str):
-            optimizer = keras.optimizers.get(optimizer)
-            if isinstance(optimizer, _ADAMS) and float(optimizer.learning_rate) == _KERAS_ADAM_RATE:
+        by_name = isinstance(optimizer, str)
+        optimizer = keras.optimizers.get(optimizer)
+        # Asked of its config: the rate itself is a variable, of every replica under some strategies.
+        if by_name and isinstance(optimizer, _ADAMS):
+            if optimizer.get_config()["learning_rate"] == _KERAS_ADAM_RATE:
                 optimizer.learning_rate = FINE_TUNING_RATE
+        # Keras would put the optimizer's average in the place of the one that was evaluated.
+        whole = getattr(optimizer, "inner_optimizer", optimizer)  # that which scales the loss has one inside
+        self._ema = None if getattr(whole, "use_ema", False) else ema
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def get_compile_config(self):
@@ -223,16 +226,28 @@ class Detector(keras.Model):
         """As `keras.Model.fit`, on what `Dataset.batches` gives, or on batches of your own, such as a
         `tf.data.Dataset` or arrays: images (batch, S, S, 3), RGB values 0..255, and `training_targets`.
 
-        Epochs are counted by the set's own length, each one shuffled anew, and the weight average of
-        `compile(ema=...)` is kept unless `callbacks` brings an `EMA` of its own. A loss that is no number any
+        Epochs are counted by the set's own length (rounded down to whole `steps_per_execution`), each one
+        shuffled anew, and the weight average of `compile(ema=...)` is kept unless `callbacks` brings an `EMA`
+        of its own: the model is left with it, whatever ends the training. A loss that is no number any
         more stops it with a FloatingPointError that names part and photos, see `NaNGuard`. A detector
         that was made under `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
         `keras.distribution.DataParallel` learns from a batch what one device would. Under the first two,
         what regions a two-stage detector samples and what an optimizer's clipnorm clips is each device's own.
+
+        Raises:
+            ValueError: two `EMA`, of which one would take the other's averages for weights; Keras'
+                `BackupAndRestore`, which knows nothing of averages.
         """
         # One alone is a list of one, as for Keras.
         alone = isinstance(callbacks, keras.callbacks.Callback)
         callbacks = [callbacks] if alone else list(callbacks or [])
+        if sum(isinstance(callback, EMA) for callback in callbacks) > 1:
+            raise ValueError("callbacks hold two EMA; give one (train and train_in_stages have one already)")
+        if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+            raise ValueError(
+                "BackupAndRestore does not keep the average of the weights; give callbacks=[ema, Checkpoint("
+                "path, ema)] with ema = EMA() of kerasdet.training, or use kerasdet.training.train(...)"
+            )
         warn_of_random_statistics(self)
         if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
             callbacks.insert(0, WholeBatchStatistics())
@@ -242,18 +257,22 @@ class Detector(keras.Model):
             # First, so that nothing is averaged or written of weights that broke.
             callbacks.insert(0, NaNGuard(x if _is_batches(x) else None))
         if _is_batches(x):
-            x.begin(self, kwargs.get("initial_epoch", 0), kwargs.get("steps_per_epoch"))
+            at_once = self.steps_per_execution
+            if kwargs.get("steps_per_epoch") is None:
+                # Keras would round it up, and the batches have no end.
+                kwargs["steps_per_epoch"] = max(len(x) // at_once, 1) * at_once
+            steps = math.ceil(kwargs["steps_per_epoch"] / at_once) * at_once
+            x.begin(self, kwargs.get("initial_epoch", 0), steps)
             for callback in callbacks:
-                if isinstance(callback, EMA) and not callback.images:
-                    callback.images = x.some_images()
+                if isinstance(callback, EMA):
+                    callback.begin(self)
+                    callback.images = callback.images or x.some_images()
         validation = kwargs.get("validation_data")
         if _is_batches(validation):
             kwargs.setdefault("validation_steps", len(validation))
             kwargs["validation_data"] = handed_out(validation, self)
         if not _is_batches(x):
             return self._fit(x, *args, callbacks=callbacks, **kwargs)
-        if kwargs.get("steps_per_epoch") is None:
-            kwargs["steps_per_epoch"] = len(x)
         # Keras warns of every Grain dataset that it will not shuffle it; ours shuffles itself.
         batches = handed_out(x.endless(), self)
         begun = _Begun()
@@ -266,17 +285,30 @@ class Detector(keras.Model):
     def _fit(self, *args, callbacks, **kwargs):
         try:
             return super().fit(*args, callbacks=callbacks, **kwargs)
-        except (KeyboardInterrupt, FloatingPointError):
+        except BaseException as error:
             # Whoever stops a cell of a notebook keeps what `fit` promises: the averaged weights. So does one
             # whose training broke, where the average did not.
             for callback in callbacks:
                 if isinstance(callback, EMA) and callback.is_finite():
                     callback.on_train_end()
-            raise
-        except Exception as error:
-            if said := _said_by_data(error):
+            known = isinstance(error, KeyboardInterrupt | FloatingPointError)
+            if not known and isinstance(error, Exception) and (said := _said_by_data(error)):
                 raise ValueError(said) from error
             raise
+        finally:
+            for callback in callbacks:
+                if isinstance(callback, WholeBatchStatistics):
+                    callback.undo()
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`: the losses, on what `Dataset.batches` gives or on batches of your own.
+
+        `evaluate_detections` gives AP.
+        """
+        if _is_batches(x):
+            kwargs.setdefault("steps", len(x))
+            x = handed_out(x, self)
+        return super().evaluate(x, *args, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sum of the detector's named losses; each part's mean is shown in the progress bar."""

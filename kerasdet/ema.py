@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import keras
 import numpy as np
 
@@ -17,7 +19,7 @@ class EMA(keras.callbacks.Callback):
     `steps_per_execution` does at once count one by one, with the weights of the last of them. Whenever the
     model is evaluated (validation inside `fit`, callbacks at the end of an epoch, after training) it holds
     the averages, with batch-norm statistics measured for them (see `measure_statistics`); while it trains,
-    its own weights. Put it before callbacks that evaluate.
+    its own weights. Put it before callbacks that evaluate. With another model it begins anew.
 
     Args:
         momentum: upper bound of m; CSP takes 0.999 ("mean teacher").
@@ -34,17 +36,31 @@ class EMA(keras.callbacks.Callback):
         if not 0 < momentum < 1:
             raise ValueError(f"momentum is {momentum}; give a number between 0 and 1, such as 0.999")
         self.momentum = momentum
-        self.steps = 0
-        self.images: list[np.ndarray] = []
-        self.averages: list[np.ndarray] | None = None
-        self._own: list[np.ndarray] | None = None
+        self._of: weakref.ref | None = None
+        self._forget()
         self._batch = -1  # the last one of this epoch that was counted
 
     def variables(self) -> list:
         """What is averaged: every floating-point weight of the model, in its order."""
         return [v for v in self.model.weights if keras.backend.is_float_dtype(v.dtype)]
 
+    def _forget(self):
+        self.steps = 0
+        self.images: list[np.ndarray] = []
+        self.averages: list[np.ndarray] | None = None
+        self._own: list[np.ndarray] | None = None
+
+    def begin(self, model):
+        """Says whose weights are averaged from now on; those of another model are forgotten."""
+        if self._of is not None and self._of() is not model:
+            self._forget()
+        self._of = weakref.ref(model)
+
     def on_train_begin(self, logs=None):
+        self.begin(self.model)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not before: other callbacks may load weights when training begins.
         if self.averages is None:
             self.averages = [keras.ops.convert_to_tensor(v) for v in self._numbers()]
 

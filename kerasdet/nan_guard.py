@@ -12,7 +12,8 @@ PHOTOS_NAMED = 16
 
 def is_finite(tensor) -> bool:
     """Whether all of a tensor is numbers; their sum is none where one of them is none."""
-    return bool(np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(tensor))))
+    # In 16 bits a sum may be beyond all numbers, and NumPy does not know all kinds of them.
+    return bool(np.isfinite(keras.ops.convert_to_numpy(keras.ops.sum(keras.ops.cast(tensor, "float32")))))
 
 
 class NaNGuard(keras.callbacks.Callback):

@@ -61,7 +61,8 @@ def unequal(dataset):
     """The set with all objects of every third photo, none of the next and one of the one after that."""
     def some(index, sample):
         left = (len(sample.boxes), 0, 1)[index % 3]
-        return dataclasses.replace(sample, boxes=sample.boxes[:left], labels=sample.labels[:left])
+        rows = {key: getattr(sample, key)[:left] for key in ("boxes", "labels", "masks")}
+        return dataclasses.replace(sample, **rows)
 
     return type(dataset)(map(some, range(len(dataset)), dataset), dataset.classes)
 
@@ -72,6 +73,8 @@ def train(build, way, scope=contextlib.nullcontext):
     dataset, losses = unequal(data.load(FOLDER)), Losses()
     with scope():
         detector = build(dataset.classes)
+        detector.compile("adamw")
+        rate = float(keras.ops.convert_to_numpy(detector.optimizer.get_config()["learning_rate"]))
         detector.compile(keras.optimizers.SGD(3e-3), ema=None)
     batches = dataset.batches(BATCH, detector, training=True, seed=5)
     objects = [(targets["labels"] >= 0).sum(-1).tolist() for _, targets in batches]
@@ -84,7 +87,7 @@ def train(build, way, scope=contextlib.nullcontext):
     if build is DETECTORS[0]:
         found["epoch"] = {name: float(values[0]) for name, values in history.items()}
         found["weights"] = [float(np.square(value).sum()) for value in detector.get_weights()]
-    return found | {"steps": losses.steps}
+    return found | {"steps": losses.steps, "rate": rate}
 
 
 def ways():

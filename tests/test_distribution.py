@@ -78,6 +78,7 @@ def test_two_devices_learn_what_one_does(trained):
     results, _ = trained
     for name, one in results["one"].items():
         assert (one["replicas"], results["two"][name]["replicas"]) == (1, 2)
+        assert one["rate"] == results["two"][name]["rate"] == pytest.approx(3e-4)
         assert_same(one, results["two"][name])
         # One device had more than twice as many objects as the other: its own number would not do.
         first = one["objects"][0]

@@ -1,5 +1,7 @@
 """fit and compile: what they take, what they refuse, and what is left of a training that breaks."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from presets import tiny_csp
 from tiny import Tiny
 
 import kerasdet
+from kerasdet.backbones.common import leaves
 from kerasdet.data.augment import Augment
 from kerasdet.ema import EMA
+from kerasdet.layers.batch_norm import WholeBatchStatistics
+from kerasdet.nan_guard import is_finite
 from kerasdet.training import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("untraced")
@@ -34,6 +39,19 @@ def weights(detector):
 def test_losses_of_others_are_refused(name):
     with pytest.raises(ValueError, match=f"compile it without {name}="):
         Tiny().compile("adamw", **{name: {"inside_loss": 2.0}})
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        (lambda folder: [EMA(0.9), EMA(0.99)], "callbacks hold two EMA; give one"),
+        (lambda folder: [keras.callbacks.BackupAndRestore(folder)], "BackupAndRestore does not keep the"),
+    ],
+)
+def test_callbacks_that_spoil_the_average_are_refused(shapes, tmp_path, callbacks, message):
+    detector = tiny()
+    with pytest.raises(ValueError, match=message):
+        detector.fit(shapes[:8].batches(4, detector), verbose=0, callbacks=callbacks(tmp_path / "backup"))
 
 
 def test_weights_of_photos_are_refused(shapes):
@@ -131,6 +149,28 @@ def test_several_steps_at_once_are_averaged_as_so_many():
     assert float(ops.convert_to_numpy(ema.averages[0])[0, 0]) == pytest.approx(average, rel=1e-5)
 
 
+@pytest.mark.parametrize(("at_once", "steps"), [(2, 4), (3, 3), (8, 8)])
+def test_epochs_are_whole_numbers_of_steps_at_once(shapes, at_once, steps):
+    """Of five batches."""
+    detector = tiny(steps_per_execution=at_once)
+    batches = shapes[:10].batches(2, detector, training=True)
+    assert len(batches) == 5
+    detector.fit(batches, epochs=2, verbose=0)
+    assert int(ops.convert_to_numpy(detector.optimizer.iterations)) == 2 * steps
+    assert batches.epoch == -(-2 * steps // 5)
+
+
+def test_losses_of_batches_are_those_of_their_photos_and_nothing_is_said(shapes):
+    detector = tiny()
+    batches = shapes[:6].batches(4, detector)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = detector.evaluate(batches, verbose=0)[0]
+    assert not [each for each in said if "ran out of data" in str(each.message)]
+    four, two = (detector.evaluate(*batch, verbose=0)[0] for batch in batches)
+    assert found == pytest.approx((4 * four + 2 * two) / 6, rel=1e-5)
+
+
 def test_another_model_learns_from_the_same_pictures(shapes):
     """Mixed up to an epoch, say; the same model goes on with later ones."""
     one, other = tiny(), tiny()
@@ -220,9 +260,36 @@ def test_parts_of_the_loss_sum_to_it_when_the_last_batch_is_smaller(shapes):
 
 
 def test_an_optimizers_own_average_takes_the_place_of_ours(shapes):
-    detector = tiny(optimizer=keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5))
+    own = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
+    detector = tiny(optimizer=own)
     assert detector._ema is None
     detector.fit(shapes[:8].batches(4, detector), verbose=0)
+    assert tiny(optimizer={"class_name": "AdamW", "config": {"use_ema": True}})._ema is None
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(use_ema=True))
+    assert tiny(optimizer=scaled)._ema is None
+    assert tiny(optimizer="adamw")._ema == 0.999
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="an option of TensorFlow's")
+def test_batch_norms_of_an_epoch_that_was_stopped_are_as_they_were(shapes):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            assert any(norm.synchronized for norm in norms)
+            raise KeyboardInterrupt
+
+    detector = tiny()
+    norms = [layer for layer in leaves(detector) if isinstance(layer, layers.BatchNormalization)]
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(
+            shapes[:8].batches(4, detector), verbose=0, callbacks=[WholeBatchStatistics(), Stop()]
+        )
+    assert norms and not any(norm.synchronized for norm in norms)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_numbers_of_every_kind_are_finite(dtype):
+    assert is_finite(ops.full((9,), 3e4, dtype))
+    assert not is_finite(ops.full((9,), np.nan, dtype)) and not is_finite(ops.full((9,), np.inf, dtype))
 
 
 # === What is kept ===

@@ -64,12 +64,22 @@ class WholeBatchStatistics(keras.callbacks.Callback):
     as they were: files that are written then can be read on any backend.
     """
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def __init__(self):
+        super().__init__()
+        self._usual = {}
+
+    def on_train_begin(self, logs=None):
         self._usual = {norm: norm.synchronized for norm in _batch_norms(self.model)}
+
+    def on_epoch_begin(self, epoch, logs=None):
         for norm in self._usual:
             norm.synchronized = True
 
     def on_epoch_end(self, epoch, logs=None):
+        self.undo()
+
+    def undo(self):
+        """Leaves the layers as they were; within an epoch that was interrupted too."""
         for norm, usual in self._usual.items():
             norm.synchronized = usual
 

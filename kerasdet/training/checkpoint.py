@@ -27,7 +27,8 @@ class Checkpoint(keras.callbacks.Callback):
             average (`compile(ema=None)`).
 
     Raises:
-        ValueError: when training begins, where `fit` keeps an average that this one was not given.
+        ValueError: when training begins, where `fit` keeps an average that this one was not given, or it was
+            given one that is not among the callbacks.
     """
 
     def __init__(self, path: str | os.PathLike, ema: EMA | None = None):
@@ -39,6 +40,11 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(
                 f"Checkpoint({self.path!r}) has no ema, and fit keeps an average of the weights, which would "
                 "be lost; give callbacks=[ema, Checkpoint(path, ema)] with ema = EMA(), or compile(ema=None)"
+            )
+        if self.ema is not None and self.ema.model is not self.model:
+            raise ValueError(
+                f"the ema of Checkpoint({self.path!r}) is not among the callbacks; give callbacks=[ema, "
+                "Checkpoint(path, ema)]"
             )
 
     def on_epoch_end(self, epoch, logs=None):

@@ -72,7 +72,8 @@ def train(
     Args:
         data: `kerasdet.data.Dataset`, or a path for `kerasdet.data.load` (its split "train", where
             it has several).
-        model: a detector, the name of a preset or a `.keras` file; it gets the classes of `data`.
+        model: a detector, the name of a preset or a `.keras` file; it gets the classes of `data`. A detector
+            that has them and the size is trained itself, and of any other a copy.
         out: the run's folder.
         val: a set or path to evaluate on. None takes the split "val" of `data` where that is a path
             that has one, and otherwise keeps a tenth of the photos of `data` for it.

@@ -133,6 +133,8 @@ def test_an_average_that_a_checkpoint_would_lose_is_told(shapes, tmp_path):
     batches = shapes.batches(BATCH, detector, training=True)
     with pytest.raises(ValueError, match="has no ema, and fit keeps an average .*or compile.ema=None."):
         detector.fit(batches, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path / "run.npz")])
+    with pytest.raises(ValueError, match="the ema of Checkpoint.* is not among the callbacks"):
+        detector.fit(batches, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path / "run.npz", EMA())])
     detector.compile(keras.optimizers.AdamW(1e-2), ema=None)
     detector.fit(batches, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path / "run.npz")])
     with np.load(tmp_path / "run.npz") as saved:
@@ -172,17 +174,18 @@ def test_what_dropout_draws_next_is_kept(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_stopped_by_hand_the_model_has_its_averages(shapes):
-    """As a cell of a notebook is, in the middle of an epoch."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_stopped_the_model_has_its_averages(shapes, error):
+    """By hand, as a cell of a notebook is, or by anything else, in the middle of an epoch."""
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch == 2:
-                raise KeyboardInterrupt
+                raise error
 
     detector, ema = build(), EMA(0.9)
     batches = shapes.batches(BATCH, detector, training=True)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         detector.fit(batches, epochs=2, verbose=0, callbacks=[ema, Stop()])
     assert ema.steps == 3
     for variable, average in zip(ema.variables(), ema.averages, strict=True):

@@ -64,6 +64,25 @@ def test_average_by_hand_and_who_sees_what():
     assert weight(m) == pytest.approx(second, rel=1e-4)
 
 
+def test_another_model_begins_anew():
+    ema, options = EMA(0.999), {"batch_size": 1, "verbose": 0, "shuffle": False}
+    first, second = model(), model(5.0)
+    first.fit(ONES, ONES, callbacks=[ema], **options)
+    second.fit(ONES, ONES, callbacks=[ema], **options)
+    assert ema.steps == 3 and weight(second) == pytest.approx(by_hand([4.9, 4.8, 4.7], 5.0))
+    assert weight(first) == pytest.approx(by_hand([-0.1, -0.2, -0.3], 0.0))
+
+
+def test_weights_that_another_callback_loads_are_where_the_average_begins():
+    class Load(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.trainable_variables[0].assign([[3.0]])
+
+    m = model()
+    m.fit(ONES, ONES, batch_size=1, verbose=0, shuffle=False, callbacks=[EMA(0.999), Load()])
+    assert weight(m) == pytest.approx(by_hand([2.9, 2.8, 2.7], 3.0))
+
+
 def test_momentum_is_the_upper_bound():
     m, ema = model(), EMA(0.2)
     m.fit(ONES, ONES, batch_size=1, verbose=0, shuffle=False, callbacks=[ema])
