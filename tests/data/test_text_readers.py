@@ -117,6 +117,23 @@ def test_labels_by_the_photos_whole_name_or_in_other_letters(yolo, name):
     assert [len(sample.boxes) for sample in kerasdet.data.load(yolo)] == [2, 0]
 
 
+def test_labels_of_another_photo_are_not_taken_for_letters(yolo):
+    text(yolo / "labels" / "train" / "B.txt", "0 0.5 0.5 0.5 0.5")
+    photo(yolo / "images" / "train" / "B.jpg")
+    found = {sample.image_id: len(sample.boxes) for sample in kerasdet.data.load(yolo)}
+    assert found == {"a.jpg": 2, "b.jpg": 0, "B.jpg": 1}
+
+
+@pytest.mark.parametrize(
+    "entry", ["../" * 200_000 + "images/train", "a" * 5000, "\\0", "[[images/train]]", "{a: b}"],
+    ids=["up", "long", "null", "lists", "mapping"],
+)
+def test_what_a_yaml_says_of_folders_may_be_anything(yolo, entry):
+    entry = entry if entry[0] in "[{" else f'"{entry}"'
+    text(yolo / "data.yaml", f"train: {entry}", "val: images/val", "names: [dog, cat]")
+    assert kerasdet.data.splits(yolo) == ("train", "val")
+
+
 def test_labels_without_a_listed_photo_are_read_where_the_disk_finds_it(yolo, monkeypatch):
     monkeypatch.setattr("kerasdet.photo.within", lambda folder: [])
     assert [len(sample.boxes) for sample in kerasdet.data.load(yolo)] == [2]

@@ -16,15 +16,13 @@ from kerasdet.data.readers.source import Annotations, PhotoFinder, Record, Sourc
 # Of all masks of a file that are unpacked from run lengths, since a few bytes may promise any size: on the
 # mean of all objects a photo of 16 megapixels, and of few objects more.
 MAX_PIXELS, PIXELS_EACH = 2**34, 2**24
-
-
+# What COCO's own folder holds of the same photos beside their instances.
 _OF_COCO = "captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_"
 
 
 def find(folder: Path) -> list[Source]:
     """Sources for the COCO files in `folder`; other json files are passed over."""
     sources = find_files(folder, ".json")
-    # COCO's own folder also holds captions and keypoints of the same photos.
     instances = [s for s in sources if s.files[0].name.startswith("instances_")]
     if instances:
         known = {source.split for source in instances}

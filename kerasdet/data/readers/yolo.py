@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import re
 import reprlib
 from pathlib import Path
 
@@ -97,12 +98,11 @@ def _entries(said: dict, split: str, file: Path, folder: Path) -> list[Path]:
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, str):
             continue
-        inner = entry.replace("\\", "/")
-        while inner.startswith("../"):  # as Roboflow writes them, which lie beside the yaml
-            inner = inner[3:]
+        # Roboflow writes ../train/images of what lies beside the yaml.
+        inner = re.sub(r"^(\.\./)+", "", entry.replace("\\", "/"))
         base = said.get("path") if isinstance(said.get("path"), str) else ""
         places = (file.parent / base / entry, folder / entry, folder / inner)
-        found += [place for place in places if _lies_in(place, folder) and place.exists()][:1]
+        found += [place for place in places if _lies_in(place, folder) and os.path.exists(place)][:1]
     return found
 
 
@@ -117,7 +117,7 @@ def _listed(files: list[Path], images: Path) -> frozenset[str]:
             # A path of another machine is known by what follows the folder.
             tail = line.rpartition(f"{images.name}/")[2]
             places = [file.parent / line, images / tail]
-            found = [place for place in places if _lies_in(place, images) and place.is_file()]
+            found = [place for place in places if _lies_in(place, images) and os.path.isfile(place)]
             if not found:
                 raise FileNotFoundError(
                     f"{file}, line {number}: photo {line[:200]!r} is not in {images}; copy it there or take "
@@ -155,10 +155,11 @@ def read(source: Source) -> Annotations:
         raise FileNotFoundError(f"{labels}: its photos are not there; they should be in {images}")
     names = _names(source.files[0], source.root)
     files = {_stem(file, labels): file for file in _label_files(labels)}
+    photos = photo_.within(images)
     # Disks of macOS and Windows, where sets come from, take A.txt and a.jpg for one name.
-    loosely = {stem.casefold(): stem for stem in files}
+    loosely = {stem.casefold(): stem for stem in files.keys() - {_stem(photo, images) for photo in photos}}
     records, used = [], set()
-    for photo in photo_.within(images):
+    for photo in photos:
         name = photo.relative_to(images).as_posix()
         stem = _stem(photo, images)
         # Some tools write a.jpg.txt for a.jpg.
