@@ -58,14 +58,14 @@ class WithOthers(grain.transforms.MapWithIndex):
         photos: the samples of an epoch, in its order.
         batch_size: photos a batch.
         seed: of the draws; with the picture's place in the epoch it decides who is mixed with whom.
-        batches: how many of the epoch's batches get others, the first ones.
+        batches: how many of the epoch's batches get others, the first ones; None for all.
     """
 
-    def __init__(self, photos: Sequence[Sample], batch_size: int, seed: int, batches: int):
+    def __init__(self, photos: Sequence[Sample], batch_size: int, seed: int, batches: int | None = None):
         self.photos, self.batch_size, self.seed, self.batches = photos, batch_size, seed, batches
 
     def map_with_index(self, index, picture):
-        if index >= self.batches * self.batch_size:
+        if self.batches is not None and index >= self.batches * self.batch_size:
             return picture
         count = len(self.photos)
         first = (index // self.batch_size - 1) * self.batch_size

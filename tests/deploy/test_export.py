@@ -123,7 +123,7 @@ def test_int8_leaves_what_is_between_two_stages_in_float(shapes, tmp_path):
     int8, kinds = 9, {}
     for op in graph.operators:
         kinds.setdefault(flatbuffer.op_name(model, op), []).append(graph.tensors[op.outputs[0]].type == int8)
-    for name in ("TOPK_V2", "BATCH_MATMUL", "DIV", "LOGISTIC", "MINIMUM", "SUB"):
+    for name in ("TOPK_V2", "BATCH_MATMUL", "CEIL", "LOGISTIC", "MINIMUM", "SUB"):
         assert name in kinds and not any(kinds[name]), name
     # The stem's layer, three more of the backbone, four laterals; smoothing and the proposal network's 3x3.
     assert sum(kinds["CONV_2D"]) >= 12
