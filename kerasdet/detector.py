@@ -203,9 +203,9 @@ class Detector(keras.Model):
         by_name = isinstance(optimizer, str)
         optimizer = keras.optimizers.get(optimizer)
         # Asked of its config: the rate itself is a variable, of every replica under some strategies.
-        if by_name and isinstance(optimizer, _ADAMS):
-            if optimizer.get_config()["learning_rate"] == _KERAS_ADAM_RATE:
-                optimizer.learning_rate = FINE_TUNING_RATE
+        adam = by_name and isinstance(optimizer, _ADAMS)
+        if adam and optimizer.get_config()["learning_rate"] == _KERAS_ADAM_RATE:
+            optimizer.learning_rate = FINE_TUNING_RATE
         # Keras would put the optimizer's average in the place of the one that was evaluated.
         whole = getattr(optimizer, "inner_optimizer", optimizer)  # that which scales the loss has one inside
         self._ema = None if getattr(whole, "use_ema", False) else ema
@@ -241,9 +241,9 @@ class Detector(keras.Model):
         # One alone is a list of one, as for Keras.
         alone = isinstance(callbacks, keras.callbacks.Callback)
         callbacks = [callbacks] if alone else list(callbacks or [])
-        if sum(isinstance(callback, EMA) for callback in callbacks) > 1:
+        if len(_of(EMA, callbacks)) > 1:
             raise ValueError("callbacks hold two EMA; give one (train and train_in_stages have one already)")
-        if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+        if _of(keras.callbacks.BackupAndRestore, callbacks):
             raise ValueError(
                 "BackupAndRestore does not keep the average of the weights; give callbacks=[ema, Checkpoint("
                 "path, ema)] with ema = EMA() of kerasdet.training, or use kerasdet.training.train(...)"
@@ -251,9 +251,9 @@ class Detector(keras.Model):
         warn_of_random_statistics(self)
         if share_of(self).replicas > 1 and keras.backend.backend() == "tensorflow":
             callbacks.insert(0, WholeBatchStatistics())
-        if self._ema and not any(isinstance(callback, EMA) for callback in callbacks):
+        if self._ema and not _of(EMA, callbacks):
             callbacks.insert(0, EMA(self._ema))
-        if not any(isinstance(callback, NaNGuard) for callback in callbacks):
+        if not _of(NaNGuard, callbacks):
             # First, so that nothing is averaged or written of weights that broke.
             callbacks.insert(0, NaNGuard(x if _is_batches(x) else None))
         if _is_batches(x):
@@ -263,10 +263,9 @@ class Detector(keras.Model):
                 kwargs["steps_per_epoch"] = max(len(x) // at_once, 1) * at_once
             steps = math.ceil(kwargs["steps_per_epoch"] / at_once) * at_once
             x.begin(self, kwargs.get("initial_epoch", 0), steps)
-            for callback in callbacks:
-                if isinstance(callback, EMA):
-                    callback.begin(self)
-                    callback.images = callback.images or x.some_images()
+            for average in _of(EMA, callbacks):
+                average.set_model(self)
+                average.images = average.images or x.some_images()
         validation = kwargs.get("validation_data")
         if _is_batches(validation):
             kwargs.setdefault("validation_steps", len(validation))
@@ -288,17 +287,15 @@ class Detector(keras.Model):
         except BaseException as error:
             # Whoever stops a cell of a notebook keeps what `fit` promises: the averaged weights. So does one
             # whose training broke, where the average did not.
-            for callback in callbacks:
-                if isinstance(callback, EMA) and callback.is_finite():
-                    callback.on_train_end()
-            known = isinstance(error, KeyboardInterrupt | FloatingPointError)
-            if not known and isinstance(error, Exception) and (said := _said_by_data(error)):
+            for average in _of(EMA, callbacks):
+                if average.is_finite():
+                    average.on_train_end()
+            if said := _said_by_data(error):
                 raise ValueError(said) from error
             raise
         finally:
-            for callback in callbacks:
-                if isinstance(callback, WholeBatchStatistics):
-                    callback.undo()
+            for statistics in _of(WholeBatchStatistics, callbacks):
+                statistics.undo()
 
     def evaluate(self, x=None, *args, **kwargs):
         """As `keras.Model.evaluate`: the losses, on what `Dataset.batches` gives or on batches of your own.
@@ -663,7 +660,12 @@ class _Networks(collections.UserDict):
     """
 
 
-def _said_by_data(error: Exception) -> str | None:
+def _of(kind: type, callbacks: list) -> list:
+    """The callbacks of a kind."""
+    return [callback for callback in callbacks if isinstance(callback, kind)]
+
+
+def _said_by_data(error: BaseException) -> str | None:
     """What a photo's reader said, of an error that TensorFlow made of it."""
     if not type(error).__module__.startswith("tensorflow"):
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-
 import keras
 import numpy as np
 
@@ -36,7 +34,6 @@ class EMA(keras.callbacks.Callback):
         if not 0 < momentum < 1:
             raise ValueError(f"momentum is {momentum}; give a number between 0 and 1, such as 0.999")
         self.momentum = momentum
-        self._of: weakref.ref | None = None
         self._forget()
         self._batch = -1  # the last one of this epoch that was counted
 
@@ -50,14 +47,11 @@ class EMA(keras.callbacks.Callback):
         self.averages: list[np.ndarray] | None = None
         self._own: list[np.ndarray] | None = None
 
-    def begin(self, model):
+    def set_model(self, model):
         """Says whose weights are averaged from now on; those of another model are forgotten."""
-        if self._of is not None and self._of() is not model:
+        if self.model is not None and self.model is not model:
             self._forget()
-        self._of = weakref.ref(model)
-
-    def on_train_begin(self, logs=None):
-        self.begin(self.model)
+        super().set_model(model)
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not before: other callbacks may load weights when training begins.

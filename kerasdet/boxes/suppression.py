@@ -86,7 +86,7 @@ def soft_nms(boxes, scores, labels, method: str = "gaussian", sigma: float = 0.5
         decay = ops.exp(-ops.square(overlap) / sigma)
     else:
         decay = ops.where(overlap > iou_threshold, 1.0 - overlap, 1.0)
-    same = ops.equal(ops.expand_dims(labels, -1), ops.expand_dims(labels, -2))
+    same = ops.equal(column(labels), row(labels))
     decay = ops.where(same, decay, 1.0)
 
     def take_best(_, state):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import warnings
 import weakref
 
@@ -323,8 +322,8 @@ class Batches(grain.IterDataset):
         self._first, self._learner = epoch, None
         # Of each that learned from them, the epoch that comes next.
         self._next: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-        # Of these epochs, what one of `fit` goes through; and batches of earlier ones that they do not count.
-        self._share, self._before = 1.0, 0
+        # Batches of an epoch of `fit`, and of those before it the ones that `epoch` does not count.
+        self._steps, self._before = len(self), 0
 
     def begin(self, learner, epoch: int = 0, steps: int | None = None):
         """Says who goes through them now, from which of its epochs on, by how many steps an epoch.
@@ -335,14 +334,14 @@ class Batches(grain.IterDataset):
         if self._next and (self._learner is None or self._learner() is not learner):
             self.epoch = self._next.get(learner, self._first)
         self._learner = weakref.ref(learner)
-        self._share = 1.0 if steps is None else steps / len(self)
-        gone = epoch * (steps or len(self))
+        self._steps = len(self) if steps is None else steps
+        gone = epoch * self._steps
         self.epoch = max(self.epoch, gone // len(self))
         self._before = max(0, gone - self.epoch * len(self))
 
     def end(self, epochs: int):
         """Says that as many epochs of who began were gone through."""
-        self.epoch += math.ceil(epochs * self._share)
+        self.epoch += -(-epochs * self._steps // len(self))
         self._next[self._learner()] = self.epoch
 
     def __len__(self) -> int:
@@ -402,7 +401,7 @@ class Batches(grain.IterDataset):
         if self.mix_until is None:
             return len(self)
         # It counts epochs of `fit`, which may be shorter or longer than those here.
-        until = round(self.mix_until * self._share * len(self))
+        until = self.mix_until * self._steps
         return min(max(until - self._before - epoch * len(self), 0), len(self))
 
     def epoch_dataset(self, epoch: int, alike: bool = False) -> grain.IterDataset:
@@ -445,7 +444,7 @@ class Batches(grain.IterDataset):
 
         Always the same ones.
         """
-        last = 0 if self.mix_until is None else math.ceil(self.mix_until * max(1.0, self._share))
+        last = 0 if self.mix_until is None else -(-self.mix_until * max(len(self), self._steps) // len(self))
         batches = self.epoch_dataset(last, alike=True)
         return [images for images, _ in itertools.islice(batches, max(1, count // self.batch_size))]
 

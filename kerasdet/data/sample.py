@@ -55,16 +55,17 @@ def check_samples(samples: Iterable[Sample], classes: int) -> None:
     first in silence, and an object with the second would be learned as background.
     """
     for sample in samples:
-        count = len(sample.labels)
+        labels = np.asarray(sample.labels)
+        count = len(labels)
         if np.shape(sample.boxes) != (count, 4) or len(sample.masks) not in (0, count):
             raise ValueError(
                 f"{sample.path}: boxes are of shape {np.shape(sample.boxes)}, and there are {count} labels "
                 f"and {len(sample.masks)} masks; give (n, 4), n, and n or none"
             )
-        wrong = np.flatnonzero((np.asarray(sample.labels) < 0) | (np.asarray(sample.labels) >= classes))
+        wrong = np.flatnonzero((labels < 0) | (labels >= classes))
         if len(wrong):
             raise ValueError(
-                f"{sample.path}: row {wrong[0]} has label {sample.labels[wrong[0]]}, and there are {classes} "
+                f"{sample.path}: row {wrong[0]} has label {labels[wrong[0]]}, and there are {classes} "
                 "classes; labels count from 0"
             )
         for kind in ("boxes", "ignore", "proposals"):

@@ -166,7 +166,7 @@ def test_an_epoch_may_be_mixed_in_its_first_batches_alone(shapes):
         "training": True, "augment": dataclasses.replace(Augment.none(), mosaic=1.0), "max_boxes": 40,
     }
     batches = shapes.batches(4, model(shapes), mix_until=1, **options)
-    batches._share = 0.5
+    batches.begin(model, steps=len(batches) // 2)
     half, mixed = batches.mixes(0), epoch(shapes.batches(4, model(shapes), **options))
     plain = epoch(shapes.batches(4, model(shapes), **options | {"augment": Augment.none()}))
     assert 0 < half < len(mixed)

@@ -131,8 +131,7 @@ def _warn_of_others(source: Source, records: list[Record]) -> None:
     known = {Path(name).stem for record in records for name in (record.photo, record.spare)}
     others = sorted(
         photo.name for folder in source.folders if folder.is_relative_to(source.document)
-        for photo in folder.iterdir()
-        if photo.suffix in PHOTO_SUFFIXES and not photo.name.startswith(".") and photo.stem not in known
+        for photo in ordinary(folder, "") if photo.suffix in PHOTO_SUFFIXES and photo.stem not in known
     )
     if others:
         warnings.warn(
