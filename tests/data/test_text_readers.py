@@ -146,6 +146,9 @@ def test_a_yaml_says_which_folders_are_the_splits(yolo):
     text(yolo / "data.yaml", "train: images/day", "val: images/night", "names: [dog, cat]")
     assert sorted(kerasdet.data.splits(yolo)) == ["train", "val"]
     assert kerasdet.data.load(yolo, "val")[0].path.endswith("night/c.jpg")
+    text(yolo / "args.yaml", "epochs: 3")
+    (yolo / "data.yaml").rename(yolo / "pets.yaml")
+    assert sorted(kerasdet.data.splits(yolo)) == ["train", "val"], "settings come first by name"
     # The same photos for both, as in sets to try things out with: neither name is taken from the other.
     text(yolo / "data.yaml", "train: images/day", "val: images/day", "names: [dog, cat]")
     assert sorted(kerasdet.data.splits(yolo)) == ["day", "night"]

@@ -41,7 +41,7 @@ class Place:
 def find(folder: Path, file: Path | None = None) -> list[Source]:
     """Sources for `labels/`, `labels/<split>/`, `<split>/labels/` or, beside the photos, `folder`.
 
-    The last needs a `classes.txt` there, as LabelImg writes it. Where a yaml (`file`, or the first there is)
+    The last needs a `classes.txt` there, as LabelImg writes it. Where a yaml (`file`, or the first that does)
     says which folders, or which lists of photos, are train, val and test, it is taken at its word.
 
     Raises:
@@ -60,14 +60,19 @@ def find(folder: Path, file: Path | None = None) -> list[Source]:
     if not sources and (folder / NAMES).is_file() and any(map(_has_photo, ordinary(folder, ".txt"))):
         sources = [_source(folder, folder, folder, "all")]
     sources = [source for source in sources if source is not None]
-    said = [file] if file is not None and file.suffix in YAML else _yaml_files(folder) if sources else []
-    return _as_said(sources, said[0], folder) if said else sources
+    if not sources:
+        return sources
+    given = file is not None and file.suffix in YAML
+    # Others, such as a training's settings, say nothing of splits.
+    for yaml in [file] if given else _yaml_files(folder):
+        said = _yaml(yaml)
+        if isinstance(said, dict) and any(split in said for split in SPLITS):
+            return _as_said(sources, said, yaml, folder)
+    return sources
 
 
-def _as_said(sources: list[Source], file: Path, folder: Path) -> list[Source]:
+def _as_said(sources: list[Source], said: dict, file: Path, folder: Path) -> list[Source]:
     """The sources by the names that a yaml gives their folders; or one of all photos, by its lists."""
-    said = _yaml(file)
-    said = said if isinstance(said, dict) else {}
     entries = {
         split: found for split in SPLITS if (found := _entries(said, split, file, folder))
     }
