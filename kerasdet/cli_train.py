@@ -63,6 +63,12 @@ def train(
     mix_until: Annotated[
         int | None, typer.Option(min=0, help="Epochs with mixup and mosaic; else nine of ten.")
     ] = None,
+    repeat_rare: Annotated[
+        float | None,
+        typer.Option(
+            help="Show classes more often that a smaller part of the photos has, such as 0.3."
+        ),
+    ] = None,
     label_smoothing: Annotated[
         str | None,
         typer.Option(help="How soft classes are learned, such as 0.1, or 'yolo' for YOLOv3."),
@@ -121,8 +127,9 @@ def train(
         rows = training.train(
             data, model, out, val=val, epochs=epochs, batch_size=batch_size, image_size=image_size,
             rate=rate, schedule=schedule.value, warmup=warmup, mixup=MIXUP if mixup else 0.0,
-            mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, label_smoothing=smoothing, sizes=sides,
-            anchors=pairs, seed=seed, resume=resume, callbacks=[progress, *more],
+            mosaic=MOSAIC if mosaic else 0.0, mix_until=mix_until, repeat_rare=repeat_rare,
+            label_smoothing=smoothing, sizes=sides, anchors=pairs, seed=seed, resume=resume,
+            callbacks=[progress, *more],
         )
     measured = [row for row in rows if not math.isnan(row["val_AP"])]
     if not measured:

@@ -34,11 +34,12 @@ def handed(monkeypatch):
 
 def test_every_freebie_is_a_switch(handed, tmp_path):
     run("train", "photos", "--out", tmp_path)
-    names = ("schedule", "warmup", "mixup", "mosaic", "mix_until", "label_smoothing", "sizes")
-    assert [handed[name] for name in names] == ["cosine", None, 0.0, 0.0, None, None, None]
+    names = ("schedule", "warmup", "mixup", "mosaic", "mix_until", "repeat_rare", "label_smoothing", "sizes")
+    assert [handed[name] for name in names] == ["cosine", None, 0.0, 0.0, None, None, None, None]
     options = ["--schedule", "step", "--warmup", 1.5, "--mixup", "--mosaic", "--mix-until", 7]
+    options += ["--repeat-rare", 0.25]
     run("train", "photos", *options, "--label-smoothing", 0.1, "--sizes", "256,320, 384")
-    assert [handed[name] for name in names] == ["step", 1.5, 1.5, 0.5, 7, 0.1, (256, 320, 384)]
+    assert [handed[name] for name in names] == ["step", 1.5, 1.5, 0.5, 7, 0.25, 0.1, (256, 320, 384)]
     run("train", "photos", "--label-smoothing", "yolo")
     assert handed["label_smoothing"] == "yolo" and len(handed["callbacks"]) == 1
 

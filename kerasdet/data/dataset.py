@@ -114,6 +114,34 @@ class Dataset(collections.abc.Sequence):
             raise ValueError(f"repeat({times}): a set can be repeated 1 time or more")
         return self._with(_unique_ids(self.samples * times))
 
+    def repeat_rare(self, share: float, seed: int = 0) -> Dataset:
+        """The set with photos of rare classes several times: repeat factor sampling.
+
+        A class that a part f of the photos shows has the factor max(1, sqrt(share / f)), and a photo the
+        highest factor of its classes; of its fraction, chance rounds up as often as it says. Photos without
+        objects stay as they are. (Gupta et al., LVIS, 2019, Appendix B, where share is the threshold t.)
+
+        Args:
+            share: of the photos, above 0 and at most 1: classes that fewer show are repeated.
+            seed: of the rounding, which is the same every time.
+
+        Raises:
+            ValueError: a share outside (0, 1].
+        """
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"repeat_rare({share}): give the part of the photos, above 0 and at most 1, below which a "
+                "class is rare"
+            )
+        shown = [np.unique(sample.labels).astype(int) for sample in self.samples]
+        photos = np.bincount(np.concatenate([*shown, []]).astype(int), minlength=len(self.classes))
+        factors = np.sqrt(np.maximum(1, share * len(self) / np.maximum(photos, 1)))
+        factor = np.array([factors[labels].max(initial=1) for labels in shown])
+        times = (factor + np.random.default_rng(seed).random(len(self))).astype(int)
+        return self._with(_unique_ids(
+            sample for sample, count in zip(self.samples, times, strict=True) for _ in range(count)
+        ))
+
     def with_proposals(self, folder: str | os.PathLike, count: int = 2000, mode: str = "fast") -> Dataset:
         """The same photos with boxes that may hold an object, for detectors that are given them.
 

@@ -51,6 +51,7 @@ def train(
     mixup: float = 0.0,
     mosaic: float = 0.0,
     mix_until: int | None = None,
+    repeat_rare: float | None = None,
     label_smoothing: float | str | None = None,
     sizes=None,
     anchors=None,
@@ -86,6 +87,8 @@ def train(
         mixup, mosaic: how photos are mixed, see `Augment`; 1.5 and 0.5 are usual, 0 mixes none.
         mix_until: epochs with mixing; those after them see photos as they are. None leaves the last tenth
             of all epochs unmixed.
+        repeat_rare: classes that a smaller part of the training photos shows come more often, see
+            `Dataset.repeat_rare`; None takes the photos as they are.
         label_smoothing: how soft the classes are learned, see `losses.soft_targets`; None as the model has
             it.
         anchors: of YOLOv3, in place of the model's, see `kerasdet.zoo.load`.
@@ -113,6 +116,8 @@ def train(
     out = Path(out)
     check_folder(out, resume)
     training, validation = _sets(data, val, seed)
+    if repeat_rare is not None:
+        training = training.repeat_rare(repeat_rare, seed)
     keras.utils.set_random_seed(seed)
     # Names that Keras gives count up in a process: a run goes on in another one.
     named = isinstance(model, (str, os.PathLike))
@@ -125,7 +130,7 @@ def train(
     settings = {
         "model": os.fspath(model_name), "epochs": epochs, "batch_size": batch_size,
         "image_size": detector.image_size, "rate": rate, "schedule": schedule, "warmup": warmup,
-        "mixup": mixup, "mosaic": mosaic, "mix_until": mixing.get("mix_until"),
+        "mixup": mixup, "mosaic": mosaic, "mix_until": mixing.get("mix_until"), "repeat_rare": repeat_rare,
         "label_smoothing": label_smoothing, "sizes": sizes and list(sizes), "seed": seed,
         "anchors": None if anchors is None else [list(map(float, pair)) for pair in anchors],
         "classes": list(training.classes), "train": _describe(training),

@@ -34,6 +34,7 @@ class Stage:
             SGDR, Loshchilov and Hutter, ICLR 2017).
         peak: how high a schedule that begins with this stage climbs, as a share of the rates, above 0.
         batches: further arguments of `Dataset.batches` for this stage; they go before those for all.
+        repeat_rare: see `Dataset.repeat_rare`; None takes the photos as they are.
     """
 
     image_size: int
@@ -43,6 +44,7 @@ class Stage:
     restart: bool = False
     peak: float = 1.0
     batches: Mapping | None = None
+    repeat_rare: float | None = None
 
 
 def train_in_stages(
@@ -87,6 +89,7 @@ def train_in_stages(
         # Said now: the stage may be hours away.
         inspect.signature(train.batches).bind(1, None, training=True, epoch=0, **given)
     _check_peaks(stages)
+    sets = [train if stage.repeat_rare is None else train.repeat_rare(stage.repeat_rare) for stage in stages]
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made_with = {
@@ -96,8 +99,9 @@ def train_in_stages(
     }
     settle_config(folder / CONFIG, made_with, resume=(folder / CONFIG).is_file())
     done, previous, model = 0, None, None
+    counts = [len(photos) for photos in sets]
     rates, backbone_rates = (
-        _schedules(schedule, highest, len(train), stages) for highest in (rate, backbone_rate)
+        _schedules(schedule, highest, counts, stages) for highest in (rate, backbone_rate)
     )
     for number, stage in enumerate(stages, 1):
         before, model = model, build(stage.image_size, previous is None)
@@ -116,7 +120,7 @@ def train_in_stages(
             model.set_weights(before.get_weights())
             start = done
         end = done + stage.epochs
-        photos = train.batches(
+        photos = sets[number - 1].batches(
             stage.batch_size, model, training=True, epoch=start, **arguments[number - 1]
         )
         if start < end:
@@ -153,6 +157,8 @@ def _told(stage: Stage) -> dict:
         told["peak"] = stage.peak
     if stage.batches:
         told["batches"] = _told_batches(stage.batches)
+    if stage.repeat_rare is not None:
+        told["repeat_rare"] = stage.repeat_rare
     return told
 
 
@@ -166,17 +172,17 @@ def _in_words(value) -> str:
     return told if " at 0x" not in told else type(value).__name__
 
 
-def _schedules(kind: str, rate: float | None, photos: int, stages: Sequence[Stage]) -> list:
+def _schedules(kind: str, rate: float | None, counts: Sequence[int], stages: Sequence[Stage]) -> list:
     """Each stage's; one over all stages from one that starts to the next."""
     if rate is None:
         return [None] * len(stages)
     starts = [i > 0 and _starts(stage, stages[i - 1]) for i, stage in enumerate(stages)]
     numbers = itertools.accumulate(starts)
     found = []
-    for _, run in itertools.groupby(zip(numbers, stages, strict=True), key=operator.itemgetter(0)):
-        run = [stage for _, stage in run]
-        total = sum(max(1, photos // stage.batch_size) * stage.epochs for stage in run)
-        found += [rate_schedule(kind, rate * run[0].peak, total)] * len(run)
+    for _, run in itertools.groupby(zip(numbers, stages, counts, strict=True), key=operator.itemgetter(0)):
+        run = list(run)
+        total = sum(max(1, count // stage.batch_size) * stage.epochs for _, stage, count in run)
+        found += [rate_schedule(kind, rate * run[0][1].peak, total)] * len(run)
     return found
 
 

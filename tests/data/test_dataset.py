@@ -131,6 +131,34 @@ def test_repeat_keeps_ids_unique(pets):
         pets.repeat(0)
 
 
+def test_photos_of_rare_classes_are_repeated_as_lvis_says():
+    """By hand, at t = .4: cats on 16 of 20 photos, 1 time; cows on 4, sqrt(.4 / .2) = 1.41 times."""
+    data = Dataset(
+        [sample(i, [0, 0]) for i in range(14)] + [sample(i, [1, 0]) for i in (14, 15)]
+        + [sample(i, [1, 1]) for i in (16, 17)] + [sample(18), sample(19, ignore=1)],
+        ("cat", "cow", "never"), name="farm",
+    )
+    paths = [[s.path for s in data.repeat_rare(0.4, seed)] for seed in range(400)]
+    counts = np.array([[drawn.count(photo.path) for photo in data] for drawn in paths])
+    assert (counts[:, :14] == 1).all() and (counts[:, 18:] == 1).all()
+    assert set(counts[:, 14:18].ravel()) == {1, 2}
+    assert counts[:, 14:18].mean() == pytest.approx(2**0.5, abs=0.04)
+    # What 5 % of the photos show comes sqrt(20) = 4.47 times where all classes are to be on all of them.
+    one = Dataset([sample(i, [i == 0]) for i in range(20)], ("cat", "cow"))
+    assert {sum(s.path.endswith("/0.jpg") for s in one.repeat_rare(1, seed)) for seed in range(30)} == {4, 5}
+
+
+def test_repeat_rare_keeps_ids_unique_and_is_the_same_every_time(pets):
+    often = pets.repeat_rare(1)
+    assert often.classes == pets.classes and len(set(ids(often))) == len(often) > len(pets)
+    assert ids(pets.repeat_rare(1)) == ids(often)
+    assert ids(pets.repeat_rare(0.1)) == ids(pets)
+    assert len(Dataset([], ("cat",)).repeat_rare(0.5)) == 0
+    for share in (0, -1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            pets.repeat_rare(share)
+
+
 def test_split_is_disjoint_complete_and_repeatable():
     data = many(50)
     train, val = data.split(0.9, seed=3)

@@ -243,7 +243,7 @@ def tiny_yolo():
 
 EVERYTHING = {
     "epochs": 2, "batch_size": 4, "rate": 1e-3, "schedule": "step", "warmup": 0.5, "mixup": 1.5,
-    "mosaic": 0.5, "mix_until": 1, "label_smoothing": "yolo", "sizes": (32, 64),
+    "mosaic": 0.5, "mix_until": 1, "repeat_rare": 1.0, "label_smoothing": "yolo", "sizes": (32, 64),
 }
 # Run as a process of its own, which is killed in the middle of the second epoch.
 CHILD = f"""
@@ -302,6 +302,7 @@ def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_p
         ({"mix_until": 3}, "mix_until is 3, but nothing is mixed"),
         ({"mixup": -1}, "mixup is -1; give 0 for none"),
         ({"mosaic": 2}, "mosaic is 2; give a probability"),
+        ({"repeat_rare": 30}, r"repeat_rare\(30\): .* above 0 and at most 1"),
         ({"schedule": "line"}, "schedule is 'line'; give one of cosine, step, constant"),
         ({"warmup": 99}, "the warm-up takes 198 steps of 40; give 0 or more, and fewer than all"),
     ):

@@ -1,6 +1,7 @@
 """Training in stages: one run over several sizes, which can be killed."""
 
 import csv
+import dataclasses
 import json
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 from harness import tiny_backbone
 from overfeats import small
 
+from kerasdet.data import Dataset
 from kerasdet.data.augment import Augment
 from kerasdet.data.scenes import write_scenes
 from kerasdet.models.csp import CSP
@@ -99,7 +101,7 @@ def test_a_run_does_not_go_on_with_other_arguments(tmp_path, change, told):
 
 
 def test_fewer_photos_than_a_batch_have_a_schedule_all_the_same():
-    (rate,) = _schedules("cosine", 1e-3, 3, [Stage(64, 20, 4)])
+    (rate,) = _schedules("cosine", 1e-3, [3], [Stage(64, 20, 4)])
     wanted = rate_schedule("cosine", 1e-3, 20)  # one step an epoch
     steps = [0, 1, 10, 19, 20]
     assert [float(rate(step)) for step in steps] == [float(wanted(step)) for step in steps]
@@ -173,6 +175,17 @@ class Watch(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
+class Count(keras.callbacks.Callback):
+    """Steps of the optimizer at the end of each epoch."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.steps.append(int(self.model.optimizer.iterations))
+
+
 def test_each_phase_has_a_schedule_of_its_own(tmp_path):
     """Its rate falls to 1 % at the end of each phase, one that comes again included."""
     rates = []
@@ -209,7 +222,7 @@ def test_a_restart_has_a_schedule_of_its_own_and_starts_from_the_average(tmp_pat
 def test_a_restart_may_climb_less():
     """Half of the rates, for as many steps as its schedule has: two stages of it here."""
     stages = Stage(64, 4, 4), Stage(64, 6, 4, restart=True, peak=0.5), Stage(96, 2, 4)
-    first, *later = _schedules("cosine", 1e-3, 8, stages)
+    first, *later = _schedules("cosine", 1e-3, [8] * 3, stages)
     wanted = rate_schedule("cosine", 1e-3, 8), *[rate_schedule("cosine", 5e-4, 16)] * 2
     for rate, same in zip((first, *later), wanted, strict=True):
         np.testing.assert_allclose([float(rate(s)) for s in range(17)], [float(same(s)) for s in range(17)])
@@ -226,6 +239,23 @@ def test_a_peak_that_does_nothing_is_told_before_the_first_stage(tmp_path, stage
     with pytest.raises(ValueError, match=told):
         train_in_stages(build, (Stage(64, 1, 4), stage), train, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_may_repeat_photos_of_rare_classes(tmp_path):
+    """One photo of eight has objects, and comes sqrt(8) = 2.8 times; the schedule has those steps too."""
+    drawn = write_scenes(tmp_path / "scenes", 8, size=(64, 64), seed=0).select("person")
+    none = {name: getattr(drawn[0], name)[:0] for name in ("boxes", "labels", "parts", "part_weights")}
+    samples = [drawn[0], *(dataclasses.replace(sample, **none) for sample in drawn[1:])]
+    train = Dataset(samples, drawn.classes, drawn.parts)
+    rates, steps = [], []
+    stages = Stage(64, 1, 1), Stage(64, 1, 1, restart=True, repeat_rare=1.0)
+    train_in_stages(
+        build, stages, train, tmp_path / "run", rate=1e-2, callbacks=[Watch(rates), Count(steps)]
+    )
+    assert steps == [8, len(train.repeat_rare(1.0))] and steps[1] in (9, 10)
+    np.testing.assert_allclose(rates, [1e-4] * 2, rtol=1e-3)
+    told = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["stages"]
+    assert "repeat_rare" not in told[0] and told[1]["repeat_rare"] == 1.0
 
 
 def test_a_stage_has_batches_of_its_own(tmp_path):
