@@ -270,7 +270,7 @@ def test_the_average_that_fit_keeps_is_the_one_compiled(given, kept, shapes, mon
             made.append(momentum)
             super().__init__(momentum)
 
-    monkeypatch.setattr("kerasdet.detector.EMA", Recorded)
+    monkeypatch.setattr("kerasdet.learner.EMA", Recorded)
     detector = detector_of_shapes()
     detector.compile(keras.optimizers.SGD(0.01), **given)
     detector.fit(shapes[:8].batches(8, detector), verbose=0)
