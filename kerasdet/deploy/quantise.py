@@ -36,7 +36,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from kerasdet.deploy import flatbuffer
+from kerasdet.deploy import bias, flatbuffer
 from kerasdet.deploy.operations import layer_of
 
 _MARK = b"kerasdet_int8_body/"
@@ -61,6 +61,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray], keep_float: str | None 
     graph = model.subgraphs[0]
     is_uint8 = graph.tensors[graph.inputs[0]].type == schema.TensorType.UINT8
     dtype = np.uint8 if is_uint8 else np.float32
+    squares = list(squares)
     samples = [{"images": square[None].astype(dtype)} for square in squares]
     names, marked = _mark(model, _in_eight_bits(model, keep_float))
     recipe = _recipe("static", activation_num_bits=8, weight_num_bits=8)
@@ -74,7 +75,7 @@ def quantise(data: bytes, squares: Iterable[np.ndarray], keep_float: str | None 
         calibration.calibrate({"serving_default": samples}, recipe)
         work = quantiser.Quantizer(marked, recipe.get_quantization_recipe())
         result = work.quantize(calibration.get_model_qsvs(), enable_progress_report=False)
-    return _unmark(result, names)
+    return _unmark(bias.correct(bytes(result.quantized_model), marked, squares), names)
 
 
 def quantise_weights(data: bytes) -> bytes:
@@ -93,7 +94,7 @@ def quantise_weights(data: bytes) -> bytes:
     with _quiet():
         work = quantiser.Quantizer(marked, recipe.get_quantization_recipe())
         result = work.quantize(enable_progress_report=False)
-    return _unmark(result, names)
+    return _unmark(bytes(result.quantized_model), names)
 
 
 def _import_quantiser():
@@ -129,8 +130,8 @@ def _recipe(kind: str, **bits):
     return recipe
 
 
-def _unmark(result, names: list[bytes]) -> bytes:
-    model = flatbuffer.read(bytes(result.quantized_model))
+def _unmark(data: bytes, names: list[bytes]) -> bytes:
+    model = flatbuffer.read(data)
     return flatbuffer.write(_restore_names(model, names))
 
 
