@@ -49,8 +49,9 @@ CARD = {
         "averaged weights; the paper has SGD with drops.",
         "Half of the pictures of epochs 11 to 17 and 21 to 23 are mosaics of four photos (YOLOv4).",
         "Its backbone starts from a CenterNet of the same photos; the paper's from ImageNet alone.",
-        "Its int8 file has the pyramid, the proposals and the head in eight bits; the backbone stays in "
-        "float (`keep_float='mobilenet_v2/'`), as otherwise more than 5 % of the boxes move.",
+        "Its int8 file has the pyramid, the proposals and most of the head in eight bits; the backbone and "
+        "the head's second layer stay in float (`keep_float='mobilenet_v2/|head_dense2'`), as otherwise more "
+        "than 5 % of the boxes move.",
         "Photos are zoomed by .6 to 1.6, half of them about an object, and stretched by up to 1.25; "
         "brightness, contrast and saturation vary; the paper flips alone.",
     ],
@@ -64,9 +65,10 @@ def build(size: int, weights: None) -> FasterRCNN:
         freeze_until="P2", image_size=size, neck="fpn", channels=96, head_units=256, before=(500, 500),
         proposals=(200, 100), regions=64, name="faster_rcnn_mobilenet_v2_fpn_voc12",
     )
-    # After ten epochs, on 80 photos of the training set, 91 % of the boxes agreed with Keras by an IoU of .8
-    # where the backbone was in eight bits too, and 99 % so.
-    detector.keep_float = "mobilenet_v2/"
+    # On 60 photos of the training set, 92 % of the boxes agree with the float file's by an IoU of .8 where
+    # all is in eight bits, 93 % with blocks 1 to 9 in float, and 97 % with the backbone. Exports ask for 95 %
+    # on photos that it has not seen; the head's second layer, a small one, is worth a last percent there.
+    detector.keep_float = "mobilenet_v2/|head_dense2"
     return detector
 
 
