@@ -11,6 +11,7 @@ import http.server
 import os
 import sys
 import tempfile
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,8 @@ def demo(
             address = f"http://localhost:{server.server_port}/"
             console.print(f"{escape(model)} runs at [bold]{address}[/]; Ctrl+C ends it", highlight=False)
             if browser:
-                webbrowser.open(address)
+                # Some are waited for until they are closed, and would wait for the page.
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
             try:
                 server.serve_forever()
             except KeyboardInterrupt:

@@ -109,11 +109,12 @@ def _part(shard: str | None) -> tuple[int, int]:
 
 
 def _without_drawings(paths: list[Path], out: Path) -> list[Path]:
-    """The photos without what was drawn into the results' folder."""
+    """The photos without what was drawn into the results' folder, or into one of an earlier run."""
     folder = out.resolve()
     # Folder by folder: of a hundred thousand photos, files would take half a minute.
-    places = {parent: parent.resolve() for parent in {path.parent for path in paths}}
-    kept = [path for path in paths if places[path.parent] != folder or not _is_drawing(path)]
+    parents = {path.parent for path in paths}
+    of_results = {each for each in parents if each.resolve() == folder or any(each.glob("detections*.json"))}
+    kept = [path for path in paths if path.parent not in of_results or not _is_drawing(path)]
     if not kept:
         raise ValueError(f"{out}: all of the photos were drawn by an earlier run; give those it looked at")
     return kept

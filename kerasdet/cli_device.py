@@ -6,6 +6,7 @@ Plain functions; `cli` registers them. What is imported here is light, as there.
 from __future__ import annotations
 
 import math
+import shlex
 import types
 from pathlib import Path
 from typing import Annotated
@@ -223,7 +224,7 @@ def report(
     if left:
         text += f"; calibrated on these photos only, as for the last column: {left['']:.2%}"
         best = min(left, key=left.get)
-        text += f"\nto leave in float: --keep-float '{in_float(kept, best)}'" if best else ""
+        text += f"\nto leave in float: --keep-float {shlex.quote(in_float(kept, best))}" if best else ""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -86,6 +86,9 @@ def check_config(config) -> None:
         if not isinstance(item, dict):
             continue
         todo += item.values()
+        if item.get("backbone_weights") is not None:
+            # No detector writes it; it would open a file of this machine, or fetch one.
+            raise ValueError("it names weights elsewhere, which no detector of kerasdet does; do not load it")
         if "class_name" not in item:
             continue
         name, module = item["class_name"], item.get("module")
@@ -165,6 +168,13 @@ def check_hdf5(file) -> None:
         ValueError: names the entry that is a link, or says that its values are elsewhere, or promises more
             values than the file has bytes for.
     """
+    try:
+        _check_hdf5(file)
+    except KeyError as error:  # h5py's, of what is damaged
+        raise ValueError(f"damaged: {error}") from error
+
+
+def _check_hdf5(file):
     import h5py
 
     with h5py.File(file, "r") as opened:

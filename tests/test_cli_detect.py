@@ -211,6 +211,8 @@ def test_what_was_drawn_is_neither_drawn_over_nor_looked_at(many, tmp_path, brig
     for option in ("--resume", "--overwrite"):
         run("detect", folder, "-o", folder / "found", option)
         assert rows_of(folder / "found" / "detections.json") == first
+    run("detect", folder, "-o", tmp_path / "again")
+    assert len(rows_of(tmp_path / "again" / "detections.json")) == 2
     (folder / "found" / "detections.json").unlink()
     (folder / "found" / "detections.progress").unlink()
     output = run("detect", folder / "20.png", "-o", folder / "found", code=2)

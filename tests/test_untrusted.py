@@ -88,6 +88,18 @@ def test_a_name_of_ours_that_is_not_registered_opens_no_door(saved, tmp_path):
         kerasdet.load(path)
 
 
+@pytest.mark.parametrize("weights", ["imagenet", "/etc/passwd"])
+def test_weights_of_elsewhere_are_neither_opened_nor_fetched(saved, tmp_path, weights):
+    def edit(text):
+        config = json.loads(text)
+        config["config"]["backbone_weights"] = weights
+        return json.dumps(config)
+
+    path = changed(saved, tmp_path / "evil.keras", edit)
+    with pytest.raises(ValueError, match=r"evil\.keras: cannot be read .*it names weights elsewhere"):
+        kerasdet.load(path)
+
+
 def test_a_file_that_is_packed_otherwise_than_keras_does_is_refused(saved, tmp_path):
     path = tmp_path / "evil.keras"
     with pytest.raises(ValueError, match="it holds '../../evil.py', which is no part of a detector"):
@@ -149,6 +161,18 @@ def test_weights_are_plain_numbers_of_their_own(saved, tmp_path, fill, said):
     evil = changed(saved, tmp_path / "evil.keras", model__weights__h5=path.read_bytes())
     with pytest.raises(ValueError, match=rf"evil\.keras: .*{said}"):
         kerasdet.load(evil)
+
+
+def test_damaged_weights_are_said_to_be(tmp_path):
+    path = tmp_path / "damaged.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = np.zeros(1000, np.float32)
+        place = h5py.h5o.get_info(file["values"].id).addr
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0xFF  # the version of the header
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged: .*open object"):
+        untrusted.check_hdf5(path)
 
 
 def test_links_in_a_circle_end(tmp_path):

@@ -396,8 +396,12 @@ def main(arguments: list[str] | None = None) -> int:
     if bool(given.photos) == (given.camera is not None):
         parser.error("give photos, or --camera")
     names = [f"{pathlib.Path(path).stem}_found.jpg" for path in given.photos]
-    if given.out is not None and len(set(names)) < len(names):
-        parser.error("two photos have the same name, and so would their pictures; give one --out each")
+    if given.out is not None:
+        # To the disks of macOS and Windows a.jpg and A.jpg are one.
+        if len({name.casefold() for name in names}) < len(names):
+            parser.error("two photos have the same name, and so would their pictures; give one --out each")
+        if there := [given.out / name for name in names if (given.out / name).exists()]:
+            parser.error(f"{there[0]} is there already; give another --out, or move it away")
     wrong = 0
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -420,7 +424,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        pass  # how a camera loop ends
+        # It is how a camera loop ends; of photos some are left.
+        return 130 if given.photos else wrong
     return wrong
 
 

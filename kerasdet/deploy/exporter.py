@@ -330,8 +330,14 @@ def _export_folder(detector, path, check, options, on_parity) -> ExportReport:
         )
         about = describe(detector, names, options, path.name) | {"report": _numbers(report)}
         metadata.write_beside(folder, about)
-        if path.exists():  # whoever is stopped in between still has one of the two
-            os.replace(path, Path(work) / "before")
-        os.replace(folder, path)
+        before = Path(work) / "before"
+        if path.exists():
+            os.replace(path, before)
+        try:
+            os.replace(folder, path)
+        except BaseException:
+            if before.exists():
+                os.replace(before, path)
+            raise
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return dataclasses.replace(report, size=size)

@@ -119,9 +119,9 @@ def int8_steps(data: bytes) -> dict[str, float]:
     for op in graph.operators:
         tensor = graph.tensors[op.inputs[0]]
         if op_name(model, op) == "DEQUANTIZE" and tensor.type == schema.TensorType.INT8:
-            scale = tensor.quantization.scale
-            # Weights have a step for each channel; what comes out of the body has one.
-            if scale is not None and len(scale) == 1:
+            scale, stored = tensor.quantization.scale, model.buffers[tensor.buffer].data
+            # Weights, which are stored, have a step for each channel; what comes out of the body has one.
+            if scale is not None and len(scale) == 1 and not (stored is not None and len(stored)):
                 steps[tensor.name.decode().removesuffix("_int8").split(";")[0]] = float(scale[0])
     return steps
 

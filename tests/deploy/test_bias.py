@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from kerasdet.deploy import bias, flatbuffer
-from kerasdet.deploy.quantise import quantise
+from kerasdet.deploy.quantise import quantise, quantise_weights
 
 SIDE = 20
 # What follows the two layers of the stem, which stay in float; the last one does too.
@@ -62,6 +62,15 @@ def files(network, photos):
         patch.setattr(bias, "correct", lambda data, original, squares: data)
         plain = quantise(data, photos)
     return data, plain, quantise(data, photos)
+
+
+def test_steps_of_weights_are_no_steps_of_outputs():
+    """Those of a kernel of one channel are one number too."""
+    image = keras.Input((8, 8, 3), batch_size=1, name="images")
+    model = keras.Model(image, layers.Conv2D(1, 3)(layers.Conv2D(1, 3, activation="relu")(image)))
+    data = quantise_weights(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    assert flatbuffer.op_histogram(data)["DEQUANTIZE"] == 2
+    assert flatbuffer.int8_steps(data) == {}
 
 
 def layers_of(data):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -63,7 +64,7 @@ def test_few_calibration_photos_warn(detector, tmp_path):
         )
 
 
-def test_what_exists_is_replaced_only_on_demand(detector, tmp_path):
+def test_what_exists_is_replaced_only_on_demand(detector, tmp_path, monkeypatch):
     path = tmp_path / "a.tflite"
     path.write_text("mine")
     with pytest.raises(FileExistsError, match="overwrite=True"):
@@ -84,6 +85,19 @@ def test_what_exists_is_replaced_only_on_demand(detector, tmp_path):
     deploy.export(detector, saved, check_photos=photos(2), outputs="raw", overwrite=True)
     assert '"outputs": "raw"' in (saved / "kerasdet.json").read_text()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.tflite", "mine", "saved"]
+    # What cannot be put in its place, as Windows refuses while a folder is looked at, costs nothing.
+    replace = os.replace
+
+    def refuses(source, target):
+        if Path(source).name == "saved_model":
+            raise PermissionError("in use")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuses)
+        with pytest.raises(PermissionError, match="in use"):
+            deploy.export(detector, saved, check_photos=photos(2), overwrite=True)
+    assert '"outputs": "raw"' in (saved / "kerasdet.json").read_text()
     # A SavedModel with something of the user's beside it is not ours alone.
     (saved / "notes.txt").write_text("measured on Monday")
     with pytest.raises(FileExistsError, match=r"saved holds other things than a SavedModel \(notes\.txt\)"):

@@ -130,6 +130,26 @@ def test_its_command_line_prints_and_draws(alone, exported, pictures, tmp_path, 
     assert capsys.readouterr().out.startswith(f"{pictures[0]}: nothing")
 
 
+def test_its_command_line_draws_over_nothing(alone, exported, pictures, tmp_path, capsys, monkeypatch):
+    path, photo, other = str(exported()[0]), tmp_path / "a.png", tmp_path / "a_found.jpg"
+    photo.write_bytes(pictures[0].read_bytes())
+    other.write_bytes(b"a photo")
+    for photos in ([photo], [photo, other]):
+        with pytest.raises(SystemExit):
+            alone.main([path, *map(str, photos), "--out", str(tmp_path)])
+        assert "a_found.jpg is there already; give another --out" in capsys.readouterr().err
+    assert other.read_bytes() == b"a photo"
+    with pytest.raises(SystemExit):
+        alone.main([path, str(photo), str(tmp_path / "A.png"), "--out", str(tmp_path / "new")])
+    assert "two photos have the same name" in capsys.readouterr().err
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(alone, "_look", stopped)
+    assert alone.main([path, str(photo)]) == 130
+
+
 def test_its_camera_loop(alone, exported, tmp_path, monkeypatch, capsys):
     """With an OpenCV of our own: three frames, then the camera is unplugged."""
     frames, asked = [photo(seed)[0] for seed in (5, 6, 7)], []
