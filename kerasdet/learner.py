@@ -215,13 +215,13 @@ class Learner(keras.Model):
         targets = left_out | targets
         # Rows that hold nothing weigh nothing, whatever is given of them, be it no number. (A class that is
         # none would be looked up beyond the last.)
-        targets["weights"] = ops.where(
-            targets["labels"] < len(self.classes), targets["weights"] * left_out["weights"], math.nan
-        )
-        real = (targets["labels"] >= 0)[..., None]
-        targets["boxes"] = ops.where(real, targets["boxes"], 0.0)
+        real = targets["labels"] >= 0
+        weights = ops.where(real, targets["weights"], 0.0)
+        targets["weights"] = ops.where(targets["labels"] < len(self.classes), weights, math.nan)
+        targets["boxes"] = ops.where(real[..., None], targets["boxes"], 0.0)
         if self.parts:
-            targets["parts"] = ops.where(real[..., None], targets["parts"], 0.0)
+            targets["part_weights"] = ops.where(real[..., None], targets["part_weights"], 0.0)
+            targets["parts"] = ops.where(real[..., None, None], targets["parts"], 0.0)
         targets["labels"] = ops.minimum(targets["labels"], len(self.classes) - 1)
         return targets
 

@@ -239,10 +239,11 @@ def test_targets_without_labels_are_told(targets, message):
 
 def test_rows_that_hold_nothing_weigh_nothing_whatever_is_given():
     targets = {
-        "boxes": np.zeros((1, 3, 4)), "labels": np.array([[0, -1, 1]]), "weights": np.array([[0.5, 1, 2]]),
+        "boxes": np.zeros((1, 4, 4)), "labels": np.array([[0, -1, 1, -1]]),
+        "weights": np.array([[0.5, 1, 2, np.nan]]),
     }
     weights = detector_of_shapes().training_targets(targets)["weights"]
-    assert ops.convert_to_numpy(weights).tolist() == [[0.5, 0, 2]]
+    assert ops.convert_to_numpy(weights).tolist() == [[0.5, 0, 2, 0]]
 
 
 def test_losses_are_tracked_once():

@@ -3,7 +3,7 @@
 import keras
 from keras import applications, layers
 
-from kerasdet.backbones.common import application, settle
+from kerasdet.backbones.common import application, copy_weights, settle
 
 _RGB_MEAN = (123.68, 116.779, 103.939)  # of ImageNet, what Keras' VGG16 was trained with
 
@@ -16,8 +16,8 @@ def vgg16(weights=None, image_size: int | None = 300, freeze_until: str | None =
     The paper takes fc6 and fc7 from the ImageNet classifier's, thinned out; here they start from random.
 
     Args:
-        weights: None, "imagenet" (Keras downloads them) or the path of a `.weights.h5` file of
-            `keras.applications.VGG16` with include_top=False.
+        weights: None, "imagenet" (Keras downloads them), the path of a `.weights.h5` file of
+            `keras.applications.VGG16` with include_top=False, or a detector on this network.
         image_size: side of the square input in pixels, of any number, or None.
         freeze_until: "P2".."P5" or a layer name: it and everything that feeds it is not trained.
 
@@ -25,7 +25,8 @@ def vgg16(weights=None, image_size: int | None = 300, freeze_until: str | None =
         A flat `keras.Model`: float32 RGB in 0..255 to {"P2": conv3_3, "P3": conv4_3, "P4": conv5_3,
         "P5": fc7} at strides 4, 8, 16 and 16.
     """
-    source = application(applications.VGG16, weights, "vgg16")
+    is_detector = isinstance(weights, keras.Model)
+    source = application(applications.VGG16, None if is_detector else weights, "vgg16")
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     x = layers.Rescaling(1.0, offset=[-mean for mean in _RGB_MEAN], name="normalise")(image)
     outputs, copies = {}, []
@@ -49,4 +50,7 @@ def vgg16(weights=None, image_size: int | None = 300, freeze_until: str | None =
     levels = {
         "P2": outputs["block3_conv3"], "P3": outputs["block4_conv3"], "P4": outputs["block5_conv3"], "P5": x,
     }
-    return settle(keras.Model(image, levels, name="vgg16"), freeze_until)
+    model = keras.Model(image, levels, name="vgg16")
+    if is_detector:
+        copy_weights(weights, model)
+    return settle(model, freeze_until)

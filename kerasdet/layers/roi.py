@@ -59,6 +59,8 @@ def roi_align(maps: Sequence, strides: Sequence[int], boxes, size: int = 7, samp
     Source: Mask R-CNN (He et al. 2017), section 3, "RoIAlign", with cell centres at half-integers
     ("aligned").
     """
+    if levels is None:
+        maps, strides = maps[:1], strides[:1]
     found = 0.0
     for k, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         _, height, width, channels = features.shape

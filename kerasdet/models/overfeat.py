@@ -260,8 +260,10 @@ class OverFeat(Detector):
             layer.trainable = wanted and self._learns[id(layer)]
 
     def _frozen(self) -> list[int]:
+        if self._phase == "all":
+            return super()._frozen()
         # What a phase does not train is not frozen for good.
-        return super()._frozen() if self._phase == "all" else self._frozen_first
+        return [place for place, layer in enumerate(self._learning_layers()) if not self._learns[id(layer)]]
 
     def get_compile_config(self):
         config = super().get_compile_config()

@@ -60,6 +60,14 @@ def test_pools_round_up_at_300_px():
     assert [levels[f"P{k}"].shape[1] for k in (2, 3, 4, 5)] == [75, 38, 19, 19]
 
 
+def test_it_starts_from_a_detector_on_it(body):
+    image = keras.Input((64, 64, 3))
+    detector = keras.Model(image, body(image))
+    for layer, other in zip(body.layers, vgg16(detector, 64).layers, strict=True):
+        for one, another in zip(layer.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, another)
+
+
 def test_freezing_ends_with_the_level(body):
     frozen = [layer.name for layer in body.layers if layer.weights and not layer.trainable]
     blocks = {1: "12", 2: "12", 3: "123"}

@@ -91,6 +91,7 @@ def test_each_box_is_looked_at_on_its_own_level():
     alone = [ops.convert_to_numpy(roi_align([m], [s], some)) for m, s in zip(pyramid, (4, 8), strict=True)]
     for photo, row in np.ndindex(2, 6):
         np.testing.assert_allclose(found[photo, row], alone[levels[photo, row]][photo, row], atol=1e-5)
+    np.testing.assert_array_equal(ops.convert_to_numpy(roi_align(pyramid, [4, 8], some)), alone[0])
 
 
 # === Pool ===

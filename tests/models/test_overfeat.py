@@ -399,6 +399,20 @@ def test_a_phase_is_saved(tmp_path):
     assert len(loaded.trainable_variables) > 6
 
 
+def test_what_is_frozen_by_hand_is_saved_in_a_phase_too(tmp_path):
+    detector = small()
+    detector.get_layer("classifier2").trainable = False
+    whole = len(detector.trainable_variables)
+    detector.train_only("classifier")
+    detector.compile(ema=None)
+    detector.save(tmp_path / "mine.keras")
+    loaded = keras.models.load_model(tmp_path / "mine.keras")
+    assert len(loaded.trainable_variables) == len(detector.trainable_variables)
+    loaded.train_only("all")
+    assert len(loaded.trainable_variables) == whole
+    assert not loaded.get_layer("classifier2").trainable
+
+
 # === Decoding ===
 
 
