@@ -17,14 +17,7 @@ START = "centernet_mobilenet_v2_320_voc12"
 SMALLER = recipe.read(zoo.recipe(START))
 # The photos' own size, and what SSD-MobileNetV1's time has room for where a processor multiplies vectors of
 # eight-bit numbers. Half the rates, as faster_rcnn had them when it went on.
-# Cows and sheep are on a tenth of the photos, cats and dogs on a third; each class counts the same in AP.
-STAGES = (
-    Stage(352, 16, 16, peak=0.5, batches={"augment": Augment(mosaic=0.5), "mix_until": 11}),
-    Stage(
-        352, 15, 16, restart=True, peak=0.5, batches={"augment": Augment(mosaic=0.5), "mix_until": 27},
-        repeat_rare=0.3,
-    ),
-)
+STAGES = (Stage(352, 16, 16, peak=0.5, batches={"augment": Augment(mosaic=0.5), "mix_until": 11}),)
 
 CARD = SMALLER.CARD | {
     "aliases": ["centernet_352"],
