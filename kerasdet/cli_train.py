@@ -65,9 +65,7 @@ def train(
     ] = None,
     repeat_rare: Annotated[
         float | None,
-        typer.Option(
-            help="Show classes more often that a smaller part of the photos has, such as 0.3."
-        ),
+        typer.Option(help="Show classes more often that a smaller part of the photos has, such as 0.3."),
     ] = None,
     label_smoothing: Annotated[
         str | None,

@@ -176,7 +176,11 @@ class Detector(Learner):
 
     def _frozen(self) -> list[int]:
         """Which of the layers with weights are not trained: places, since Keras counts some names up."""
-        return [place for place, layer in enumerate(self._learning_layers()) if not layer.trainable]
+        return [place for place, layer in enumerate(self._learning_layers()) if not self._is_learned(layer)]
+
+    def _is_learned(self, layer) -> bool:
+        """Whether a layer is trained, apart from what a phase of training leaves out."""
+        return layer.trainable
 
     def _learning_layers(self) -> list:
         return [layer for layer in leaves(self) if layer.weights]

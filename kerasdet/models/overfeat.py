@@ -259,11 +259,8 @@ class OverFeat(Detector):
             wanted = phase == "all" or regresses == (phase == "regressor")
             layer.trainable = wanted and self._learns[id(layer)]
 
-    def _frozen(self) -> list[int]:
-        if self._phase == "all":
-            return super()._frozen()
-        # What a phase does not train is not frozen for good.
-        return [place for place, layer in enumerate(self._learning_layers()) if not self._learns[id(layer)]]
+    def _is_learned(self, layer) -> bool:
+        return layer.trainable if self._phase == "all" else self._learns[id(layer)]
 
     def get_compile_config(self):
         config = super().get_compile_config()
