@@ -17,7 +17,8 @@ class EMA(keras.callbacks.Callback):
     `steps_per_execution` does at once count one by one, with the weights of the last of them. Whenever the
     model is evaluated (validation inside `fit`, callbacks at the end of an epoch, after training) it holds
     the averages, with batch-norm statistics measured for them (see `measure_statistics`); while it trains,
-    its own weights. Put it before callbacks that evaluate. With another model it begins anew.
+    its own weights. Put it before callbacks that evaluate. Another `fit` goes on at step t from what the
+    model holds then; with another model it begins anew.
 
     Args:
         momentum: upper bound of m; CSP takes 0.999 ("mean teacher").
@@ -41,16 +42,19 @@ class EMA(keras.callbacks.Callback):
         """What is averaged: every floating-point weight of the model, in its order."""
         return [v for v in self.model.weights if keras.backend.is_float_dtype(v.dtype)]
 
-    def _forget(self):
-        self.steps = 0
+    def _forget(self, steps: int = 0):
+        self.steps = steps
         self.images: list[np.ndarray] = []
         self.averages: list[np.ndarray] | None = None
         self._own: list[np.ndarray] | None = None
+        self._ended = False
 
     def set_model(self, model):
-        """Says whose weights are averaged from now on; those of another model are forgotten."""
+        """Says whose weights are averaged from now on; those of another model or training are forgotten."""
         if self.model is not None and self.model is not model:
             self._forget()
+        elif self._ended:
+            self._forget(self.steps)
         super().set_model(model)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -110,3 +114,4 @@ class EMA(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._swap_in()
         self._own = None
+        self._ended = True

@@ -73,6 +73,17 @@ def test_another_model_begins_anew():
     assert weight(first) == pytest.approx(by_hand([-0.1, -0.2, -0.3], 0.0))
 
 
+def test_a_second_fit_goes_on_from_weights_loaded_between():
+    ema, options = EMA(0.999), {"batch_size": 1, "verbose": 0, "shuffle": False}
+    m = model()
+    m.fit(ONES, ONES, callbacks=[ema], **options)
+    ema.images = ["of the first training"]
+    m.trainable_variables[0].assign([[5.0]])
+    m.fit(ONES, ONES, callbacks=[ema], **options)
+    assert ema.steps == 6 and ema.images == []
+    assert weight(m) == pytest.approx(by_hand([4.9, 4.8, 4.7], 5.0, step=3))
+
+
 def test_weights_that_another_callback_loads_are_where_the_average_begins():
     class Load(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
