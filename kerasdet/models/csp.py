@@ -10,7 +10,7 @@ import math
 import warnings
 
 import keras
-from keras import ops
+from keras import layers, ops
 
 from kerasdet import backbones
 from kerasdet.backbones.common import take_any_size
@@ -111,6 +111,10 @@ class CSP(Detector):
         # === Functional Model ===
         images = keras.Input((image_size, image_size, 3), name="images")
         features = NECKS[neck](body(images), stride, channels)
+        if neck == "fpn":
+            # As behind the paper's last 3x3 convolution: the pyramid ends in one too, and in nothing else.
+            features = layers.BatchNormalization(name="neck_bn")(features)
+            features = layers.ReLU(name="neck_relu")(features)
         outputs = _heads(
             features, classes, parts, image_size, stride, aspect_ratio, head_blocks, channels
         )

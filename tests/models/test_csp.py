@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from handmade import arrays, losses, objects, raw_maps
@@ -303,6 +304,10 @@ def test_the_pyramids_finest_map_is_a_neck(stride):
     assert detector.output["center_logits"].shape[1:] == (64 // stride, 64 // stride, 1)
     names = {layer.name for layer in detector.layers}
     assert ("fpn_P2_sum" in names) == (stride == 4) and "fpn_P5_lateral" in names
+    # What the heads' 1x1 convolutions are given is bent, as behind the paper's neck.
+    shared = keras.Model(detector.input, detector.get_layer("head_center").input)
+    seen = ops.convert_to_numpy(shared(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)) * 1.0))
+    assert seen.min() == 0 and 0.2 < (seen == 0).mean() < 0.8
     assert CSP.from_config(detector.get_config()).get_config()["neck"] == "fpn"
 
 
