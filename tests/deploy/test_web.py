@@ -218,6 +218,19 @@ def test_a_browser_that_keeps_nothing(browser, exported, pictures):
         assert browser.run("return document.documentElement.dataset.theme")
 
 
+def test_a_page_without_its_detector_is_not_said_to_be_kept(browser, exported):
+    hidden = "return document.getElementById('offline').hidden"
+    nothing = "CacheStorage.prototype.match = async () => undefined"
+    with demo(exported()[0]) as address:
+        with browser.before_pages(nothing):
+            browser.open(address)
+            later = "new Promise((go) => setTimeout(go, 300))"
+            browser.run(f"return navigator.serviceWorker.ready.then(() => {later})")
+            assert browser.run(hidden)
+        browser.open(address)
+        assert browser.wait(hidden.replace("return ", "return !"))
+
+
 def test_a_photo_may_come_before_a_detector(browser, exported, pictures):
     """And what LiteRT needs may fail to come the first time."""
     handler = functools.partial(Quiet, directory=str(cli_demo.page()))
@@ -342,7 +355,11 @@ def test_a_new_version_keeps_the_detector_and_other_pages_and_a_stalled_server_i
     assert found[1] == "the old detector"
 
 
-def test_without_a_server_the_page_is_there_by_both_of_its_names(browser):
+@pytest.mark.parametrize(
+    "answer", ["throw new TypeError('no server')", "return new Response('in trouble', { status: 503 })"],
+    ids=["none", "in trouble"],
+)
+def test_without_a_server_the_page_is_there_by_both_of_its_names(browser, answer):
     browser.open("about:blank", ready=False)
     found = browser.run(
         """
@@ -352,8 +369,8 @@ def test_without_a_server_the_page_is_there_by_both_of_its_names(browser):
         };
         const match = async (address) => ({ [page]: "the page" })[address];
         const caches = { open: async () => ({ match }) };
-        const fetch = async () => { throw new TypeError("no server"); };
-        """
+        const fetch = async () => { ANSWER; };
+        """.replace("ANSWER", answer)
         + (cli_demo.page() / "offline.js").read_text()
         + """
         const get = async (url) => {

@@ -20,6 +20,8 @@ const score = part<HTMLInputElement>("score");
 let detector: Detector | undefined;
 let turn: Promise<unknown> = Promise.resolve();
 let shown: { photo: OffscreenCanvas; found: Found[] } | undefined;
+/** Whether a detector lay beside the page. */
+let beside = false;
 /** A photo that came before there was a detector. */
 let waiting: OffscreenCanvas | undefined;
 
@@ -40,6 +42,7 @@ async function loadOwn() {
   try {
     const response = await fetch("model.tflite", { cache: "no-cache" }).catch(() => undefined);
     if (!response?.ok) throw new Error("Choose or drop a .tflite file that kerasdet export wrote.");
+    beside = true;
     await loadModel(response, "model.tflite");
   } finally {
     if (!detector) part("model").textContent = "no detector yet";
@@ -266,5 +269,9 @@ setTheme(stored(() => localStorage.getItem("theme")) ?? null);
 const loading = attempt(loadOwn);
 if (import.meta.env.PROD && navigator.serviceWorker) {
   navigator.serviceWorker.register("offline.js");
-  navigator.serviceWorker.ready.then(() => (part("offline").hidden = false));
+  navigator.serviceWorker.ready.then(async () => {
+    await loading;
+    // There may have been no room for the detector beside the page.
+    part("offline").hidden = beside && !(await caches.match("model.tflite").catch(() => undefined));
+  });
 }

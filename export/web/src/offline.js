@@ -62,5 +62,10 @@ async function answer(event) {
   if (!kept) return fresh;
   const later = new Promise((resolve) => setTimeout(resolve, PATIENCE, kept));
   event.waitUntil(fresh.catch(() => {}));
-  return Promise.race([fresh.catch(() => kept), later]);
+  // A server that is in trouble (5xx) is as good as none.
+  const newest = fresh.then(
+    (response) => (response.status < 500 ? response : kept),
+    () => kept,
+  );
+  return Promise.race([newest, later]);
 }
