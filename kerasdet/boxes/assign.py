@@ -9,7 +9,7 @@ from kerasdet.boxes.rows import at_rows
 from kerasdet.boxes.slots import inside
 
 
-def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
+def match(boxes, labels, anchors, threshold: float = 0.5):
     """The object that each anchor learns.
 
     Every object first gets an anchor of its own: of all pairs, the one that overlaps most is taken, then
@@ -17,15 +17,13 @@ def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
     object that it overlaps most, if by `threshold` or more.
 
     Objects choose at once rather than in that order: each claims the anchor it overlaps most, and the
-    loser of two claims turns to its next best. That ends in the same pairs. After `rounds` rounds
-    those who still lose have no anchor of their own; such crowds are rare.
+    loser of two claims turns to its next best, until none loses. That ends in the same pairs.
 
     Args:
         boxes: (batch, n, 4) float32 xyxy.
         labels: (batch, n) int32; rows with -1 are padding.
         anchors: (k, 4) float32 xyxy in the same unit.
         threshold: of intersection over union.
-        rounds: how often an object may claim.
 
     Returns:
         (batch, k) int32, row of the object in `boxes`, or -1.
@@ -40,19 +38,26 @@ def match(boxes, labels, anchors, threshold: float = 0.5, rounds: int = 4):
 
     row, column = ops.arange(n), ops.arange(count)
     earlier = row[None, :] < row[:, None]
-    left = overlap
-    for _ in range(rounds):
+
+    def claim(left):
         choice, bid = ops.cast(ops.argmax(left, axis=-1), column.dtype), ops.max(left, axis=-1)
         same = ops.equal(choice[..., :, None], choice[..., None, :])
         # beats[b, i, j]: object j has more right to the anchor that both want than i has.
         ahead = bid[..., None, :] - bid[..., :, None]
         tie = ops.logical_and(ops.equal(ahead, 0.0), earlier)
         beats = ops.logical_and(same, ops.logical_or(ahead > 0, tie))
-        lost = ops.any(beats, axis=-1)
+        # Who overlaps no anchor that is left wants none.
+        lost = ops.logical_and(ops.any(beats, axis=-1), bid > 0)
+        return choice, bid, lost
+
+    def turn(left, choice, bid, lost):
         refused = ops.logical_and(lost[..., None], ops.equal(column, choice[..., None]))
         left = ops.where(refused, 0.0, left)
-    won = ops.cast(ops.logical_and(ops.logical_not(lost), bid > 0), "float32")
-    own = claimed(choice, won, count)
+        return (left, *claim(left))
+
+    # Mostly none or one; crowds of small objects, which overlap few anchors, take a dozen.
+    _, choice, bid, _ = ops.while_loop(lambda *state: ops.any(state[-1]), turn, (overlap, *claim(overlap)))
+    own = claimed(choice, ops.cast(bid > 0, "float32"), count)
     return ops.where(own >= 0, own, matched)
 
 
