@@ -44,7 +44,7 @@ def benchmark(
     threads: Annotated[str, typer.Option(help="Numbers of CPU threads, such as 1,2,4.")] = "2",
     rounds: Annotated[int, typer.Option(min=1, help="Turns each file gets; the more, the surer.")] = 30,
     reference: Annotated[
-        str | None, typer.Option(help="Part of the name of the file to hold times against; else the first.")
+        str | None, typer.Option(help="The file to hold times against, or part of its name; else the first.")
     ] = None,
     table: Annotated[
         Path | None, typer.Option(help="A json of detectors that cannot be run here; see bench/README.md.")

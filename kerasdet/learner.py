@@ -57,11 +57,13 @@ class Learner(keras.Model):
         if not self.compiled or self.optimizer is None:
             return None
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
-        return {"optimizer": optimizer, "ema": self._ema}
+        # Not whether XLA compiles: that is a matter of the machine it is loaded on.
+        return {"optimizer": optimizer, "ema": self._ema, "steps_per_execution": self.steps_per_execution}
 
     def compile_from_config(self, config):
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        self.compile(optimizer, ema=config["ema"])
+        # Files written before steps were kept have none.
+        self.compile(optimizer, ema=config["ema"], steps_per_execution=config.get("steps_per_execution", 1))
         optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, *args, callbacks=None, **kwargs):

@@ -280,12 +280,13 @@ def test_the_average_that_fit_keeps_is_the_one_compiled(given, kept, shapes, mon
 
 def test_a_compiled_detector_goes_on_training_after_loading(shapes, tmp_path, untraced):
     detector = detector_of_shapes()
-    detector.compile(keras.optimizers.AdamW(1e-3), ema=0.9)
+    detector.compile(keras.optimizers.AdamW(1e-3), ema=0.9, steps_per_execution=2)
     detector.fit(shapes.batches(8, detector, training=True), verbose=0)
     detector.detect(shapes[0].path)
     detector.save(tmp_path / "a.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras")
     assert int(loaded.optimizer.iterations) == 2 and loaded._ema == 0.9
+    assert loaded.steps_per_execution == 2
     loaded.fit(shapes.batches(8, loaded, training=True), verbose=0)
     assert int(loaded.optimizer.iterations) == 4
 

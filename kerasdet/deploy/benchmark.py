@@ -64,7 +64,7 @@ def benchmark(
         data: a `Dataset` to score on, or None. Each file is scored on those of its classes that it knows.
         threads: numbers of CPU threads.
         rounds: turns each file gets.
-        reference: part of the name of the file that `ratio` is against; None takes the first.
+        reference: the file that `ratio` is against, or part of its name; None takes the first.
         picture: (H, W, 3) uint8 that the networks look at when timed; None takes the data's first photo, or
             a drawn one.
         progress: show progress bars.
@@ -239,6 +239,8 @@ def _label(panel, rows, figure):
 def _find(files, reference: str | None) -> int:
     if reference is None:
         return 0
+    if reference in map(str, files):
+        return list(map(str, files)).index(reference)
     stems = [Path(path).stem for path in files]
     if reference in stems:  # whole, though it be part of another's or given twice
         return stems.index(reference)

@@ -108,6 +108,9 @@ def test_a_row_for_each_file_and_number_of_threads(exported, disc_set, clock):
     longer.write_bytes(files[0].read_bytes())
     rows_of_two = bench.benchmark([longer, *files[:1] * 2], None, (1,), 1, reference=files[0].stem)
     assert [one.ratio for one in rows_of_two] == pytest.approx([0.5, 1, 1.5])
+    # And so is a file.
+    rows_of_two = bench.benchmark([longer, files[0]], None, (1,), 1, reference=str(files[0]))
+    assert [one.ratio for one in rows_of_two] == pytest.approx([0.5, 1])
     assert all(one.AP50 == pytest.approx(1, abs=0.02) and one.classes == ("red", "blue") for one in rows)
     assert rows[0].megabytes == pytest.approx(files[0].stat().st_size / 1e6) and rows[0].memory > 0
 
