@@ -9,8 +9,8 @@ from needed import needed
 from kerasdet import data as data_
 from kerasdet.data import Dataset, Sample
 from kerasdet.data.augment import Augment
-from kerasdet.data.loader import Prepare
 from kerasdet.data.mixing import Picture
+from kerasdet.data.prepare import Prepare
 
 SQUARE = np.array([[60, 40, 160, 120]], np.float32)
 
@@ -109,7 +109,7 @@ def test_of_several_photos_the_best_proposals_come_first():
         {"boxes": np.zeros((0, 4)), "proposals": np.full((3, 4), k) + np.arange(3)[:, None] / 10}
         for k in (1, 2)
     ]
-    from kerasdet.data.loader import _together
+    from kerasdet.data.prepare import _together
 
     np.testing.assert_allclose(_together(photos)["proposals"][:, 0], [1, 2, 1.1, 2.1, 1.2, 2.2])
 
