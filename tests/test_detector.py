@@ -16,7 +16,9 @@ from kerasdet.boxes.peaks import top_peaks
 from kerasdet.data.dataset import Dataset
 from kerasdet.detector import Detector
 from kerasdet.ema import EMA
+from kerasdet.layers.batch_norm import warn_of_random_statistics
 from kerasdet.models.csp import CSP
+from kerasdet.models.trident import TridentNet
 
 
 class Brightest(Detector):
@@ -350,6 +352,11 @@ def test_frozen_norms_of_a_random_network_warn(untraced):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*has frozen batch norms")
         free.fit(np.zeros((1, 64, 64, 3)), targets, verbose=0)
+    # Branches stay frozen, so that only weights would do.
+    options = {"backbone": "mobilenet_v1_0.25", "image_size": 64, "channels": 8}
+    branches = TridentNet(("person",), freeze_bn=False, **options)
+    with pytest.warns(UserWarning, match="seen nothing.*give backbone_weights$"):
+        warn_of_random_statistics(branches)
 
 
 def test_more_detections_than_candidates_are_told():

@@ -45,9 +45,12 @@ def warn_of_random_statistics(model: keras.Model) -> None:
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable and layer.built
     ]
     if frozen and all(_as_it_began(norm) for norm in frozen):
+        # Those of a stage that runs on regions, and of trident branches, stay frozen whatever is asked.
+        asked = getattr(model, "_config", {}).get("freeze_bn", True)
+        remedy = "backbone_weights, or freeze_bn=False" if asked else "backbone_weights"
         warnings.warn(
             f"{model.name} has frozen batch norms that have seen nothing yet: what is in front of them is "
-            "random, and normalised by nothing; give backbone_weights, or freeze_bn=False",
+            f"random, and normalised by nothing; give {remedy}",
             stacklevel=3,
         )
 
