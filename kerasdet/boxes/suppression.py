@@ -7,17 +7,18 @@ from keras import ops
 
 from kerasdet.boxes.iou import area, column, pairwise_intersection, pairwise_iou, row
 
-# Boxes that are decided together, and rounds that this takes.
-BLOCK, ROUNDS = 64, 16
+# Boxes that are decided together, of few boxes and of many, which would make too many operators; and rounds.
+BLOCK, MANY, BLOCK_OF_MANY = 64, 256, 128
+ROUNDS = 16
 
 
 def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = ROUNDS):
     """Which boxes greedy non-maximum suppression keeps.
 
     A box is dropped if a box that is kept, stands before it and has its class overlaps it by more than the
-    threshold. Boxes are decided 64 at a time, best first: those kept before drop some, and among the others
+    threshold. 64 or 128 boxes are decided at a time, best first: those kept before drop some, and among the others
     that rule is applied to all at once, again and again; after k rounds every box is right whose fate hangs
-    on a chain of fewer than k others of these 64. Such chains are short, since each link has to overlap the
+    on a chain of fewer than k others of these. Such chains are short, since each link has to overlap the
     next but not the one after it (3 to 5 in crowds drawn at random), so a fixed number of rounds, without a
     loop in the graph, gives what the sequential algorithm gives.
 
@@ -55,8 +56,9 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = ROUND
         return ops.relu(among - ops.sum(drops * row(keep), axis=-1))
 
     kept = []
-    for first in range(0, count, BLOCK):
-        block = slice(first, min(first + BLOCK, count))
+    size = BLOCK if count <= MANY else BLOCK_OF_MANY
+    for first in range(0, count, size):
+        block = slice(first, min(first + size, count))
         among = alive[:, block]
         if kept:
             before = drops(block, slice(0, first))
