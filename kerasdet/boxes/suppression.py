@@ -16,11 +16,11 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = ROUND
     """Which boxes greedy non-maximum suppression keeps.
 
     A box is dropped if a box that is kept, stands before it and has its class overlaps it by more than the
-    threshold. 64 or 128 boxes are decided at a time, best first: those kept before drop some, and among the others
-    that rule is applied to all at once, again and again; after k rounds every box is right whose fate hangs
-    on a chain of fewer than k others of these. Such chains are short, since each link has to overlap the
-    next but not the one after it (3 to 5 in crowds drawn at random), so a fixed number of rounds, without a
-    loop in the graph, gives what the sequential algorithm gives.
+    threshold. 64 or 128 boxes are decided at a time, best first: those kept before drop some, and among the
+    others that rule is applied to all at once, again and again; after k rounds every box is right whose fate
+    hangs on a chain of fewer than k others of these. Such chains are short, since each link has to overlap
+    the next but not the one after it (3 to 5 in crowds drawn at random), so a fixed number of rounds, without
+    a loop in the graph, gives what the sequential algorithm gives.
 
     Args:
         boxes: (batch, n, 4) float32 xyxy, ordered by falling score.
