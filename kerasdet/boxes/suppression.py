@@ -7,16 +7,16 @@ from keras import ops
 
 from kerasdet.boxes.iou import area, column, pairwise_intersection, pairwise_iou, row
 
-# Boxes that are decided together, of few boxes and of many, which would make too many operators; and rounds.
-BLOCK, MANY, BLOCK_OF_MANY = 64, 256, 128
-ROUNDS = 16
+# Boxes that are decided together, and rounds that this takes. Smaller blocks have less to do, but threads
+# that share so little work wait for each other.
+BLOCK, ROUNDS = 128, 16
 
 
 def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = ROUNDS):
     """Which boxes greedy non-maximum suppression keeps.
 
     A box is dropped if a box that is kept, stands before it and has its class overlaps it by more than the
-    threshold. 64 or 128 boxes are decided at a time, best first: those kept before drop some, and among the
+    threshold. 128 boxes are decided at a time, best first: those kept before drop some, and among the
     others that rule is applied to all at once, again and again; after k rounds every box is right whose fate
     hangs on a chain of fewer than k others of these. Such chains are short, since each link has to overlap
     the next but not the one after it (3 to 5 in crowds drawn at random), so a fixed number of rounds, without
@@ -56,9 +56,8 @@ def greedy_keep(boxes, scores, labels, iou_threshold: float, rounds: int = ROUND
         return ops.relu(among - ops.sum(drops * row(keep), axis=-1))
 
     kept = []
-    size = BLOCK if count <= MANY else BLOCK_OF_MANY
-    for first in range(0, count, size):
-        block = slice(first, min(first + size, count))
+    for first in range(0, count, BLOCK):
+        block = slice(first, min(first + BLOCK, count))
         among = alive[:, block]
         if kept:
             before = drops(block, slice(0, first))

@@ -44,7 +44,7 @@ def keep(boxes, scores, labels, threshold):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("threshold", [0.3, 0.5])
-@pytest.mark.parametrize("count", [60, 200, 300])  # one block, four, three larger ones
+@pytest.mark.parametrize("count", [60, 200, 300])  # one block, two, three
 def test_keeps_what_the_sequential_algorithm_keeps(seed, threshold, count):
     boxes, scores, labels = crowd(seed, count, side=[20, 60, 150][seed % 3])
     kept = sequential(boxes, scores, labels, threshold)
