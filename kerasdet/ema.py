@@ -24,8 +24,8 @@ class EMA(keras.callbacks.Callback):
         momentum: upper bound of m; CSP takes 0.999 ("mean teacher").
 
     Attributes:
-        images: batches of images to measure batch-norm statistics on; `Detector.fit` fills it from its
-            training set. Where it is empty, the statistics are averaged like weights.
+        images: batches of images to measure batch-norm statistics on; where none are given, `Detector.fit`
+            takes some of its training set. Where it is empty, the statistics are averaged like weights.
 
     Source: CSP (Liu et al. 2019), section 4.2; Tarvainen and Valpola 2017.
     """
@@ -42,19 +42,26 @@ class EMA(keras.callbacks.Callback):
         """What is averaged: every floating-point weight of the model, in its order."""
         return [v for v in self.model.weights if keras.backend.is_float_dtype(v.dtype)]
 
-    def _forget(self, steps: int = 0):
-        self.steps = steps
+    def _forget(self):
+        self.steps = 0
         self.images: list[np.ndarray] = []
+        self._taken: list[np.ndarray] | None = None
+        self._begin()
+
+    def _begin(self):
         self.averages: list[np.ndarray] | None = None
         self._own: list[np.ndarray] | None = None
-        self._ended = False
+        # Whether the model holds the averages, with their statistics, and whether the training has ended.
+        self._held = self._ended = False
 
     def set_model(self, model):
         """Says whose weights are averaged from now on; those of another model or training are forgotten."""
         if self.model is not None and self.model is not model:
             self._forget()
         elif self._ended:
-            self._forget(self.steps)
+            self._begin()
+            if self.images is self._taken:
+                self.images = []
         super().set_model(model)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -87,15 +94,24 @@ class EMA(keras.callbacks.Callback):
     def _numbers(self) -> list[np.ndarray]:
         return [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables()]
 
+    def take_images(self, images: list[np.ndarray]):
+        """Images of the set that is trained on, for where none were given."""
+        if not self.images or self.images is self._taken:
+            self.images = self._taken = images
+
     def _swap_in(self):
-        if self._own is None and self.averages is not None:
-            self._own = self.own_weights()
-            for variable, average in zip(self.variables(), self.averages, strict=True):
-                # A copy: JAX gives the buffers of a model's weights away in its next step.
-                variable.assign(np.array(keras.ops.convert_to_numpy(average)))
-            measure_statistics(self.model, self.images)
+        if self.averages is None or self._held:
+            return
+        # Who interrupted it half-way, Ctrl-C perhaps, has not lost the model's own.
+        self._own = self.own_weights()
+        for variable, average in zip(self.variables(), self.averages, strict=True):
+            # A copy: JAX gives the buffers of a model's weights away in its next step.
+            variable.assign(np.array(keras.ops.convert_to_numpy(average)))
+        measure_statistics(self.model, self.images)
+        self._held = True
 
     def _swap_out(self):
+        self._held = False
         if self._own is not None:
             for variable, own in zip(self.variables(), self._own, strict=True):
                 variable.assign(own)

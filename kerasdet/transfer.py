@@ -83,7 +83,7 @@ def _transfer(source, target, frozen: bool):
 
     from kerasdet.backbones.common import leaves
 
-    of_classes = _class_layers(target)
+    of_classes = class_layers(target)
     kept = [
         (source.classes.index(name), i)
         for i, name in enumerate(target.classes)
@@ -128,7 +128,7 @@ def _pairs(targets: list, sources: list) -> list[tuple]:
     return list(zip(targets, sources, strict=True))
 
 
-def _class_layers(detector) -> set[str]:
+def class_layers(detector) -> set[str]:
     """Names of the layers that make the outputs of classes, see `Detector.named_outputs`.
 
     Layers without weights in between, which bring several anchors and maps into rows, are passed by.

@@ -32,9 +32,13 @@ class Dataset(collections.abc.Sequence):
         name: str = "",
         root: str | os.PathLike | None = None,
     ):
-        self.samples = tuple(samples)
         self.classes = tuple(classes)
         self.parts = tuple(parts)
+        # One made by hand, a photo without objects for instance, may say nothing of parts.
+        self.samples = tuple(
+            _with_parts(each, (), self.parts) if np.shape(each.parts)[1:2] == (0,) else each
+            for each in samples
+        )
         self.name = name
         self.root = None if root is None else os.fspath(root)
 

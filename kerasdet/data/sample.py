@@ -49,10 +49,11 @@ def sides(sample: Sample) -> tuple[int, int]:
 
 
 def check_samples(samples: Iterable[Sample], classes: int) -> None:
-    """Raises ValueError at a box of NaN or infinity, a label that is no class, rows that do not match.
+    """Raises ValueError at a box of NaN or infinity or without area, a label that is no class, rows that do
+    not match.
 
     Readers refuse such. Samples that are made by hand may have them: every comparison would pass over the
-    first in silence, and an object with the second would be learned as background.
+    first in silence, and an object with one of the others would be learned as background.
     """
     for sample in samples:
         labels = np.asarray(sample.labels)
@@ -76,3 +77,10 @@ def check_samples(samples: Iterable[Sample], classes: int) -> None:
                     f"{sample.path}: row {bad[0]} of {kind} is {rows[bad[0]].tolist()}, not finite numbers; "
                     "fix it or take it out"
                 )
+        x1, y1, x2, y2 = np.reshape(sample.boxes, (-1, 4)).T
+        bad = np.flatnonzero((x2 <= x1) | (y2 <= y1))
+        if len(bad):
+            raise ValueError(
+                f"{sample.path}: row {bad[0]} of boxes is {sample.boxes[bad[0]].tolist()}; give x1, y1, x2, "
+                "y2 with x1 < x2 and y1 < y2, not x, y, width, height"
+            )

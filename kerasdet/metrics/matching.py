@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerasdet.data.sample import check_samples
+
 
 def pair(dataset, detections):
     """Checks that detections answer a data set photo by photo.
@@ -16,11 +18,13 @@ def pair(dataset, detections):
         list of `Detections`, as long as the set.
 
     Raises:
-        ValueError: the set is empty, or the lengths differ.
+        ValueError: the set is empty or holds what it must not, see `check_samples`, or the lengths differ.
     """
-    found = list(detections)
     if len(dataset) == 0:
         raise ValueError("the data set has no photos, so there is nothing to measure on")
+    # Before anything is looked for; an object of no class would be missed by every measure, in silence.
+    check_samples(dataset, len(dataset.classes))
+    found = list(detections)
     if len(found) != len(dataset):
         raise ValueError(
             f"{len(found)} detections for {len(dataset)} photos; give one Detections a photo, "

@@ -175,6 +175,8 @@ def _mixing(mixup: float, mosaic: float, mix_until: int | None, epochs: int) -> 
     if mix_until is None:
         # The last 20 of 200 (Zhang et al. 2019, "Bag of Freebies"); of few the last, but no only one.
         mix_until = epochs - max(epochs // 10, int(epochs > 1))
+    if not 0 <= mix_until <= epochs:
+        raise ValueError(f"mix_until is {mix_until} of {epochs} epochs; give 0 to {epochs}")
     return {"augment": augment, "mix_until": mix_until}
 
 

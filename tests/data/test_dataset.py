@@ -113,6 +113,13 @@ def test_adding_lays_out_parts_and_keeps_ids_apart():
     assert (heads + hands)[1].part_weights.tolist() == [[0.0, 1.0]]
 
 
+def test_a_photo_that_says_nothing_of_parts_has_none_labelled():
+    bare = dataclasses.replace(sample(2, [0]), parts=np.zeros((0, 0, 4)), part_weights=np.zeros((0, 0)))
+    data = Dataset([sample(1, [0], parts=1), bare], ("person",), ("head",))
+    assert data[1].parts.shape == (1, 1, 4) and data[1].part_weights.tolist() == [[0.0]]
+    assert data.select("person")[1].parts.shape == (1, 1, 4)
+
+
 def test_ids_of_copies_are_numbered_through_and_differ_from_all(pets):
     samples = [dataclasses.replace(pets[0], image_id=name) for name in ("a", "a#2", "a", "a")]
     both = Dataset(samples, pets.classes) + Dataset(samples[:1], pets.classes)

@@ -14,7 +14,9 @@ from kerasdet.data import loader
 from kerasdet.data.augment import Augment
 from kerasdet.data.dataset import Dataset
 from kerasdet.data.sample import Sample
+from kerasdet.detections import Detections
 from kerasdet.distribution import Share
+from kerasdet.metrics import coco_metrics
 
 # === What a batch holds ===
 
@@ -299,6 +301,8 @@ def test_boxes_that_are_nowhere_are_refused(one_photo, kind):
         ({"labels": [0, 0]}, r"boxes are of shape \(1, 4\), and there are 2 labels and 0 masks"),
         ({"boxes": np.zeros(4, np.float32)}, r"of shape \(4,\)"),
         ({"masks": ((), ())}, "1 labels and 2 masks"),
+        ({"boxes": np.array([[30, 30, 30, 90]])}, r"boxes is \[30, 30, 30, 90\]; give x1, y1, x2, y2"),
+        ({"boxes": np.array([[100, 100, 50, 60]])}, "not x, y, width, height"),
     ],
 )
 def test_samples_made_by_hand_are_looked_at(one_photo, fields, message):
@@ -307,6 +311,8 @@ def test_samples_made_by_hand_are_looked_at(one_photo, fields, message):
     data = Dataset([dataclasses.replace(sample, **fields)], data.classes)
     with pytest.raises(ValueError, match=message):
         data.batches(1, model(data))
+    with pytest.raises(ValueError, match=message):
+        coco_metrics(data, [Detections(np.zeros((0, 4)), [], [], data.classes)])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

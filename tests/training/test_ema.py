@@ -77,11 +77,33 @@ def test_a_second_fit_goes_on_from_weights_loaded_between():
     ema, options = EMA(0.999), {"batch_size": 1, "verbose": 0, "shuffle": False}
     m = model()
     m.fit(ONES, ONES, callbacks=[ema], **options)
-    ema.images = ["of the first training"]
+    ema.take_images(["of the first training"])
     m.trainable_variables[0].assign([[5.0]])
     m.fit(ONES, ONES, callbacks=[ema], **options)
     assert ema.steps == 6 and ema.images == []
     assert weight(m) == pytest.approx(by_hand([4.9, 4.8, 4.7], 5.0, step=3))
+    ema.images = ["given"]
+    ema.take_images(["of fit"])
+    m.fit(ONES, ONES, callbacks=[ema], **options)
+    assert ema.images == ["given"]
+
+
+def test_a_measurement_that_is_interrupted_is_made_again(monkeypatch):
+    """Ctrl-C as the epoch ends: what is left is the average with its own statistics all the same."""
+    calls = []
+
+    def interrupted(m, images):
+        calls.append(weight(m))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("kerasdet.ema.measure_statistics", interrupted)
+    ema, m = EMA(0.999), model()
+    with pytest.raises(KeyboardInterrupt):
+        m.fit(ONES, ONES, callbacks=[ema], batch_size=1, verbose=0, shuffle=False)
+    ema.on_train_end()  # as `Detector.fit` does
+    average = by_hand([-0.1, -0.2, -0.3], 0.0)
+    assert calls == pytest.approx([average] * 2) and weight(m) == pytest.approx(average)
 
 
 def test_weights_that_another_callback_loads_are_where_the_average_begins():

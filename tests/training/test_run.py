@@ -300,6 +300,7 @@ def test_what_a_model_cannot_take_is_told_before_there_is_a_folder(scenes, tmp_p
         ({"label_smoothing": 0.1}, "CSP does not say one class among several"),
         ({"sizes": (64, 100)}, r"sizes=\(64, 100\): 100 is no multiple of 32"),
         ({"mix_until": 3}, "mix_until is 3, but nothing is mixed"),
+        ({"mixup": 1, "mix_until": 99, "epochs": 20}, "mix_until is 99 of 20 epochs; give 0 to 20"),
         ({"mixup": -1}, "mixup is -1; give 0 for none"),
         ({"mosaic": 2}, "mosaic is 2; give a probability"),
         ({"repeat_rare": 30}, r"repeat_rare\(30\): .* above 0 and at most 1"),

@@ -34,6 +34,16 @@ def test_what_agrees_is_taken_over_and_the_rest_is_named():
         np.testing.assert_array_equal(weights_of(model, name), weights_of(source, name))
 
 
+def test_classes_in_another_order_do_not_change_places():
+    orders = ("a", "b"), ("b", "a")
+    source, model = (CenterNet(names, backbone=tiny_backbone(), **OPTIONS) for names in orders)
+    before = model.get_layer("head_center").get_weights()
+    assert "head_center" in start_from(model, source)
+    np.testing.assert_array_equal(model.get_layer("head_center").get_weights()[0], before[0])
+    model = CenterNet(("a", "b"), backbone=tiny_backbone(), **OPTIONS)
+    assert "head_center" not in start_from(model, source)
+
+
 def test_a_detector_that_has_nothing_in_common_is_refused():
     source = CenterNet(("a",), backbone=tiny_backbone(), **OPTIONS | {"channels": 8, "neck": "fpn"})
     stranger = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="other")], name="stranger")
