@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -94,10 +96,10 @@ class EMA(keras.callbacks.Callback):
     def _numbers(self) -> list[np.ndarray]:
         return [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables()]
 
-    def take_images(self, images: list[np.ndarray]):
-        """Images of the set that is trained on, for where none were given."""
+    def take_images(self, read: Callable[[], list[np.ndarray]]):
+        """Reads images of the set that is trained on, where none were given."""
         if not self.images or self.images is self._taken:
-            self.images = self._taken = images
+            self.images = self._taken = read()
 
     def _swap_in(self):
         if self.averages is None or self._held:

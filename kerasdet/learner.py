@@ -109,7 +109,7 @@ class Learner(keras.Model):
             x.begin(self, kwargs.get("initial_epoch", 0), steps)
             for average in _of(EMA, callbacks):
                 average.set_model(self)
-                average.take_images(x.some_images())
+                average.take_images(x.some_images)
         validation = kwargs.get("validation_data")
         if _is_batches(validation):
             kwargs.setdefault("validation_steps", len(validation))

@@ -239,11 +239,10 @@ def _label(panel, rows, figure):
 def _find(files, reference: str | None) -> int:
     if reference is None:
         return 0
-    if reference in map(str, files):
-        return list(map(str, files)).index(reference)
     stems = [Path(path).stem for path in files]
-    if reference in stems:  # whole, though it be part of another's or given twice
-        return stems.index(reference)
+    for names in (list(map(str, files)), stems):
+        if reference in names:  # whole, though it be part of another's or given twice
+            return names.index(reference)
     found = [i for i, stem in enumerate(stems) if reference in stem]
     if len(found) != 1:
         names = ", ".join(stems)

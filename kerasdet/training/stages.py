@@ -137,7 +137,7 @@ def train_in_stages(
         elif average.averages is not None:
             # The stage was complete when the run was killed.
             average.set_model(model)
-            average.take_images(photos.some_images())
+            average.take_images(photos.some_images)
             average.on_train_end()
         done, previous = end, checkpoint.path
     return model

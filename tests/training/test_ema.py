@@ -77,13 +77,13 @@ def test_a_second_fit_goes_on_from_weights_loaded_between():
     ema, options = EMA(0.999), {"batch_size": 1, "verbose": 0, "shuffle": False}
     m = model()
     m.fit(ONES, ONES, callbacks=[ema], **options)
-    ema.take_images(["of the first training"])
+    ema.take_images(lambda: ["of the first training"])
     m.trainable_variables[0].assign([[5.0]])
     m.fit(ONES, ONES, callbacks=[ema], **options)
     assert ema.steps == 6 and ema.images == []
     assert weight(m) == pytest.approx(by_hand([4.9, 4.8, 4.7], 5.0, step=3))
     ema.images = ["given"]
-    ema.take_images(["of fit"])
+    ema.take_images(lambda: ["of fit"])
     m.fit(ONES, ONES, callbacks=[ema], **options)
     assert ema.images == ["given"]
 

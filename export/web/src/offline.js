@@ -61,11 +61,11 @@ async function answer(event) {
   const kept = await cache.match(address === at("index.html") ? at("./") : address);
   if (!kept) return fresh;
   const later = new Promise((resolve) => setTimeout(resolve, PATIENCE, kept));
-  event.waitUntil(fresh.catch(() => {}));
   // A server that is in trouble (5xx) is as good as none.
   const newest = fresh.then(
     (response) => (response.status < 500 ? response : kept),
     () => kept,
   );
+  event.waitUntil(newest);
   return Promise.race([newest, later]);
 }
